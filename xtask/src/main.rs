@@ -1,0 +1,3 @@
+//! What building Muster takes beyond `cargo build`, `test` and `run`.
+
+fn main() {}
