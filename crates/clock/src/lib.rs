@@ -26,7 +26,10 @@ pub trait Clock: Send + Sync + 'static {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the wall clock"
+    )]
     fn now(&self) -> Timestamp {
         Timestamp::from_micros(jiff::Timestamp::now().as_microsecond())
     }
@@ -77,6 +80,9 @@ mod tests {
     #[test]
     fn the_system_clock_tells_a_plausible_year() {
         let text = SystemClock.now().to_string();
-        assert!(text.as_str() > "2025-01-01" && text.ends_with('Z'), "{text}");
+        assert!(
+            text.as_str() > "2025-01-01" && text.ends_with('Z'),
+            "{text}"
+        );
     }
 }

@@ -43,7 +43,10 @@ impl SeededRandomness {
 
 impl Randomness for SeededRandomness {
     fn fill(&self, bytes: &mut [u8]) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(bytes);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .fill_bytes(bytes);
     }
 }
 
@@ -58,8 +61,14 @@ mod tests {
             source.fill(&mut bytes);
             bytes
         };
-        assert_eq!(draw(&SeededRandomness::new(7)), draw(&SeededRandomness::new(7)));
-        assert_ne!(draw(&SeededRandomness::new(7)), draw(&SeededRandomness::new(8)));
+        assert_eq!(
+            draw(&SeededRandomness::new(7)),
+            draw(&SeededRandomness::new(7))
+        );
+        assert_ne!(
+            draw(&SeededRandomness::new(7)),
+            draw(&SeededRandomness::new(8))
+        );
         assert_ne!(draw(&SystemRandomness), draw(&SystemRandomness));
     }
 

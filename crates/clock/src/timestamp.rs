@@ -39,12 +39,18 @@ impl Timestamp {
 
     /// This point plus a span; stops at the end of time instead of overflowing.
     pub fn plus(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(i64::try_from(span.as_micros()).unwrap_or(i64::MAX)))
+        Self(
+            self.0
+                .saturating_add(i64::try_from(span.as_micros()).unwrap_or(i64::MAX)),
+        )
     }
 
     /// This point less a span.
     pub fn minus(self, span: Duration) -> Self {
-        Self(self.0.saturating_sub(i64::try_from(span.as_micros()).unwrap_or(i64::MAX)))
+        Self(
+            self.0
+                .saturating_sub(i64::try_from(span.as_micros()).unwrap_or(i64::MAX)),
+        )
     }
 
     /// How long ago `earlier` was; zero when it lies in the future, since clocks jump.
@@ -78,7 +84,9 @@ impl FromStr for Timestamp {
     type Err = ParseTimestampError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let at: jiff::Timestamp = text.parse().map_err(|_| ParseTimestampError(text.to_owned()))?;
+        let at: jiff::Timestamp = text
+            .parse()
+            .map_err(|_| ParseTimestampError(text.to_owned()))?;
         Ok(Self(at.as_microsecond()))
     }
 }
@@ -118,7 +126,13 @@ mod tests {
     fn arithmetic_never_overflows_and_a_future_time_is_zero_ago() {
         let end = Timestamp::from_micros(i64::MAX);
         assert_eq!(end.plus(Duration::MAX), end);
-        assert_eq!(Timestamp::EPOCH.since(Timestamp::from_seconds(5)), Duration::ZERO);
-        assert_eq!(Timestamp::from_seconds(5).since(Timestamp::EPOCH), Duration::from_secs(5));
+        assert_eq!(
+            Timestamp::EPOCH.since(Timestamp::from_seconds(5)),
+            Duration::ZERO
+        );
+        assert_eq!(
+            Timestamp::from_seconds(5).since(Timestamp::EPOCH),
+            Duration::from_secs(5)
+        );
     }
 }

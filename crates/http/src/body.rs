@@ -1,0 +1,267 @@
+//! Bodies of requests, with limits on their inflated size, their depth and their time.
+
+use std::io::{Read as _, Write as _};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use axum::http::{StatusCode, header};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use serde::de::DeserializeOwned;
+
+use crate::Problem;
+
+/// The largest inflated body that a route takes which names no other limit: 1 MiB.
+pub const DEFAULT_BODY_BYTES: usize = 1024 * 1024;
+
+/// How long a whole body may take to arrive.
+const BODY_TIME: Duration = Duration::from_secs(30);
+
+/// The limit of a route's inflated body in bytes: `route_layer(Extension(BodyLimit(5 * 1024 * 1024)))`.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyLimit(pub usize);
+
+/// A JSON body.
+///
+/// `Content-Type` is not looked at, since real agents send none or a wrong one. What follows the first JSON value is
+/// ignored, as Fleet does. An empty body reads as `{}`.
+#[derive(Debug, Clone, Copy)]
+pub struct Json<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let limit = request
+            .extensions()
+            .get::<BodyLimit>()
+            .map_or(DEFAULT_BODY_BYTES, |limit| limit.0);
+        let bytes = read_body(request, limit).await?;
+        let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        parse_json(bytes).map(Self)
+    }
+}
+
+/// Parses the first JSON value of a body; nesting beyond 128 levels is refused.
+pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    T::deserialize(&mut reader).map_err(|error| {
+        // serde's message can quote a value of the body, and the body may hold a secret: give the place only.
+        Problem::bad_request(match error.classify() {
+            serde_json::error::Category::Eof => "the JSON body ends too early".to_owned(),
+            serde_json::error::Category::Data => format!(
+                "the JSON body has a value of the wrong kind at line {}, column {}",
+                error.line(),
+                error.column()
+            ),
+            _ => format!(
+                "the body is not JSON at line {}, column {}",
+                error.line(),
+                error.column()
+            ),
+        })
+        .with_code("bad_json")
+    })
+}
+
+/// Reads a whole body, inflated when it is gzip, of at most `limit_bytes`.
+///
+/// A larger one is 413, one that takes longer than half a minute 408, broken gzip or a connection that breaks 400.
+pub async fn read_body(request: Request, limit_bytes: usize) -> Result<Bytes, Problem> {
+    let encoding = request.headers().get(header::CONTENT_ENCODING);
+    let gzip = match encoding.map(|value| value.as_bytes().trim_ascii().to_ascii_lowercase()) {
+        None => false,
+        Some(name) if name == b"gzip" || name == b"x-gzip" => true,
+        Some(name) if name.is_empty() || name == b"identity" => false,
+        Some(_) => {
+            return Err(Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_encoding",
+                "the body's Content-Encoding is not understood; send it plain or as gzip",
+            ));
+        }
+    };
+    let announced = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|bytes: usize| bytes > limit_bytes) {
+        return Err(over(limit_bytes));
+    }
+    let collected =
+        tokio::time::timeout(BODY_TIME, collect(request.into_body(), limit_bytes)).await;
+    let bytes = collected.map_err(|_| {
+        Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "timeout",
+            "the body did not arrive in time; send it again",
+        )
+    })??;
+    if gzip && !bytes.is_empty() {
+        inflate(&bytes, limit_bytes)
+    } else {
+        Ok(bytes)
+    }
+}
+
+fn over(limit_bytes: usize) -> Problem {
+    Problem::too_large(format!(
+        "the body is larger than the {limit_bytes} bytes allowed here"
+    ))
+}
+
+async fn collect(mut body: Body, limit_bytes: usize) -> Result<Bytes, Problem> {
+    let mut first: Option<Bytes> = None;
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| {
+            Problem::bad_request("the connection broke before the body was complete")
+        })?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        if whole.len() + first.as_ref().map_or(0, Bytes::len) + data.len() > limit_bytes {
+            return Err(over(limit_bytes));
+        }
+        // Nearly every body is one frame, which then is not copied.
+        match (first.take(), whole.is_empty()) {
+            (None, true) => first = Some(data),
+            (Some(start), _) => {
+                whole.extend_from_slice(&start);
+                whole.extend_from_slice(&data);
+            }
+            (None, false) => whole.extend_from_slice(&data),
+        }
+    }
+    Ok(first.unwrap_or_else(|| whole.freeze()))
+}
+
+fn inflate(bytes: &[u8], limit_bytes: usize) -> Result<Bytes, Problem> {
+    let broken = |_| Problem::bad_request("the body is not valid gzip").with_code("bad_gzip");
+    // What follows the first member is ignored, like what follows the first JSON value.
+    let mut reader = flate2::read::GzDecoder::new(bytes);
+    let mut whole = Vec::with_capacity(bytes.len().saturating_mul(4).min(limit_bytes));
+    let mut chunk = [0; 16 * 1024];
+    loop {
+        let length = reader.read(&mut chunk).map_err(broken)?;
+        if length == 0 {
+            return Ok(whole.into());
+        }
+        if whole.len() + length > limit_bytes {
+            return Err(over(limit_bytes));
+        }
+        whole.write_all(&chunk[..length]).map_err(broken)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        writer.write_all(bytes).unwrap();
+        writer.finish().unwrap()
+    }
+
+    async fn read(
+        body: impl Into<Body>,
+        encoding: Option<&str>,
+        limit: usize,
+    ) -> Result<Bytes, Problem> {
+        let mut request = Request::post("/");
+        if let Some(encoding) = encoding {
+            request = request.header(header::CONTENT_ENCODING, encoding);
+        }
+        read_body(request.body(body.into()).unwrap(), limit).await
+    }
+
+    #[tokio::test]
+    async fn plain_and_gzip_bodies_are_read_up_to_the_limit() {
+        assert_eq!(read("12345", None, 5).await.unwrap(), "12345");
+        assert_eq!(read("123456", None, 5).await.unwrap_err().status(), 413);
+        assert_eq!(
+            read(gzip(b"12345"), Some("GZIP"), 64).await.unwrap(),
+            "12345"
+        );
+        assert_eq!(
+            read("not gzip", Some("gzip"), 64)
+                .await
+                .unwrap_err()
+                .status(),
+            400
+        );
+        assert_eq!(
+            read("12345", Some("br"), 64).await.unwrap_err().status(),
+            415
+        );
+    }
+
+    #[tokio::test]
+    async fn a_gzip_bomb_is_refused_at_the_limit() {
+        let bomb = gzip(&vec![0; 50_000_000]);
+        assert!(bomb.len() < 1_000_000);
+        assert_eq!(
+            read(bomb, Some("gzip"), DEFAULT_BODY_BYTES)
+                .await
+                .unwrap_err()
+                .status(),
+            413
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_ends_is_given_up() {
+        let never =
+            Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
+        assert_eq!(read(never, None, 64).await.unwrap_err().status(), 408);
+    }
+
+    #[tokio::test]
+    async fn a_body_in_several_frames_is_put_together() {
+        let frames = ["ab", "cd", "ef"]
+            .map(|part| Ok::<_, std::io::Error>(Bytes::from_static(part.as_bytes())));
+        let body = Body::from_stream(futures_util::stream::iter(frames));
+        assert_eq!(read(body, None, 6).await.unwrap(), "abcdef");
+    }
+
+    #[test]
+    fn what_cannot_be_parsed_is_told_without_quoting_it() {
+        for body in [
+            "{\"secret\":hunter2}",
+            "[\"hunter2\"",
+            "\u{ff}hunter2",
+            "\"hunter2\"",
+        ] {
+            let problem =
+                parse_json::<std::collections::BTreeMap<String, u8>>(body.as_bytes()).unwrap_err();
+            assert_eq!(problem.status(), 400);
+            assert!(
+                !problem.message().contains("hunter2"),
+                "{}",
+                problem.message()
+            );
+        }
+        let deep = "[".repeat(100_000);
+        assert_eq!(
+            parse_json::<Value>(deep.as_bytes()).unwrap_err().status(),
+            400
+        );
+        assert_eq!(
+            parse_json::<Value>(b"{\"a\":1}{\"b\":2}").unwrap(),
+            serde_json::json!({"a": 1})
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+            let _ = parse_json::<Value>(&bytes);
+            let _ = inflate(&bytes, 1_000);
+        }
+    }
+}

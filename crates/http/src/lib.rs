@@ -1,0 +1,17 @@
+//! What every HTTP room shares: problems, bodies with limits, client addresses, listings.
+//!
+//! A handler that cannot answer gives a [`Problem`]; the router it stands in says with [`shape`] how its family of peers
+//! reads errors. Bodies are read by [`Json`] (or [`read_body`] on the hot path), which inflates gzip, bounds the inflated
+//! size and the time, and never looks at `Content-Type`: real agents send none.
+//!
+//! Not responsible for: who may do what (`identity`), versions (`negotiation`), or any route.
+
+mod body;
+mod client;
+mod listing;
+mod problem;
+
+pub use body::{BodyLimit, DEFAULT_BODY_BYTES, Json, parse_json, read_body};
+pub use client::{ClientAddress, bearer_token};
+pub use listing::{Listing, ListingQuery, MAX_PAGE_ROWS, OrderDirection, Page};
+pub use problem::{Field, Problem, RETRY_AFTER_SECONDS, Shape, error_chain, shape};

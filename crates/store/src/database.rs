@@ -1,0 +1,455 @@
+//! The pools, and statements run on them.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
+};
+use sqlx::{AssertSqlSafe, Executor as _, SqlSafeStr as _};
+
+use crate::row::{Inner as RowInner, Row};
+use crate::{Address, Dialect, StoreError, Value};
+
+/// How the pools are sized and how long they wait.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The most connections: readers on SQLite, all on PostgreSQL.
+    pub max_connections: u32,
+    /// How long a statement waits for a connection before the database counts as unavailable.
+    pub acquire_timeout: Duration,
+    /// How long SQLite waits for another process's lock before the database counts as unavailable.
+    pub busy_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_connections: 8,
+            acquire_timeout: Duration::from_secs(5),
+            busy_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// An open database. Cheap to clone: clones share the pools.
+#[derive(Clone)]
+pub struct Database(Arc<Shared>);
+
+struct Shared {
+    pools: Pools,
+    statements: AtomicU64,
+}
+
+enum Pools {
+    Sqlite { write: SqlitePool, read: SqlitePool },
+    Postgres(PgPool),
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Database({})", self.dialect().name())
+    }
+}
+
+impl Database {
+    /// Opens the database; makes the file of an embedded one when it is not there. Does not migrate.
+    pub async fn open(address: &Address, options: &Options) -> Result<Self, StoreError> {
+        let pools = match address {
+            Address::Sqlite(path) => {
+                let connect = SqliteConnectOptions::new()
+                    .filename(path)
+                    .create_if_missing(true)
+                    .foreign_keys(true)
+                    .journal_mode(SqliteJournalMode::Wal)
+                    // With a write-ahead log, FULL is what makes a commit survive a power cut. Acknowledged means kept.
+                    .synchronous(SqliteSynchronous::Full)
+                    .busy_timeout(options.busy_timeout)
+                    .pragma("journal_size_limit", "67108864")
+                    .pragma("cache_size", "-8000")
+                    .pragma("temp_store", "memory")
+                    .statement_cache_capacity(256);
+                let write = SqlitePoolOptions::new()
+                    .max_connections(1)
+                    .acquire_timeout(options.acquire_timeout)
+                    .connect_with(connect.clone())
+                    .await
+                    .map_err(|source| StoreError::driver("open the database file", source))?;
+                let read = SqlitePoolOptions::new()
+                    .max_connections(options.max_connections)
+                    .idle_timeout(Duration::from_secs(60))
+                    .acquire_timeout(options.acquire_timeout)
+                    .connect_lazy_with(connect.read_only(true).create_if_missing(false));
+                Pools::Sqlite { write, read }
+            }
+            Address::Postgres(connect) => Pools::Postgres(
+                PgPoolOptions::new()
+                    .max_connections(options.max_connections)
+                    .acquire_timeout(options.acquire_timeout)
+                    .connect_with((**connect).clone())
+                    .await
+                    .map_err(|source| StoreError::driver("connect to the database", source))?,
+            ),
+        };
+        Ok(Self(Arc::new(Shared {
+            pools,
+            statements: AtomicU64::new(0),
+        })))
+    }
+
+    /// Which database this is.
+    pub fn dialect(&self) -> Dialect {
+        match self.0.pools {
+            Pools::Sqlite { .. } => Dialect::Sqlite,
+            Pools::Postgres(_) => Dialect::Postgres,
+        }
+    }
+
+    /// How many statements have been run since it was opened. For the metric, and for tests that count.
+    pub fn statements(&self) -> u64 {
+        self.0.statements.load(Ordering::Relaxed)
+    }
+
+    /// Begins a unit of work. On SQLite it takes the write lock at once. Dropped without [`Transaction::commit`], it is
+    /// rolled back.
+    pub async fn begin(&self) -> Result<Transaction, StoreError> {
+        let attempt = "begin a transaction";
+        let inner = match &self.0.pools {
+            Pools::Sqlite { write, .. } => TransactionInner::Sqlite(
+                write
+                    .begin_with("BEGIN IMMEDIATE")
+                    .await
+                    .map_err(|source| StoreError::driver(attempt, source))?,
+            ),
+            Pools::Postgres(pool) => TransactionInner::Postgres(
+                pool.begin()
+                    .await
+                    .map_err(|source| StoreError::driver(attempt, source))?,
+            ),
+        };
+        Ok(Transaction {
+            inner,
+            shared: Arc::clone(&self.0),
+        })
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        let mut db = self;
+        db.fetch_all("SELECT 1 AS one", Vec::new()).await.map(drop)
+    }
+
+    /// Closes the pools; what waits for a connection is told that the database is unavailable.
+    pub async fn close(&self) {
+        match &self.0.pools {
+            Pools::Sqlite { write, read } => {
+                read.close().await;
+                write.close().await;
+            }
+            Pools::Postgres(pool) => pool.close().await,
+        }
+    }
+
+    /// Runs several statements without parameters in one go, as migrations have them. PostgreSQL makes them one
+    /// transaction of their own.
+    pub(crate) async fn execute_script(
+        transaction: &mut Transaction,
+        sql: &str,
+    ) -> Result<(), StoreError> {
+        let text = AssertSqlSafe(sql.to_owned());
+        match &mut transaction.inner {
+            TransactionInner::Sqlite(tx) => sqlx::raw_sql(text).execute(&mut **tx).await.map(drop),
+            TransactionInner::Postgres(tx) => {
+                sqlx::raw_sql(text).execute(&mut **tx).await.map(drop)
+            }
+        }
+        .map_err(|source| StoreError::driver("run a script", source))
+    }
+
+    /// Has the database prepare a statement without running it.
+    pub async fn prepare(&self, sql: &str) -> Result<(), StoreError> {
+        let text = AssertSqlSafe(sql.to_owned());
+        match &self.0.pools {
+            Pools::Sqlite { write, .. } => {
+                let mut connection = write
+                    .acquire()
+                    .await
+                    .map_err(|source| StoreError::driver("prepare a statement", source))?;
+                connection.prepare(text.into_sql_str()).await.map(drop)
+            }
+            Pools::Postgres(pool) => {
+                let mut connection = pool
+                    .acquire()
+                    .await
+                    .map_err(|source| StoreError::driver("prepare a statement", source))?;
+                connection.prepare(text.into_sql_str()).await.map(drop)
+            }
+        }
+        .map_err(|source| StoreError::driver("prepare a statement", source))
+    }
+
+    fn count(&self) {
+        self.0.statements.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Runs statements: a [`Database`] (each by itself) or a [`Transaction`].
+///
+/// Store functions take `&mut impl Executor`, so that the service decides what is one unit of work:
+///
+/// ```no_run
+/// # use muster_store::{args, Database, Executor, StoreError};
+/// async fn rename(db: &mut impl Executor, id: i64, name: &str) -> Result<bool, StoreError> {
+///     let changed = db.execute("UPDATE pets_pets SET name = $2 WHERE id = $1", args![id, name]).await?;
+///     Ok(changed == 1)
+/// }
+/// # async fn example(database: &Database) -> Result<(), StoreError> {
+/// rename(&mut &*database, 1, "Rex").await?;
+/// let mut transaction = database.begin().await?;
+/// rename(&mut transaction, 2, "Bella").await?;
+/// transaction.commit().await
+/// # }
+/// ```
+pub trait Executor: Send {
+    /// Runs a statement that changes rows, gives how many. On SQLite it goes to the writing connection.
+    fn execute(
+        &mut self,
+        sql: &str,
+        args: Vec<Value>,
+    ) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// Runs a statement that changes rows and answers with some (`RETURNING`).
+    fn execute_returning(
+        &mut self,
+        sql: &str,
+        args: Vec<Value>,
+    ) -> impl Future<Output = Result<Vec<Row>, StoreError>> + Send;
+
+    /// Reads rows.
+    fn fetch_all(
+        &mut self,
+        sql: &str,
+        args: Vec<Value>,
+    ) -> impl Future<Output = Result<Vec<Row>, StoreError>> + Send;
+
+    /// Reads one row, or none. More than one is a defect of the statement; the first is given.
+    fn fetch_optional(
+        &mut self,
+        sql: &str,
+        args: Vec<Value>,
+    ) -> impl Future<Output = Result<Option<Row>, StoreError>> + Send {
+        async move { Ok(self.fetch_all(sql, args).await?.into_iter().next()) }
+    }
+
+    /// Reads exactly one row, as aggregates give.
+    fn fetch_one(
+        &mut self,
+        sql: &str,
+        args: Vec<Value>,
+    ) -> impl Future<Output = Result<Row, StoreError>> + Send {
+        async move {
+            self.fetch_optional(sql, args)
+                .await?
+                .ok_or_else(|| StoreError::corrupt("read one row", "the statement gave no row"))
+        }
+    }
+
+    /// Which database this is.
+    fn dialect(&self) -> Dialect;
+}
+
+impl Executor for &Database {
+    async fn execute(&mut self, sql: &str, args: Vec<Value>) -> Result<u64, StoreError> {
+        self.count();
+        match &self.0.pools {
+            Pools::Sqlite { write, .. } => {
+                let mut connection = write
+                    .acquire()
+                    .await
+                    .map_err(|e| StoreError::driver("reach the database", e))?;
+                sqlite_execute(&mut connection, sql, args).await
+            }
+            Pools::Postgres(pool) => {
+                let mut connection = pool
+                    .acquire()
+                    .await
+                    .map_err(|e| StoreError::driver("reach the database", e))?;
+                postgres_execute(&mut connection, sql, args).await
+            }
+        }
+    }
+
+    async fn execute_returning(
+        &mut self,
+        sql: &str,
+        args: Vec<Value>,
+    ) -> Result<Vec<Row>, StoreError> {
+        self.count();
+        match &self.0.pools {
+            Pools::Sqlite { write, .. } => {
+                let mut connection = write
+                    .acquire()
+                    .await
+                    .map_err(|e| StoreError::driver("reach the database", e))?;
+                sqlite_fetch(&mut connection, sql, args).await
+            }
+            Pools::Postgres(pool) => {
+                let mut connection = pool
+                    .acquire()
+                    .await
+                    .map_err(|e| StoreError::driver("reach the database", e))?;
+                postgres_fetch(&mut connection, sql, args).await
+            }
+        }
+    }
+
+    async fn fetch_all(&mut self, sql: &str, args: Vec<Value>) -> Result<Vec<Row>, StoreError> {
+        self.count();
+        match &self.0.pools {
+            Pools::Sqlite { read, .. } => {
+                let mut connection = read
+                    .acquire()
+                    .await
+                    .map_err(|e| StoreError::driver("reach the database", e))?;
+                sqlite_fetch(&mut connection, sql, args).await
+            }
+            Pools::Postgres(pool) => {
+                let mut connection = pool
+                    .acquire()
+                    .await
+                    .map_err(|e| StoreError::driver("reach the database", e))?;
+                postgres_fetch(&mut connection, sql, args).await
+            }
+        }
+    }
+
+    fn dialect(&self) -> Dialect {
+        Database::dialect(self)
+    }
+}
+
+/// A unit of work: all of it is kept, or nothing.
+pub struct Transaction {
+    inner: TransactionInner,
+    shared: Arc<Shared>,
+}
+
+enum TransactionInner {
+    Sqlite(sqlx::Transaction<'static, sqlx::Sqlite>),
+    Postgres(sqlx::Transaction<'static, sqlx::Postgres>),
+}
+
+impl Transaction {
+    /// Keeps the work. When this gives an error, it is not known to be kept.
+    pub async fn commit(self) -> Result<(), StoreError> {
+        match self.inner {
+            TransactionInner::Sqlite(tx) => tx.commit().await,
+            TransactionInner::Postgres(tx) => tx.commit().await,
+        }
+        .map_err(|source| StoreError::driver("commit a transaction", source))
+    }
+
+    fn count(&self) {
+        self.shared.statements.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Executor for Transaction {
+    async fn execute(&mut self, sql: &str, args: Vec<Value>) -> Result<u64, StoreError> {
+        self.count();
+        match &mut self.inner {
+            TransactionInner::Sqlite(tx) => sqlite_execute(tx, sql, args).await,
+            TransactionInner::Postgres(tx) => postgres_execute(tx, sql, args).await,
+        }
+    }
+
+    async fn execute_returning(
+        &mut self,
+        sql: &str,
+        args: Vec<Value>,
+    ) -> Result<Vec<Row>, StoreError> {
+        self.fetch_all(sql, args).await
+    }
+
+    async fn fetch_all(&mut self, sql: &str, args: Vec<Value>) -> Result<Vec<Row>, StoreError> {
+        self.count();
+        match &mut self.inner {
+            TransactionInner::Sqlite(tx) => sqlite_fetch(tx, sql, args).await,
+            TransactionInner::Postgres(tx) => postgres_fetch(tx, sql, args).await,
+        }
+    }
+
+    fn dialect(&self) -> Dialect {
+        match self.inner {
+            TransactionInner::Sqlite(_) => Dialect::Sqlite,
+            TransactionInner::Postgres(_) => Dialect::Postgres,
+        }
+    }
+}
+
+macro_rules! bind {
+    ($sql:expr, $args:expr) => {{
+        let mut query = sqlx::query(AssertSqlSafe($sql.to_owned()));
+        for value in $args {
+            query = match value {
+                Value::Integer(value) => query.bind(value),
+                Value::Real(value) => query.bind(value),
+                Value::Text(value) => query.bind(value),
+                Value::Bytes(value) => query.bind(value),
+            };
+        }
+        query
+    }};
+}
+
+async fn sqlite_execute(
+    db: &mut SqliteConnection,
+    sql: &str,
+    args: Vec<Value>,
+) -> Result<u64, StoreError> {
+    let done = bind!(sql, args).execute(db).await;
+    Ok(done
+        .map_err(|source| StoreError::driver("change rows", source))?
+        .rows_affected())
+}
+
+async fn postgres_execute(
+    db: &mut PgConnection,
+    sql: &str,
+    args: Vec<Value>,
+) -> Result<u64, StoreError> {
+    let done = bind!(sql, args).execute(db).await;
+    Ok(done
+        .map_err(|source| StoreError::driver("change rows", source))?
+        .rows_affected())
+}
+
+async fn sqlite_fetch(
+    db: &mut SqliteConnection,
+    sql: &str,
+    args: Vec<Value>,
+) -> Result<Vec<Row>, StoreError> {
+    let rows = bind!(sql, args).fetch_all(db).await;
+    let rows = rows.map_err(|source| StoreError::driver("read rows", source))?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Row(RowInner::Sqlite(row)))
+        .collect())
+}
+
+async fn postgres_fetch(
+    db: &mut PgConnection,
+    sql: &str,
+    args: Vec<Value>,
+) -> Result<Vec<Row>, StoreError> {
+    let rows = bind!(sql, args).fetch_all(db).await;
+    let rows = rows.map_err(|source| StoreError::driver("read rows", source))?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Row(RowInner::Postgres(row)))
+        .collect())
+}

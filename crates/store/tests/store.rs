@@ -1,0 +1,150 @@
+//! The store against both databases.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+use std::time::Duration;
+
+use muster_clock::Timestamp;
+use muster_store::testing::{TestDatabase, on_both_databases};
+use muster_store::{
+    Address, Database, Dialect, Executor, Migration, MigrationError, Options, Schema, args,
+};
+
+const PETS: &[Migration] = &[
+    Migration::new(
+        "pets",
+        "CREATE TABLE pets_pets (id BIGINT PRIMARY KEY, name TEXT NOT NULL CONSTRAINT pets_pets_name_key UNIQUE);
+         CREATE TABLE pets_toys (pet_id BIGINT NOT NULL REFERENCES pets_pets (id), weight DOUBLE PRECISION);",
+    ),
+    Migration {
+        name: "pictures",
+        sql: "ALTER TABLE pets_pets ADD COLUMN picture BLOB",
+        postgres: Some("ALTER TABLE pets_pets ADD COLUMN picture BYTEA"),
+    },
+];
+
+async fn pets(db: &TestDatabase) {
+    db.migrate(&Schema::default().with("pets", PETS)).await;
+}
+
+on_both_databases! {
+    async fn values_come_back_as_they_went(db: TestDatabase) {
+        pets(&db).await;
+        let mut sql = &*db;
+        let insert = "INSERT INTO pets_pets (id, name, picture) VALUES ($1, $2, $3), ($4, $5, $6)";
+        let done = sql.execute(insert, args![1_i64, "Rex", vec![0_u8, 255], 2_i64, "Bé\u{301}a", None::<Vec<u8>>]).await;
+        assert_eq!(done.unwrap(), 2);
+        let rows = sql.fetch_all("SELECT id, name, picture FROM pets_pets ORDER BY id", args![]).await.unwrap();
+        assert_eq!(rows[0].get::<Option<Vec<u8>>>("picture").unwrap(), Some(vec![0, 255]));
+        assert_eq!(rows[1].get::<String>("name").unwrap(), "Bé\u{301}a");
+        assert_eq!(rows[1].get::<Option<Vec<u8>>>("picture").unwrap(), None);
+        assert_eq!(rows[1].get::<Timestamp>("id").unwrap(), Timestamp::from_micros(2));
+        let toy = "INSERT INTO pets_toys (pet_id, weight) VALUES ($1, $2) RETURNING weight";
+        let toy = sql.execute_returning(toy, args![1_i64, 1.5]).await.unwrap();
+        assert!((toy[0].get::<f64>("weight").unwrap() - 1.5).abs() < f64::EPSILON);
+        assert!(rows[0].get::<i64>("name").is_err());
+    }
+
+    async fn what_is_not_committed_is_gone(db: TestDatabase) {
+        pets(&db).await;
+        let mut transaction = db.begin().await.unwrap();
+        transaction.execute("INSERT INTO pets_pets (id, name) VALUES ($1, $2)", args![1_i64, "Rex"]).await.unwrap();
+        drop(transaction);
+        let mut transaction = db.begin().await.unwrap();
+        transaction.execute("INSERT INTO pets_pets (id, name) VALUES ($1, $2)", args![2_i64, "Bella"]).await.unwrap();
+        transaction.commit().await.unwrap();
+        let rows = (&*db).fetch_all("SELECT name FROM pets_pets", args![]).await.unwrap();
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows[0].get::<String>("name").unwrap(), "Bella");
+    }
+
+    async fn a_doubled_name_a_missing_row_and_a_wrong_statement_are_told_apart(db: TestDatabase) {
+        pets(&db).await;
+        let mut sql = &*db;
+        let insert = "INSERT INTO pets_pets (id, name) VALUES ($1, $2)";
+        sql.execute(insert, args![1_i64, "Rex"]).await.unwrap();
+        let doubled = sql.execute(insert, args![2_i64, "Rex"]).await.unwrap_err();
+        assert!(doubled.is_duplicate_of("name") && !doubled.is_unavailable(), "{doubled:?}");
+        let orphan = sql.execute("INSERT INTO pets_toys (pet_id) VALUES ($1)", args![9_i64]).await.unwrap_err();
+        assert_eq!(orphan.kind(), muster_store::ErrorKind::Reference);
+        let wrong = sql.fetch_all("SELECT colour FROM pets_pets", args![]).await.unwrap_err();
+        assert_eq!(wrong.kind(), muster_store::ErrorKind::Defect);
+    }
+
+    async fn a_closed_database_is_unavailable(db: TestDatabase) {
+        pets(&db).await;
+        db.close().await;
+        let mut sql = &*db;
+        assert!(sql.fetch_all("SELECT id FROM pets_pets", args![]).await.err().unwrap().is_unavailable());
+        assert!(db.begin().await.err().unwrap().is_unavailable());
+        assert!(db.ping().await.unwrap_err().is_unavailable());
+    }
+
+    async fn migrations_are_applied_once_and_planned_before(db: TestDatabase) {
+        let schema = Schema::default().with("pets", PETS);
+        let planned = schema.plan(&db).await.unwrap();
+        assert_eq!(planned.iter().map(|planned| planned.name).collect::<Vec<_>>(), ["pets", "pictures"]);
+        assert_eq!(schema.apply(&db, Timestamp::EPOCH).await.unwrap().len(), 2);
+        assert_eq!(schema.apply(&db, Timestamp::EPOCH).await.unwrap().len(), 0);
+        assert_eq!(schema.plan(&db).await.unwrap().len(), 0);
+    }
+
+    async fn a_migration_that_was_changed_after_its_release_is_refused(db: TestDatabase) {
+        pets(&db).await;
+        const OTHER: &[Migration] = &[Migration::new("pets", "CREATE TABLE pets_pets (id BIGINT)")];
+        let refused = Schema::default().with("pets", OTHER).apply(&db, Timestamp::EPOCH).await.unwrap_err();
+        assert!(matches!(refused, MigrationError::Changed { name: "pets", .. }), "{refused}");
+    }
+
+    async fn a_migration_that_fails_leaves_nothing_behind(db: TestDatabase) {
+        const BROKEN: &[Migration] = &[
+            Migration::new("good", "CREATE TABLE pets_good (id BIGINT)"),
+            Migration::new("bad", "CREATE TABLE pets_bad (id BIGINT); CREATE NONSENSE"),
+        ];
+        let failed = Schema::default().with("pets", BROKEN).apply(&db, Timestamp::EPOCH).await.unwrap_err();
+        assert!(matches!(failed, MigrationError::Apply { name: "bad", .. }), "{failed}");
+        assert!((&*db).fetch_all("SELECT id FROM pets_good", args![]).await.is_err());
+    }
+
+    async fn two_programs_that_start_at_once_migrate_once(db: TestDatabase) {
+        let other = db.reopen().await;
+        let schema = Schema::default().with("pets", PETS);
+        let (first, second) =
+            tokio::join!(schema.apply(&db, Timestamp::EPOCH), schema.apply(&other, Timestamp::EPOCH));
+        assert_eq!(first.unwrap().len() + second.unwrap().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_another_process_locks_is_unavailable_and_comes_back() {
+    let db = TestDatabase::new(Dialect::Sqlite).await;
+    pets(&db).await;
+    let address: Address = db.address().parse().unwrap();
+    let options = Options {
+        busy_timeout: Duration::from_millis(50),
+        ..Options::default()
+    };
+    let impatient = Database::open(&address, &options).await.unwrap();
+    let lock = db.begin().await.unwrap();
+    let mut sql = &impatient;
+    let insert = "INSERT INTO pets_pets (id, name) VALUES (1, 'Rex')";
+    assert!(
+        sql.execute(insert, args![])
+            .await
+            .unwrap_err()
+            .is_unavailable()
+    );
+    drop(lock);
+    db.ping().await.unwrap();
+    // The rollback of a dropped transaction happens on the connection's thread.
+    while sql.execute(insert, args![]).await.is_err() {}
+}
+
+#[tokio::test]
+async fn statements_are_counted() {
+    let db = TestDatabase::new(Dialect::Sqlite).await;
+    let before = db.statements();
+    db.ping().await.unwrap();
+    db.ping().await.unwrap();
+    assert_eq!(db.statements() - before, 2);
+}
