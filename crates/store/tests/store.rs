@@ -16,10 +16,11 @@ const PETS: &[Migration] = &[
         "CREATE TABLE pets_pets (id BIGINT PRIMARY KEY, name TEXT NOT NULL CONSTRAINT pets_pets_name_key UNIQUE);
          CREATE TABLE pets_toys (pet_id BIGINT NOT NULL REFERENCES pets_pets (id), weight DOUBLE PRECISION);",
     ),
+    Migration::new("pictures", "ALTER TABLE pets_pets ADD COLUMN picture {{bytes}}"),
     Migration {
-        name: "pictures",
-        sql: "ALTER TABLE pets_pets ADD COLUMN picture BLOB",
-        postgres: Some("ALTER TABLE pets_pets ADD COLUMN picture BYTEA"),
+        name: "visits",
+        sql: "CREATE TABLE pets_visits (id {{id}}, at BIGINT NOT NULL)",
+        postgres: Some("CREATE TABLE pets_visits (id {{id}}, at BIGINT NOT NULL CHECK (at >= 0))"),
     },
 ];
 
@@ -83,10 +84,23 @@ on_both_databases! {
     async fn migrations_are_applied_once_and_planned_before(db: TestDatabase) {
         let schema = Schema::default().with("pets", PETS);
         let planned = schema.plan(&db).await.unwrap();
-        assert_eq!(planned.iter().map(|planned| planned.name).collect::<Vec<_>>(), ["pets", "pictures"]);
-        assert_eq!(schema.apply(&db, Timestamp::EPOCH).await.unwrap().len(), 2);
+        assert_eq!(planned.iter().map(|planned| planned.name).collect::<Vec<_>>(), ["pets", "pictures", "visits"]);
+        assert_eq!(schema.apply(&db, Timestamp::EPOCH).await.unwrap().len(), 3);
         assert_eq!(schema.apply(&db, Timestamp::EPOCH).await.unwrap().len(), 0);
         assert_eq!(schema.plan(&db).await.unwrap().len(), 0);
+    }
+
+    async fn counted_ids_are_never_used_twice(db: TestDatabase) {
+        pets(&db).await;
+        let mut sql = &*db;
+        let mut last = 0;
+        for _ in 0..3 {
+            let insert = "INSERT INTO pets_visits (at) VALUES ($1) RETURNING id";
+            let id: i64 = sql.execute_returning(insert, args![0_i64]).await.unwrap()[0].get("id").unwrap();
+            assert!(id > last);
+            last = id;
+            sql.execute("DELETE FROM pets_visits WHERE id = $1", args![id]).await.unwrap();
+        }
     }
 
     async fn a_migration_that_was_changed_after_its_release_is_refused(db: TestDatabase) {
@@ -111,7 +125,7 @@ on_both_databases! {
         let schema = Schema::default().with("pets", PETS);
         let (first, second) =
             tokio::join!(schema.apply(&db, Timestamp::EPOCH), schema.apply(&other, Timestamp::EPOCH));
-        assert_eq!(first.unwrap().len() + second.unwrap().len(), 2);
+        assert_eq!(first.unwrap().len() + second.unwrap().len(), 3);
     }
 }
 
