@@ -1,0 +1,5 @@
+//! Prints the reference page of capabilities and API versions.
+
+fn main() {
+    print!("{}", muster_negotiation::page::markdown());
+}
