@@ -43,8 +43,19 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     }
 }
 
-/// Parses the first JSON value of a body; nesting beyond 128 levels is refused.
+/// Parses the JSON object that a body begins with; nesting beyond 128 levels is refused. `null` counts as an object
+/// without members, as Fleet has it.
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let bytes = bytes.trim_ascii_start();
+    let bytes = if bytes.starts_with(b"null") {
+        b"{}"
+    } else {
+        bytes
+    };
+    if !bytes.starts_with(b"{") {
+        // serde would read a struct from a list, too.
+        return Err(Problem::bad_request("the body is not a JSON object").with_code("bad_json"));
+    }
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     T::deserialize(&mut reader).map_err(|error| {
         // serde's message can quote a value of the body, and the body may hold a secret: give the place only.
