@@ -15,13 +15,15 @@ mod record;
 mod source;
 mod state;
 
+/// What a host answered to one query: status, message, rows and cost.
+pub use muster_wire_osquery::{DistributedResult as QueryResult, Row, Stats as QueryStats};
+
 pub use migrations::MIGRATIONS;
 pub use record::{
     HostCapabilities, HostEvent, HostFacts, HostRecord, HostUser, IdentifierSource, LabelId,
     LabelMembership, LabelRecord,
 };
 pub use source::{
-    ALWAYS, DistributedSource, DueQueries, DueQuery, NoSchedule, QueryResult, QueryStats, Row,
-    ScheduleSource, SourceError,
+    ALWAYS, DistributedSource, DueQueries, DueQuery, NoSchedule, ScheduleSource, SourceError,
 };
 pub use state::{HostProfile, HostState};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use muster_clock::Timestamp;
 use muster_identity::TeamId;
+use muster_wire_osquery::DistributedResult;
 
 use crate::state::HostState;
 
@@ -30,7 +31,7 @@ pub trait DistributedSource: Send + Sync + 'static {
     async fn ingest(
         &self,
         host: &HostState,
-        results: Vec<QueryResult>,
+        results: Vec<DistributedResult>,
         now: Timestamp,
     ) -> Result<(), SourceError>;
 }
@@ -99,55 +100,6 @@ impl DueQueries {
     pub fn iter(&self) -> impl Iterator<Item = &DueQuery> {
         self.queries.iter()
     }
-}
-
-/// What a host answered to one query.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct QueryResult {
-    /// The query's name on the wire.
-    pub name: String,
-    /// 0, or the code with which SQLite failed.
-    pub status: i64,
-    /// Why it failed, as the agent says.
-    pub message: String,
-    /// The rows; columns in the order in which the agent sent them.
-    pub rows: Vec<Row>,
-    /// What it cost, where the agent says.
-    pub stats: Option<QueryStats>,
-}
-
-impl QueryResult {
-    /// Whether the query ran.
-    pub fn succeeded(&self) -> bool {
-        self.status == 0
-    }
-}
-
-/// A row of an answer: every value is text.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Row(pub Vec<(String, String)>);
-
-impl Row {
-    /// The value of a column, if the agent sent one.
-    pub fn get(&self, column: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(name, _)| name == column)
-            .map(|(_, value)| value.as_str())
-    }
-}
-
-/// What a query cost on the host.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct QueryStats {
-    /// Wall time in milliseconds.
-    pub wall_time_ms: u64,
-    /// User time in milliseconds.
-    pub user_time_ms: u64,
-    /// System time in milliseconds.
-    pub system_time_ms: u64,
-    /// Memory in bytes.
-    pub memory_bytes: u64,
 }
 
 /// Where scheduled queries come from.

@@ -1,0 +1,48 @@
+//! The tables of this crate, oldest change first.
+
+use muster_store::Migration;
+
+/// What has to be applied, in order.
+pub const MIGRATIONS: &[Migration] = &[Migration::new("software", SOFTWARE)];
+
+/// A title is what people call one program; its versions differ in version, release, architecture and the like. The
+/// checksum is over everything that tells versions apart. `software_inventories` has a row per host whose inventory is
+/// known, with the host's team, so that lists can be narrowed to teams.
+const SOFTWARE: &str = "
+CREATE TABLE software_titles (
+    id {{id}},
+    name TEXT NOT NULL,
+    source TEXT NOT NULL,
+    browser TEXT NOT NULL,
+    CONSTRAINT software_titles_name_source_browser_key UNIQUE (name, source, browser)
+);
+
+CREATE TABLE software_versions (
+    id {{id}},
+    checksum {{bytes}} NOT NULL CONSTRAINT software_versions_checksum_key UNIQUE,
+    title_id BIGINT NOT NULL REFERENCES software_titles (id),
+    name TEXT NOT NULL,
+    version TEXT NOT NULL,
+    source TEXT NOT NULL,
+    browser TEXT NOT NULL,
+    extension_id TEXT NOT NULL,
+    bundle_identifier TEXT NOT NULL,
+    release TEXT NOT NULL,
+    vendor TEXT NOT NULL,
+    arch TEXT NOT NULL
+);
+CREATE INDEX software_versions_title ON software_versions (title_id);
+
+CREATE TABLE software_inventories (
+    host_id BIGINT PRIMARY KEY,
+    team_id BIGINT,
+    updated_at BIGINT NOT NULL
+);
+
+CREATE TABLE software_hosts (
+    host_id BIGINT NOT NULL REFERENCES software_inventories (host_id) ON DELETE CASCADE,
+    version_id BIGINT NOT NULL REFERENCES software_versions (id),
+    PRIMARY KEY (host_id, version_id)
+);
+CREATE INDEX software_hosts_version ON software_hosts (version_id);
+";
