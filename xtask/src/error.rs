@@ -1,0 +1,110 @@
+//! What can go wrong in a verb, with the context that the developer needs to act.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+
+/// The failure of a verb or of one of its steps.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum XtaskError {
+    /// Neither cargo's environment nor the current folder leads to the workspace.
+    #[error(
+        "no Cargo.toml with a [workspace] here or above: run `cargo xtask` inside the repository"
+    )]
+    NoWorkspace,
+
+    /// A program could not be started at all.
+    #[error("`{program}` could not be started")]
+    Spawn {
+        program: String,
+        #[source]
+        source: io::Error,
+    },
+
+    /// A program ran and said no.
+    #[error("`{command}` failed ({status}){}", detail(.output))]
+    Failed {
+        command: String,
+        status: ExitStatus,
+        /// What it printed, where that was not shown already.
+        output: String,
+    },
+
+    /// A program printed what cannot be understood.
+    #[error("`{command}` printed something unexpected: {what}")]
+    Unexpected { command: String, what: String },
+
+    /// A file or folder could not be read, written or changed.
+    #[error("{action} {} failed", path.display())]
+    File {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+
+    /// A check found something; each finding was printed.
+    #[error("{what}: {count} found; each is named above")]
+    Findings { what: &'static str, count: usize },
+
+    /// Programs are missing that only the administrator may install.
+    #[error(
+        "these programs are missing: {programs}\n  install them with: {command}\n  and run this again"
+    )]
+    Missing { programs: String, command: String },
+
+    /// Nothing is called that.
+    #[error("there is no {kind} `{name}`; known: {known}")]
+    Unknown {
+        kind: &'static str,
+        name: String,
+        known: String,
+    },
+
+    /// Committed pages are not what their generators print.
+    #[error("these committed pages differ from what generates them: {0}\n  run `cargo xtask docs`")]
+    PagesDiffer(String),
+
+    /// The private PostgreSQL cluster cannot be used.
+    #[error("PostgreSQL: {0}")]
+    Postgres(String),
+
+    /// Some steps of a verb failed; the summary names them.
+    #[error("failed: {0}")]
+    Steps(String),
+}
+
+impl XtaskError {
+    /// For `map_err` on file operations.
+    pub(crate) fn file(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File {
+            action,
+            path,
+            source,
+        }
+    }
+}
+
+fn detail(output: &str) -> String {
+    if output.trim().is_empty() {
+        String::new()
+    } else {
+        format!(":\n{}", output.trim_end())
+    }
+}
+
+/// The error and what caused it, on one line each.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str("\n  because: ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
+}
