@@ -9,9 +9,9 @@ pub fn markdown() -> String {
     let mut page = String::from(
         "# Capabilities and API versions\n\n\
          <!-- Written by `cargo xtask docs` from crates/negotiation. Change it there. -->\n\n\
-         Each process says on every exchange what it can do, in the header `X-Fleet-Capabilities`: names with one comma\n\
-         between and no spaces. A peer that does not say a name cannot do the thing. Nothing is remembered from an earlier\n\
-         answer, and an unknown name is kept and ignored.\n\n\
+         Each process says on every exchange what it can do, in the header `X-Fleet-Capabilities`: names with one\n\
+         comma between and no spaces. A peer that does not say a name cannot do the thing. Nothing is remembered from\n\
+         an earlier answer, and an unknown name is kept and ignored.\n\n\
          | name | family | our server since | our agent since | Fleet | meaning | when it is absent |\n\
          |---|---|---|---|---|---|---|\n",
     );
