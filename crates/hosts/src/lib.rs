@@ -1,8 +1,8 @@
 //! Hosts: how they enroll and check in, what is known about them, and how operators see them.
 //!
 //! Two sides share the tables. The agents' side (enrollment, check-in, details, labels' evaluation, orbit, device
-//! tokens, presence, logs) is made for many small requests: what is asked at every check-in is answered from memory, and
-//! what is told at every check-in is written in batches. The operators' side lists, searches and edits.
+//! tokens, presence, logs) is made for many small requests: what is asked at every check-in is answered from memory,
+//! and what is told at every check-in is written in batches. The operators' side lists, searches and edits.
 //!
 //! Other crates plug in through [`DistributedSource`] (queries that hosts run at a check-in) and [`ScheduleSource`]
 //! (queries that hosts run by themselves).

@@ -1,3 +1,4 @@
+// tidy: osquery SQL
 //! What other crates plug into the check-in: sources of distributed queries, and the schedule.
 
 use std::borrow::Cow;

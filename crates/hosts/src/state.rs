@@ -113,7 +113,8 @@ impl HostState {
         self.refetch_requested.store(wanted, Ordering::Relaxed);
     }
 
-    /// Whether its labels are to be evaluated: when their time has come, or when one of them changed after they were last evaluated.
+    /// Whether its labels are to be evaluated: when their time has come, or when one of them changed after they were
+    /// last evaluated.
     pub fn are_labels_due(&self, now: Timestamp, newest_change: Timestamp) -> bool {
         now.as_micros() >= self.label_due_at.load(Ordering::Relaxed)
             || newest_change.as_micros() > self.label_updated_at.load(Ordering::Relaxed)

@@ -1,8 +1,8 @@
 //! What every HTTP room shares: problems, bodies with limits, client addresses, listings.
 //!
-//! A handler that cannot answer gives a [`Problem`]; the router it stands in says with [`shape`] how its family of peers
-//! reads errors. Bodies are read by [`Json`] (or [`read_body`] on the hot path), which inflates gzip, bounds the inflated
-//! size and the time, and never looks at `Content-Type`: real agents send none.
+//! A handler that cannot answer gives a [`Problem`]; the router it stands in says with [`shape`] how its family of
+//! peers reads errors. Bodies are read by [`Json`] (or [`read_body`] on the hot path), which inflates gzip, bounds the
+//! inflated size and the time, and never looks at `Content-Type`: real agents send none.
 //!
 //! Not responsible for: who may do what (`identity`), versions (`negotiation`), or any route.
 

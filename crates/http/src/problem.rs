@@ -25,7 +25,8 @@ pub struct Field {
 
 /// Why a request was not answered as asked.
 ///
-/// The code is stable: programs match on it. The message is for people and says what to do. Neither ever holds a secret.
+/// The code is stable: programs match on it. The message is for people and says what to do. Neither ever holds a
+/// secret.
 #[derive(Debug, Clone)]
 pub struct Problem {
     status: StatusCode,

@@ -1,12 +1,12 @@
 //! Logs in files, one per kind, with one thread that writes.
 //!
-//! Group commit: while one write is being synced to the disk, batches gather; then all of them go out with one write and
-//! one sync, and each is acknowledged. A batch that could not be written whole is cut off again, so that a file never
-//! holds half a line except after a crash, and what a crash left is cut off when the file is opened: it was never
+//! Group commit: while one write is being synced to the disk, batches gather; then all of them go out with one write
+//! and one sync, and each is acknowledged. A batch that could not be written whole is cut off again, so that a file
+//! never holds half a line except after a crash, and what a crash left is cut off when the file is opened: it was never
 //! acknowledged, and its agent sends it again.
 //!
-//! A file that reaches its size is renamed to `.1`, the one before to `.2`, and so on. [`FileSink::reopen`] is for those
-//! who rotate from outside.
+//! A file that reaches its size is renamed to `.1`, the one before to `.2`, and so on. [`FileSink::reopen`] is for
+//! those who rotate from outside.
 
 mod writer;
 

@@ -1,8 +1,8 @@
 //! Where agents' logs go.
 //!
 //! A [`Sink`] takes batches of lines and answers only when it has them durably, or with an error: what was acknowledged
-//! to an agent is then deleted there. Delivery is at least once: after an error the agent sends the batch again, and what
-//! a destination had kept of it stands there twice.
+//! to an agent is then deleted there. Delivery is at least once: after an error the agent sends the batch again, and
+//! what a destination had kept of it stands there twice.
 //!
 //! [`FileSink`] appends to files. Further destinations implement the same trait.
 //!

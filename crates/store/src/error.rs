@@ -128,9 +128,9 @@ fn kind_of(error: &sqlx::Error) -> ErrorKind {
 }
 
 /// Codes that pass by themselves. SQLite's are numbers (primary code in the low byte): busy 5, locked 6, out of
-/// memory 7, read-only 8, interrupted 9, I/O 10, full 13, cannot open 14, not a database 26. PostgreSQL's are classes of
-/// SQLSTATE: 08 connection, 25006 read-only (a replica that was promoted away), 40 rollback (serialisation, deadlock),
-/// 53 resources, 55P03 lock, 57 operator (shutting down), 58 system; 3D000 means that the database is away.
+/// memory 7, read-only 8, interrupted 9, I/O 10, full 13, cannot open 14, not a database 26. PostgreSQL's are classes
+/// of SQLSTATE: 08 connection, 25006 read-only (a replica that was promoted away), 40 rollback (serialisation,
+/// deadlock), 53 resources, 55P03 lock, 57 operator (shutting down), 58 system; 3D000 means that the database is away.
 fn is_passing(code: &str) -> bool {
     if let Ok(number) = code.parse::<i64>()
         && code.len() < 5

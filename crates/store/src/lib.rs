@@ -2,12 +2,12 @@
 //!
 //! A [`Database`] is opened from an address and hides which of the two it is. Domain crates keep their SQL in their
 //! `store` module, written once: parameters are `$1`, `$2`, …; times are `BIGINT` microseconds, flags `BIGINT` 0 or 1,
-//! JSON is `TEXT`; `ON CONFLICT` and `RETURNING` work on both. Where the databases do differ, a migration carries a second
-//! text and a query asks [`Database::dialect`].
+//! JSON is `TEXT`; `ON CONFLICT` and `RETURNING` work on both. Where the databases do differ, a migration carries a
+//! second text and a query asks [`Database::dialect`].
 //!
 //! On SQLite there is one writing connection, so that writers queue in the program rather than fight for the file's
-//! lock, and several reading ones. A [`Transaction`] takes the write lock when it begins: it can then never fail half way
-//! because somebody else wrote.
+//! lock, and several reading ones. A [`Transaction`] takes the write lock when it begins: it can then never fail half
+//! way because somebody else wrote.
 //!
 //! Errors say whether the database is *unavailable* (locked, gone, full, slow), which must never look like a refusal to
 //! a peer, or whether a rule of the schema was violated, or whether the program is wrong.

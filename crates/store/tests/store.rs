@@ -33,7 +33,8 @@ on_both_databases! {
         pets(&db).await;
         let mut sql = &*db;
         let insert = "INSERT INTO pets_pets (id, name, picture) VALUES ($1, $2, $3), ($4, $5, $6)";
-        let done = sql.execute(insert, args![1_i64, "Rex", vec![0_u8, 255], 2_i64, "Bé\u{301}a", None::<Vec<u8>>]).await;
+        let pets = args![1_i64, "Rex", vec![0_u8, 255], 2_i64, "Bé\u{301}a", None::<Vec<u8>>];
+        let done = sql.execute(insert, pets).await;
         assert_eq!(done.unwrap(), 2);
         let rows = sql.fetch_all("SELECT id, name, picture FROM pets_pets ORDER BY id", args![]).await.unwrap();
         assert_eq!(rows[0].get::<Option<Vec<u8>>>("picture").unwrap(), Some(vec![0, 255]));
