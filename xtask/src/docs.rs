@@ -70,7 +70,7 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<(), Xt
         changed += 1;
     }
     println!(
-        "{} pages, {changed} changed, in {:.1} s",
+        "pages: {}, changed: {changed}, in {:.1} s",
         PAGES.len(),
         begun.elapsed().as_secs_f64()
     );
@@ -89,7 +89,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<(), XtaskError> {
         }
     }
     if differing.is_empty() {
-        println!("    {} pages are up to date", PAGES.len());
+        println!("    pages: {}, all up to date", PAGES.len());
         Ok(())
     } else {
         Err(XtaskError::PagesDiffer(differing.join(", ")))

@@ -212,7 +212,8 @@ fn findings(files: &[TextFile], machine_paths: &[String]) -> Vec<Finding> {
         findings.extend(text::file_length(file));
         findings.extend(text::line_length(file));
         findings.extend(text::names(file));
-        findings.extend(text::attributes(file));
+        findings.extend(text::allowed_lints(file));
+        findings.extend(text::ignored_tests(file));
         findings.extend(words::banned(file));
         findings.extend(words::paths(file, machine_paths));
         findings.extend(layers::sql_outside_store(file));

@@ -1,6 +1,6 @@
 //! Databases of their own for tests, on both kinds.
 //!
-//! ```ignore
+//! ```text
 //! muster_store::testing::on_both_databases! {
 //!     async fn a_pet_is_found_by_its_id(db: TestDatabase) {
 //!         db.migrate(&Schema::default().with("pets", MIGRATIONS)).await;

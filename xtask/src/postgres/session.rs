@@ -68,6 +68,11 @@ impl Drop for Session {
         }
         if waited.is_err() || self.cluster.running().is_some() {
             eprintln!("warning: PostgreSQL still runs; stop it with `cargo xtask postgres stop`");
+        } else {
+            println!(
+                "==> PostgreSQL stopped ({:.1} s)",
+                begun.elapsed().as_secs_f64()
+            );
         }
     }
 }

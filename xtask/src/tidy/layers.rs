@@ -120,7 +120,9 @@ pub(super) fn sql_outside_store(file: &TextFile) -> Vec<Finding> {
     source
         .literals
         .iter()
-        .filter(|literal| !source.is_test(literal.offset) && is_statement(&literal.value))
+        // A string in an attribute is an example or a description.
+        .filter(|literal| !source.is_test(literal.offset) && !source.is_attribute(literal.offset))
+        .filter(|literal| is_statement(&literal.value))
         .map(|literal| {
             Finding::new(
                 &file.path,

@@ -17,6 +17,7 @@ pub(super) struct Source {
     pub(super) code: String,
     pub(super) literals: Vec<Literal>,
     test_regions: Vec<Range<usize>>,
+    attributes: Vec<Range<usize>>,
     line_starts: Vec<usize>,
 }
 
@@ -36,6 +37,7 @@ impl Source {
             .collect();
         Self {
             test_regions: test_regions(&code),
+            attributes: attributes(&code),
             literals: scanner.literals,
             line_starts,
             code,
@@ -50,6 +52,13 @@ impl Source {
     /// Whether the offset lies in an item that only tests have.
     pub(super) fn is_test(&self, offset: usize) -> bool {
         self.test_regions
+            .iter()
+            .any(|region| region.contains(&offset))
+    }
+
+    /// Whether the offset lies in an attribute.
+    pub(super) fn is_attribute(&self, offset: usize) -> bool {
+        self.attributes
             .iter()
             .any(|region| region.contains(&offset))
     }
@@ -241,6 +250,35 @@ fn resolve_line_ends(raw: &str) -> String {
     value
 }
 
+/// `#[…]` and `#![…]`.
+fn attributes(code: &str) -> Vec<Range<usize>> {
+    let mut regions = Vec::new();
+    let mut depth = 0_usize;
+    let mut start = 0;
+    let mut before = "";
+    let mut before_that = "";
+    for (offset, token) in tokens(code) {
+        let opens = before == "#" || (before == "!" && before_that == "#");
+        match token {
+            "[" if depth > 0 => depth += 1,
+            "[" if opens => {
+                depth = 1;
+                start = offset;
+            }
+            "]" if depth > 0 => {
+                depth -= 1;
+                if depth == 0 {
+                    regions.push(start..offset);
+                }
+            }
+            _ => {}
+        }
+        before_that = before;
+        before = token;
+    }
+    regions
+}
+
 /// The items that follow a `#[cfg(test)]` or `#[cfg(any(test, …))]`.
 fn test_regions(code: &str) -> Vec<Range<usize>> {
     let tokens = tokens(code);
@@ -343,6 +381,17 @@ mod tests {
     fn lines_are_counted_from_one() {
         let source = Source::scan("a\nb\n");
         assert_eq!([source.line(0), source.line(1), source.line(2)], [1, 1, 2]);
+    }
+
+    #[test]
+    fn attributes_are_known_with_what_is_nested_in_them() {
+        let text = "#![a]\n#[b(c = [1], d)]\nlet e = [f]; g![h]\n";
+        let source = Source::scan(text);
+        let inside: Vec<char> = "abcdefgh"
+            .chars()
+            .filter(|c| text.rfind(*c).is_some_and(|at| source.is_attribute(at)))
+            .collect();
+        assert_eq!(inside, ['a', 'b', 'c', 'd']);
     }
 
     #[test]

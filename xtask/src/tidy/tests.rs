@@ -58,10 +58,15 @@ fn modules_are_not_named_for_nothing() {
 
 #[test]
 fn lints_are_expected_and_tests_run() {
-    let text = "#![allow(dead_code)]\n#[allow(unused)]\n#[cfg_attr(a, allow(b))]\n#[ignore = \"slow\"]\nfn f() {}\n";
-    assert_eq!(lines(&text::attributes(&file("a.rs", text))), [1, 2, 3, 4]);
-    let kept = "#[expect(dead_code, reason = \"r\")]\nfn allow(ignore: [u8; 1]) { allow([ignore]); } // #[allow(x)]\n";
-    assert!(text::attributes(&file("a.rs", kept)).is_empty());
+    let text = "#![allow(dead_code)]\n#[allow(unused)]\n#[cfg_attr(a, allow(b))]\n\
+                #[ignore = \"slow\"]\nfn f() {}\n/// ```ignore\n// ```ignore\n";
+    let broken = file("a.rs", text);
+    assert_eq!(lines(&text::allowed_lints(&broken)), [1, 2, 3]);
+    assert_eq!(lines(&text::ignored_tests(&broken)), [4, 6]);
+    let text = "#[expect(dead_code, reason = \"r\")]\nfn allow(ignore: [u8; 1]) { allow([ignore]); } // #[allow(x)]\n";
+    let kept = file("a.rs", text);
+    assert!(text::allowed_lints(&kept).is_empty());
+    assert!(text::ignored_tests(&kept).is_empty());
 }
 
 #[test]
@@ -114,7 +119,9 @@ fn sql_stands_in_store_modules_and_migrations_only() {
 #[test]
 fn what_only_looks_like_sql_is_none() {
     let text = "// \"SELECT 1\"\nconst A: &str = \"SELECTED hosts\";\nconst B: &str = \"UPDATE failed\";\n\
-                const C: &str = \"select a host\";\n#[cfg(test)]\nmod tests { const D: &str = \"SELECT 1\"; }\n";
+                const C: &str = \"select a host\";\n\
+                #[schema(example = \"SELECT 1\")]\nstruct S;\n\
+                #[cfg(test)]\nmod tests { const D: &str = \"SELECT 1\"; }\n";
     assert!(layers::sql_outside_store(&file("crates/a/src/service.rs", text)).is_empty());
     let marked = "// tidy: osquery SQL\nconst A: &str = \"SELECT name FROM processes\";\n";
     assert!(layers::sql_outside_store(&file("crates/a/src/labels.rs", marked)).is_empty());

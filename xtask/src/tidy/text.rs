@@ -86,40 +86,40 @@ pub(super) fn names(file: &TextFile) -> Vec<Finding> {
     by_path.chain(inline).collect()
 }
 
-/// `#[allow(…)]`, also in `cfg_attr`, and `#[ignore]`.
-pub(super) fn attributes(file: &TextFile) -> Vec<Finding> {
-    let Some(source) = &file.source else {
-        return Vec::new();
-    };
-    let mut findings = Vec::new();
-    let mut attribute_depth = 0_usize;
-    let mut before: &str = "";
-    let mut before_that: &str = "";
-    for (offset, token) in source.tokens() {
-        let opens = token == "[" && (before == "#" || (before == "!" && before_that == "#"));
-        match token {
-            "[" if opens || attribute_depth > 0 => attribute_depth += 1,
-            "]" => attribute_depth = attribute_depth.saturating_sub(1),
-            "allow" if attribute_depth > 0 && matches!(before, "[" | ",") => {
-                findings.push(Finding::new(
-                    &file.path,
-                    source.line(offset),
-                    "allow",
-                    "write `#[expect(…, reason = \"…\")]`",
-                ));
-            }
-            "ignore" if attribute_depth > 0 && matches!(before, "[" | ",") => {
-                findings.push(Finding::new(
-                    &file.path,
-                    source.line(offset),
-                    "ignored-test",
-                    "make the test run everywhere, or remove it",
-                ));
-            }
-            _ => {}
-        }
-        before_that = before;
-        before = token;
-    }
-    findings
+/// `#[allow(…)]`, also in `cfg_attr`.
+pub(super) fn allowed_lints(file: &TextFile) -> Vec<Finding> {
+    const ADVICE: &str = "write `#[expect(…, reason = \"…\")]`";
+    named_in_attributes(file, "allow")
+        .map(|line| Finding::new(&file.path, line, "allow", ADVICE))
+        .collect()
+}
+
+/// `#[ignore]`, and code in a comment that is neither compiled nor marked as something else.
+pub(super) fn ignored_tests(file: &TextFile) -> Vec<Finding> {
+    const ADVICE: &str =
+        "make it run everywhere, or remove it (in a comment, `text` marks what is no test)";
+    let in_comments = file.text.lines().enumerate().filter_map(|(index, line)| {
+        let comment = line.trim_start();
+        let is_doc = comment.starts_with("///") || comment.starts_with("//!");
+        (file.source.is_some() && is_doc && comment.contains("```ignore")).then_some(index + 1)
+    });
+    named_in_attributes(file, "ignore")
+        .chain(in_comments)
+        .map(|line| Finding::new(&file.path, line, "ignored-test", ADVICE))
+        .collect()
+}
+
+/// The lines on which an attribute, or one inside `cfg_attr`, has that name.
+fn named_in_attributes<'a>(file: &'a TextFile, name: &'a str) -> impl Iterator<Item = usize> + 'a {
+    file.source.iter().flat_map(move |source| {
+        let tokens = source.tokens();
+        let found: Vec<usize> = tokens
+            .windows(2)
+            .filter(|window| matches!(window[0].1, "[" | ",") && window[1].1 == name)
+            .map(|window| window[1].0)
+            .filter(|offset| source.is_attribute(*offset))
+            .map(|offset| source.line(offset))
+            .collect();
+        found
+    })
 }
