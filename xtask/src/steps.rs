@@ -43,7 +43,8 @@ impl Context {
     /// The address of a PostgreSQL server on which tests may make databases: the one that the environment names, else a
     /// private one that is started now and ends with this program.
     pub(crate) fn postgres(&mut self) -> Result<String, XtaskError> {
-        if let Ok(url) = std::env::var(postgres::VARIABLE) {
+        let named = std::env::var(postgres::VARIABLE).ok();
+        if let Some(url) = named.filter(|url| !url.is_empty()) {
             return Ok(url);
         }
         let session = match self.postgres.take() {
