@@ -1,0 +1,3 @@
+//! What the tables and the engine promise, tried from outside.
+
+mod engine;
