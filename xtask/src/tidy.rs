@@ -58,7 +58,7 @@ const RULES: &[(&str, &str)] = &[
     ),
     (
         "line-length",
-        "a line of a .rs file has at most 120 characters",
+        "a line of a .rs file has at most 130 characters",
     ),
     ("word", "unfinished marks and the like are not committed"),
     (

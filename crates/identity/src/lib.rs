@@ -1,5 +1,53 @@
-//! Who is who: the ids that other crates refer to.
+//! Who is who: users and what they may do, teams, enrollment tokens, agent keys, and the log of who changed what.
+//!
+//! [`Identity`] holds the services; each is cheap to clone. On the operators' side [`authenticate`](http::authenticate)
+//! turns a bearer token into a [`Principal`], which handlers ask with [`Principal::authorize`]. On the agents' side
+//! [`EnrollmentTokens`] decides who may enroll, and [`AgentKeys`] tells on every check-in whose key that is, from memory.
+//!
+//! Every secret has a row of its own with an id, an owner, a last use and, where it makes sense, an expiry; it is looked
+//! up by its SHA-256. Only enrollment tokens, which installers carry and people must be able to see again, are also kept
+//! sealed with the server's [`MasterKey`].
+//!
+//! A database that is away is never a refusal: every decision here can also answer *unavailable*.
+//!
+//! Not responsible for: hosts themselves (only their ids are known here), or what an agent may ask once it is known.
 
+mod agent_keys;
+mod api_tokens;
+mod audit;
+mod enrollment_tokens;
+mod error;
+pub mod http;
 mod ids;
+mod limits;
+mod master_key;
+mod migrations;
+mod password;
+mod principal;
+mod secret;
+mod service;
+mod sessions;
+mod store;
+mod teams;
+mod users;
 
+pub use agent_keys::{AgentAuthError, AgentIdentity, AgentKeyInfo, AgentKeys, Family, IssuedKey};
+pub use api_tokens::{ApiToken, ApiTokens, NewApiToken};
+pub use audit::{Actor, Audit, AuditEntry, AuditFilter, AuditRecord};
+pub use enrollment_tokens::{
+    Admission, EnrollError, EnrollmentToken, EnrollmentTokens, NewEnrollmentToken, RefusalReason,
+    ScopedSecret,
+};
+pub use error::IdentityError;
 pub use ids::{AgentKeyId, EnrollmentTokenId, HostId, TeamId, UserId};
+pub use limits::{LoginLimits, TooMany};
+pub use master_key::{MasterKey, MasterKeyError};
+pub use migrations::MIGRATIONS;
+pub use password::{MAX_PASSWORD_CHARACTERS, MIN_PASSWORD_CHARACTERS};
+pub use principal::{Action, Credential, Principal, Role, Scope, TeamFilter};
+pub use service::{Identity, SetupToken};
+pub use sessions::{Login, Sessions};
+pub use teams::{Team, Teams};
+pub use users::{NewUser, TeamRole, User, UserChange, Users};
+
+pub use secret::hash as hash_secret;

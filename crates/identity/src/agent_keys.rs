@@ -1,0 +1,335 @@
+//! Keys of enrolled agents: whose is this key, answered on every check-in.
+//!
+//! A key is a row with its SHA-256. The answer comes from memory; a key that is not there yet is looked up once. When a
+//! host enrolls again it gets a new key, and the older ones of the same family stay valid until the new one is first
+//! used: an agent that never received the answer is not locked out. Revocations reach other replicas by a hint.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use muster_bus::{Received, Subscription, Topic};
+use muster_clock::Timestamp;
+use muster_http::Problem;
+use muster_store::{Executor, StoreError};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::service::Context;
+use crate::store::agent_keys as store;
+use crate::{AgentKeyId, EnrollmentTokenId, HostId, secret};
+
+const TOPIC: Topic = Topic::new("identity.agent_keys");
+/// How many refused keys are remembered, so that a host that knocks for ever costs no statement.
+const MAX_REFUSED_KEYS: usize = 100_000;
+/// How long a refused key is remembered.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
+/// How exact the last use of a key is kept.
+const USE_RESOLUTION: Duration = Duration::from_secs(5 * 60);
+/// The longest key that is looked at, in bytes.
+const MAX_KEY_BYTES: usize = 512;
+
+/// By which protocol an agent speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Family {
+    /// osquery's remote API.
+    Osquery,
+    /// orbit's API.
+    Orbit,
+    /// OpAMP.
+    Opamp,
+    /// Keylime.
+    Keylime,
+}
+
+impl Family {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Osquery, Self::Orbit, Self::Opamp, Self::Keylime];
+
+    /// The text in the database and on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Osquery => "osquery",
+            Self::Orbit => "orbit",
+            Self::Opamp => "opamp",
+            Self::Keylime => "keylime",
+        }
+    }
+
+    /// The family of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|family| family.name() == name)
+    }
+}
+
+/// Whose key it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AgentIdentity {
+    /// The host.
+    pub host_id: HostId,
+    /// The key.
+    pub key_id: AgentKeyId,
+}
+
+/// The key does not tell who it is.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentAuthError {
+    /// There is no such key, or no longer: the agent has to enroll again.
+    #[error("unknown agent key")]
+    Unknown,
+    /// The database is away: nothing is known about the key.
+    #[error("look up an agent key")]
+    Unavailable(#[source] StoreError),
+}
+
+impl From<AgentAuthError> for Problem {
+    fn from(error: AgentAuthError) -> Self {
+        match error {
+            AgentAuthError::Unknown => Self::unauthenticated("Authentication required"),
+            AgentAuthError::Unavailable(error) => error.into(),
+        }
+    }
+}
+
+/// A key that was just made. The text is known only here.
+pub struct IssuedKey {
+    /// What the agent is given.
+    pub text: String,
+    /// Its id.
+    pub key_id: AgentKeyId,
+}
+
+impl std::fmt::Debug for IssuedKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "IssuedKey({})", self.key_id)
+    }
+}
+
+/// What operators see of a key.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct AgentKeyInfo {
+    /// Its id.
+    pub id: AgentKeyId,
+    /// By which protocol it is used.
+    pub family: Family,
+    /// The enrollment token that it was given for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enrollment_token_id: Option<EnrollmentTokenId>,
+    /// When it was given.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// When it was last used, to some minutes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub used_at: Option<Timestamp>,
+    /// When a newer key of the same agent took its place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub superseded_at: Option<Timestamp>,
+    /// When it was taken away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub revoked_at: Option<Timestamp>,
+}
+
+struct Known {
+    identity: AgentIdentity,
+    family: Family,
+    /// When the use was last noted, in microseconds.
+    noted_at: AtomicI64,
+}
+
+struct Inner {
+    context: Arc<Context>,
+    known: DashMap<[u8; 32], Known>,
+    refused: DashMap<[u8; 32], Timestamp>,
+    /// Keys used since the last flush.
+    used: DashMap<AgentKeyId, Timestamp>,
+}
+
+/// Keys of enrolled agents.
+#[derive(Clone)]
+pub struct AgentKeys(Arc<Inner>);
+
+impl AgentKeys {
+    pub(crate) fn new(context: Arc<Context>) -> Self {
+        let (known, refused, used) = (DashMap::new(), DashMap::new(), DashMap::new());
+        Self(Arc::new(Inner {
+            context,
+            known,
+            refused,
+            used,
+        }))
+    }
+
+    /// Tells whose key it is. From memory, but for the first time that a key is seen.
+    pub async fn authenticate(
+        &self,
+        key: &str,
+        family: Family,
+    ) -> Result<AgentIdentity, AgentAuthError> {
+        if key.is_empty() || key.len() > MAX_KEY_BYTES {
+            return Err(AgentAuthError::Unknown);
+        }
+        let hash = secret::hash(key);
+        let now = self.0.context.now();
+        if let Some(known) = self.0.known.get(&hash) {
+            if known.family != family {
+                return Err(AgentAuthError::Unknown);
+            }
+            self.note_use(&known, now);
+            return Ok(known.identity);
+        }
+        if let Some(refused_at) = self.0.refused.get(&hash)
+            && now.since(*refused_at) < REFUSED_FOR
+        {
+            return Err(AgentAuthError::Unknown);
+        }
+        self.look_up(hash, family, now).await
+    }
+
+    fn note_use(&self, known: &Known, now: Timestamp) {
+        let before = known.noted_at.load(Ordering::Relaxed);
+        if now.since(Timestamp::from_micros(before)) >= USE_RESOLUTION {
+            known.noted_at.store(now.as_micros(), Ordering::Relaxed);
+            self.0.used.insert(known.identity.key_id, now);
+        }
+    }
+
+    async fn look_up(
+        &self,
+        hash: [u8; 32],
+        family: Family,
+        now: Timestamp,
+    ) -> Result<AgentIdentity, AgentAuthError> {
+        let context = &self.0.context;
+        let found = store::find_valid(&mut &context.database, &hash).await;
+        let Some(row) = found.map_err(AgentAuthError::Unavailable)? else {
+            if self.0.refused.len() >= MAX_REFUSED_KEYS {
+                self.0.refused.clear();
+            }
+            self.0.refused.insert(hash, now);
+            return Err(AgentAuthError::Unknown);
+        };
+        let identity = AgentIdentity {
+            host_id: row.host_id,
+            key_id: row.id,
+        };
+        if row.family != family {
+            return Err(AgentAuthError::Unknown);
+        }
+        if !row.was_used {
+            self.first_use(&identity, family, now)
+                .await
+                .map_err(AgentAuthError::Unavailable)?;
+        }
+        self.0.refused.remove(&hash);
+        let known = Known {
+            identity,
+            family,
+            noted_at: AtomicI64::new(now.as_micros()),
+        };
+        self.0.used.insert(identity.key_id, now);
+        self.0.known.insert(hash, known);
+        Ok(identity)
+    }
+
+    /// The agent has its new key: the older ones of the same family end.
+    async fn first_use(
+        &self,
+        identity: &AgentIdentity,
+        family: Family,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let context = &self.0.context;
+        let mut transaction = context.database.begin().await?;
+        store::mark_used(&mut transaction, identity.key_id, now).await?;
+        let ended = store::supersede_older(
+            &mut transaction,
+            identity.host_id,
+            family,
+            identity.key_id,
+            now,
+        )
+        .await?;
+        transaction.commit().await?;
+        if ended > 0 {
+            self.forget_host(identity.host_id);
+            context.hint(TOPIC, identity.host_id).await;
+        }
+        Ok(())
+    }
+
+    /// Makes a key for a host, in the caller's unit of work.
+    pub async fn issue(
+        &self,
+        db: &mut impl Executor,
+        host: HostId,
+        family: Family,
+        token: Option<EnrollmentTokenId>,
+        now: Timestamp,
+    ) -> Result<IssuedKey, StoreError> {
+        let text = secret::new_node_key(&*self.0.context.randomness);
+        let key_id = store::insert(db, &secret::hash(&text), host, family, token, now).await?;
+        Ok(IssuedKey { text, key_id })
+    }
+
+    /// Takes away all keys of a host, in the caller's unit of work; call [`revoked`](Self::revoked) after the commit.
+    pub async fn revoke_host(
+        &self,
+        db: &mut impl Executor,
+        host: HostId,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        store::revoke_host(db, host, now).await
+    }
+
+    /// Tells this and all other replicas that keys of a host changed.
+    pub async fn revoked(&self, host: HostId) {
+        self.forget_host(host);
+        self.0.context.hint(TOPIC, host).await;
+    }
+
+    /// The keys of a host, newest first.
+    pub async fn list(&self, host: HostId) -> Result<Vec<AgentKeyInfo>, StoreError> {
+        store::list(&mut &self.0.context.database, host).await
+    }
+
+    pub(crate) fn subscribe(&self) -> Subscription {
+        self.0.context.bus.subscribe()
+    }
+
+    /// Follows a hint from this or another replica.
+    pub(crate) fn follow(&self, received: &Received) {
+        match received {
+            Received::Hint(hint) if hint.topic == TOPIC => match hint.key.parse() {
+                Ok(id) => self.forget_host(HostId(id)),
+                Err(_) => self.0.known.clear(),
+            },
+            Received::Hint(_) => {}
+            Received::Missed => self.0.known.clear(),
+        }
+    }
+
+    fn forget_host(&self, host: HostId) {
+        self.0
+            .known
+            .retain(|_, known| known.identity.host_id != host);
+    }
+
+    /// Writes the last uses, a batch per statement.
+    pub(crate) async fn flush(&self) -> Result<(), StoreError> {
+        let ids: Vec<AgentKeyId> = self.0.used.iter().map(|entry| *entry.key()).collect();
+        let now = self.0.context.now();
+        for batch in ids.chunks(store::MAX_BATCH) {
+            store::mark_all_used(&mut &self.0.context.database, batch, now).await?;
+            for id in batch {
+                self.0.used.remove(id);
+            }
+        }
+        self.0.refused.retain(|_, at| now.since(*at) < REFUSED_FOR);
+        Ok(())
+    }
+}

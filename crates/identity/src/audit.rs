@@ -1,0 +1,186 @@
+//! Who changed what: every change by a person or a program, kept in the same unit of work as the change itself.
+
+use std::sync::Arc;
+
+use muster_clock::Timestamp;
+use muster_http::{Listing, Page};
+use muster_store::{Executor, StoreError};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::service::Context;
+use crate::store::audit as store;
+use crate::{Principal, UserId};
+
+/// Who acts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    /// `user`, `system` (the server itself, or its command line) or `setup` (whoever held the setup link).
+    pub kind: &'static str,
+    /// The user, when it is one.
+    pub user_id: Option<UserId>,
+    /// The name to show, kept since users come and go.
+    pub name: String,
+    /// The user's address.
+    pub email: String,
+    /// Where it acted from; empty for the system.
+    pub address: String,
+}
+
+impl Actor {
+    /// The server itself, or its command line.
+    pub fn system() -> Self {
+        Self {
+            kind: "system",
+            user_id: None,
+            name: "system".into(),
+            email: String::new(),
+            address: String::new(),
+        }
+    }
+
+    /// Whoever held the setup link.
+    pub fn setup(address: impl ToString) -> Self {
+        Self {
+            kind: "setup",
+            user_id: None,
+            name: "setup".into(),
+            email: String::new(),
+            address: address.to_string(),
+        }
+    }
+}
+
+impl From<&Principal> for Actor {
+    fn from(principal: &Principal) -> Self {
+        Self {
+            kind: "user",
+            user_id: Some(principal.user_id),
+            name: principal.name.clone(),
+            email: principal.email.clone(),
+            address: principal.address.to_string(),
+        }
+    }
+}
+
+/// A change to be kept. Never put a secret into `before` or `after`.
+#[derive(Debug, Clone)]
+pub struct AuditEntry {
+    /// What was done, `<verb>_<kind>`: `created_team`, `revoked_enrollment_token`.
+    pub action: &'static str,
+    /// To what kind of thing.
+    pub subject_kind: &'static str,
+    /// To which one.
+    pub subject_id: String,
+    /// How it was.
+    pub before: Option<Value>,
+    /// How it is now, or details of what was done.
+    pub after: Option<Value>,
+}
+
+impl AuditEntry {
+    /// An entry without before and after.
+    pub fn new(
+        action: &'static str,
+        subject_kind: &'static str,
+        subject_id: impl ToString,
+    ) -> Self {
+        Self {
+            action,
+            subject_kind,
+            subject_id: subject_id.to_string(),
+            before: None,
+            after: None,
+        }
+    }
+
+    /// With how it was.
+    pub fn before(mut self, value: Value) -> Self {
+        self.before = Some(value);
+        self
+    }
+
+    /// With how it is now.
+    pub fn after(mut self, value: Value) -> Self {
+        self.after = Some(value);
+        self
+    }
+}
+
+/// A change that was kept.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct AuditRecord {
+    /// Counts up.
+    pub id: i64,
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// `user`, `system` or `setup`.
+    pub actor_kind: String,
+    /// The user, when it was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actor_id: Option<UserId>,
+    /// The actor's name at that time.
+    pub actor_name: String,
+    /// The actor's address at that time.
+    pub actor_email: String,
+    /// Where it acted from.
+    pub address: String,
+    /// What was done.
+    pub action: String,
+    /// To what kind of thing.
+    pub subject_kind: String,
+    /// To which one.
+    pub subject_id: String,
+    /// How it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<Value>,
+    /// How it became.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<Value>,
+}
+
+/// Narrows down a list of changes.
+#[derive(Debug, Clone, Default)]
+pub struct AuditFilter {
+    /// Only this action.
+    pub action: Option<String>,
+    /// Only this kind of subject.
+    pub subject_kind: Option<String>,
+    /// Only this subject.
+    pub subject_id: Option<String>,
+    /// Only what this user did.
+    pub actor_id: Option<UserId>,
+}
+
+/// The log of changes.
+#[derive(Clone)]
+pub struct Audit(Arc<Context>);
+
+impl Audit {
+    pub(crate) fn new(context: Arc<Context>) -> Self {
+        Self(context)
+    }
+
+    /// Keeps a change, in the caller's unit of work.
+    pub async fn record(
+        &self,
+        db: &mut impl Executor,
+        actor: &Actor,
+        entry: AuditEntry,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        store::insert(db, actor, entry, now).await
+    }
+
+    /// A page of changes.
+    pub async fn list(
+        &self,
+        listing: &Listing,
+        filter: &AuditFilter,
+    ) -> Result<Page<AuditRecord>, StoreError> {
+        let (records, total) = store::list(&mut &self.0.database, listing, filter).await?;
+        Ok(listing.page(records, total))
+    }
+}

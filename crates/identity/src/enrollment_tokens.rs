@@ -1,0 +1,544 @@
+//! Tokens by which agents enroll. Fleet's enroll secrets are these tokens.
+//!
+//! A token has a name, a team, the families of agents that may use it, an expiry and a maximum of uses, and tells when it
+//! was last used and by which host. It is looked up by its hash, in memory, so that a storm of enrollments with a wrong
+//! secret costs no statement; the text is kept sealed as well, so that those who are allowed to can see it again.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use muster_bus::{Received, Topic};
+use muster_clock::Timestamp;
+use muster_http::Problem;
+use muster_store::{Executor, StoreError};
+use serde::Serialize;
+use serde_json::json;
+use utoipa::ToSchema;
+
+use crate::service::Context;
+use crate::store::tokens as store;
+use crate::{
+    Actor, Audit, AuditEntry, EnrollmentTokenId, Family, HostId, IdentityError, MasterKey,
+    TeamFilter, TeamId, secret,
+};
+
+const TOPIC: Topic = Topic::new("identity.enrollment_tokens");
+/// The most tokens that one team, or the organisation, may have; as Fleet has it.
+pub(crate) const MAX_TOKENS_PER_SCOPE: usize = 50;
+/// The longest secret that an operator may choose, in bytes.
+const MAX_SECRET_BYTES: usize = 255;
+/// The longest name, in characters.
+const MAX_NAME_CHARACTERS: usize = 100;
+/// A token that is not in memory is looked for in the database at most so often: a lost hint delays by this much.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
+
+/// A token, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct EnrollmentToken {
+    /// Its id.
+    pub id: EnrollmentTokenId,
+    /// Its name.
+    pub name: String,
+    /// The team that hosts come into; none without a team.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub team_id: Option<TeamId>,
+    /// The families of agents that may use it.
+    pub families: Vec<Family>,
+    /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// From when on it is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires_at: Option<Timestamp>,
+    /// How many enrollments it allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_uses: Option<u32>,
+    /// How many enrollments there were.
+    pub uses: i64,
+    /// When the last one was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub used_at: Option<Timestamp>,
+    /// Which host it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub used_by: Option<HostId>,
+    /// When it was revoked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// What a new token is to be.
+#[derive(Debug, Clone, Default)]
+pub struct NewEnrollmentToken {
+    /// Its name; must not be empty.
+    pub name: String,
+    /// The team that hosts come into.
+    pub team_id: Option<TeamId>,
+    /// The families that may use it; empty means all.
+    pub families: Vec<Family>,
+    /// From when on it is refused.
+    pub expires_at: Option<Timestamp>,
+    /// How many enrollments it allows.
+    pub max_uses: Option<u32>,
+}
+
+/// A secret together with when it came to be, as Fleet's API shows it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ScopedSecret {
+    /// The secret.
+    pub secret: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// An agent may enroll.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admission {
+    /// By this token.
+    pub token_id: EnrollmentTokenId,
+    /// Into this team.
+    pub team_id: Option<TeamId>,
+}
+
+/// Why an enrollment is refused: for operators and metrics. The agent is told only that it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RefusalReason {
+    /// No token has this secret.
+    Unknown,
+    /// The token ran out.
+    Expired,
+    /// The token's uses are used up.
+    UsedUp,
+    /// The token is for other families of agents.
+    OtherFamily,
+}
+
+impl RefusalReason {
+    /// For labels of metrics and for logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Expired => "expired",
+            Self::UsedUp => "used_up",
+            Self::OtherFamily => "other_family",
+        }
+    }
+}
+
+/// An agent may not enroll, or it is not known whether it may.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrollError {
+    /// It may not.
+    #[error("the enrollment was refused: {}", .0.name())]
+    Refused(RefusalReason),
+    /// The database is away.
+    #[error("check an enrollment token")]
+    Unavailable(#[source] StoreError),
+}
+
+impl From<EnrollError> for Problem {
+    fn from(error: EnrollError) -> Self {
+        match error {
+            EnrollError::Refused(reason) => {
+                tracing::info!(reason = reason.name(), "refused an enrollment");
+                // One text for all reasons: a guesser learns nothing.
+                Self::unauthenticated("enroll failed: invalid secret")
+            }
+            EnrollError::Unavailable(error) => error.into(),
+        }
+    }
+}
+
+type Cache = HashMap<[u8; 32], EnrollmentToken>;
+
+#[derive(Default)]
+struct Loaded {
+    tokens: Option<Arc<Cache>>,
+    at: Timestamp,
+    stale: bool,
+}
+
+struct Inner {
+    context: Arc<Context>,
+    audit: Audit,
+    master_key: Arc<MasterKey>,
+    loaded: RwLock<Loaded>,
+}
+
+/// Tokens by which agents enroll.
+#[derive(Clone)]
+pub struct EnrollmentTokens(Arc<Inner>);
+
+impl EnrollmentTokens {
+    pub(crate) fn new(context: Arc<Context>, audit: Audit, master_key: Arc<MasterKey>) -> Self {
+        Self(Arc::new(Inner {
+            context,
+            audit,
+            master_key,
+            loaded: RwLock::default(),
+        }))
+    }
+
+    /// Decides whether an agent of a family may enroll with this secret. The maximum of uses is decided by
+    /// [`record_use`](Self::record_use), in the enrollment's unit of work.
+    pub async fn admit(
+        &self,
+        presented: &str,
+        family: Family,
+        now: Timestamp,
+    ) -> Result<Admission, EnrollError> {
+        if presented.is_empty() || presented.len() > MAX_SECRET_BYTES {
+            return Err(EnrollError::Refused(RefusalReason::Unknown));
+        }
+        let hash = secret::hash(presented);
+        let mut found = self.cached(now, false).await?.get(&hash).cloned();
+        if found.is_none() {
+            // Perhaps it was made on another replica a moment ago.
+            found = self.cached(now, true).await?.get(&hash).cloned();
+        }
+        let token = found.ok_or(EnrollError::Refused(RefusalReason::Unknown))?;
+        if token.expires_at.is_some_and(|at| at <= now) {
+            return Err(EnrollError::Refused(RefusalReason::Expired));
+        }
+        if !token.families.contains(&family) {
+            return Err(EnrollError::Refused(RefusalReason::OtherFamily));
+        }
+        Ok(Admission {
+            token_id: token.id,
+            team_id: token.team_id,
+        })
+    }
+
+    async fn cached(&self, now: Timestamp, again: bool) -> Result<Arc<Cache>, EnrollError> {
+        let stale_tokens = {
+            let loaded = self.0.loaded.read().unwrap_or_else(PoisonError::into_inner);
+            let recent = now.since(loaded.at) < RELOAD_INTERVAL && now >= loaded.at;
+            match &loaded.tokens {
+                Some(tokens) if !loaded.stale && (!again || recent) => {
+                    return Ok(Arc::clone(tokens));
+                }
+                tokens => tokens.clone(),
+            }
+        };
+        match store::load_valid(&mut &self.0.context.database).await {
+            Ok(tokens) => {
+                let tokens = Arc::new(tokens);
+                let mut loaded = self
+                    .0
+                    .loaded
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner);
+                *loaded = Loaded {
+                    tokens: Some(Arc::clone(&tokens)),
+                    at: now,
+                    stale: false,
+                };
+                Ok(tokens)
+            }
+            Err(error) => {
+                // Without the database nobody can be enrolled anyway; the answer must not be a refusal.
+                drop(stale_tokens);
+                Err(EnrollError::Unavailable(error))
+            }
+        }
+    }
+
+    /// Counts an enrollment, in its unit of work. Gives false when the token's uses are used up, it ran out or was
+    /// revoked meanwhile: then the enrollment is to be refused. A host that enrolls again with the token that it came by
+    /// is not counted again; use [`note_use`](Self::note_use) for it.
+    pub async fn record_use(
+        &self,
+        db: &mut impl Executor,
+        token: EnrollmentTokenId,
+        host: HostId,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        store::count_use(db, token, host, now).await
+    }
+
+    /// Keeps that a host that came by this token enrolled again.
+    pub async fn note_use(
+        &self,
+        db: &mut impl Executor,
+        token: EnrollmentTokenId,
+        host: HostId,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        store::note_use(db, token, host, now).await
+    }
+
+    /// Makes a token; the secret is given once here and can be revealed later.
+    pub async fn create(
+        &self,
+        actor: &Actor,
+        new: NewEnrollmentToken,
+    ) -> Result<(EnrollmentToken, String), IdentityError> {
+        let text = secret::new("enroll", &*self.0.context.randomness);
+        let now = self.0.context.now();
+        check(&new, now)?;
+        let mut transaction = self.0.context.database.begin().await?;
+        let count = store::count_in_scope(&mut transaction, new.team_id).await?;
+        if count >= MAX_TOKENS_PER_SCOPE {
+            return Err(too_many());
+        }
+        let token = self
+            .insert(&mut transaction, actor, new, &text, now)
+            .await?;
+        transaction.commit().await?;
+        self.changed().await;
+        Ok((token, text))
+    }
+
+    async fn insert(
+        &self,
+        db: &mut impl Executor,
+        actor: &Actor,
+        new: NewEnrollmentToken,
+        text: &str,
+        now: Timestamp,
+    ) -> Result<EnrollmentToken, IdentityError> {
+        let families = if new.families.is_empty() {
+            Family::ALL.to_vec()
+        } else {
+            new.families
+        };
+        let mut token = EnrollmentToken {
+            id: EnrollmentTokenId(0),
+            name: new.name.trim().to_owned(),
+            team_id: new.team_id,
+            families,
+            created_at: now,
+            expires_at: new.expires_at,
+            max_uses: new.max_uses,
+            uses: 0,
+            used_at: None,
+            used_by: None,
+            revoked_at: None,
+        };
+        let hash = secret::hash(text);
+        let inserted = store::insert(db, &token, &hash).await;
+        token.id = inserted.map_err(|error| match error.kind() {
+            muster_store::ErrorKind::Duplicate => IdentityError::Duplicate {
+                what: "secret \"********\"".to_owned(),
+            },
+            muster_store::ErrorKind::Reference => {
+                IdentityError::invalid("team_id", "names a team that does not exist")
+            }
+            _ => error.into(),
+        })?;
+        let sealed = self
+            .0
+            .master_key
+            .seal(text, &context(token.id), &*self.0.context.randomness);
+        store::set_sealed(db, token.id, &sealed).await?;
+        let entry = AuditEntry::new("created_enrollment_token", "enrollment_token", token.id)
+            .after(shown(&token));
+        self.0.audit.record(db, actor, entry, now).await?;
+        Ok(token)
+    }
+
+    /// The secret of a token again. That somebody looked is kept.
+    pub async fn reveal(
+        &self,
+        actor: &Actor,
+        id: EnrollmentTokenId,
+    ) -> Result<String, IdentityError> {
+        let mut transaction = self.0.context.database.begin().await?;
+        let sealed = store::sealed(&mut transaction, id).await?;
+        let sealed = sealed.ok_or_else(|| IdentityError::not_found("enrollment token", id))?;
+        let text = self.0.master_key.open(&sealed, &context(id))?;
+        let entry = AuditEntry::new("revealed_enrollment_token", "enrollment_token", id);
+        self.0
+            .audit
+            .record(&mut transaction, actor, entry, self.0.context.now())
+            .await?;
+        transaction.commit().await?;
+        Ok(text)
+    }
+
+    /// Revokes a token: no agent enrolls with it any more. Those that did keep their keys. Doing it twice is no error.
+    pub async fn revoke(
+        &self,
+        actor: &Actor,
+        id: EnrollmentTokenId,
+    ) -> Result<EnrollmentToken, IdentityError> {
+        let now = self.0.context.now();
+        let mut transaction = self.0.context.database.begin().await?;
+        let token = store::find(&mut transaction, id).await?;
+        let mut token = token.ok_or_else(|| IdentityError::not_found("enrollment token", id))?;
+        if token.revoked_at.is_none() {
+            store::revoke(&mut transaction, id, now).await?;
+            let entry = AuditEntry::new("revoked_enrollment_token", "enrollment_token", id)
+                .before(shown(&token));
+            self.0
+                .audit
+                .record(&mut transaction, actor, entry, now)
+                .await?;
+            transaction.commit().await?;
+            token.revoked_at = Some(now);
+            self.changed().await;
+        }
+        Ok(token)
+    }
+
+    /// One token.
+    pub async fn find(&self, id: EnrollmentTokenId) -> Result<EnrollmentToken, IdentityError> {
+        let token = store::find(&mut &self.0.context.database, id).await?;
+        token.ok_or_else(|| IdentityError::not_found("enrollment token", id))
+    }
+
+    /// All tokens of the teams that are visible, newest first; those that were revoked only when asked for.
+    pub async fn list(
+        &self,
+        visible: &TeamFilter,
+        with_revoked: bool,
+    ) -> Result<Vec<EnrollmentToken>, IdentityError> {
+        let mut tokens = store::list(&mut &self.0.context.database, with_revoked).await?;
+        tokens.retain(|token| visible.admits(token.team_id));
+        Ok(tokens)
+    }
+
+    /// The secrets of a team or, without one, of the organisation, oldest first. That somebody looked is kept.
+    pub async fn secrets(
+        &self,
+        actor: &Actor,
+        team: Option<TeamId>,
+    ) -> Result<Vec<ScopedSecret>, IdentityError> {
+        let mut transaction = self.0.context.database.begin().await?;
+        let rows = store::sealed_in_scope(&mut transaction, team).await?;
+        let mut secrets = Vec::with_capacity(rows.len());
+        for (token, sealed) in rows {
+            let secret = self.0.master_key.open(&sealed, &context(token.id))?;
+            secrets.push(ScopedSecret {
+                secret,
+                created_at: token.created_at,
+            });
+        }
+        if !secrets.is_empty() {
+            let scope = team.map_or_else(|| "global".to_owned(), |team| team.to_string());
+            let entry =
+                AuditEntry::new("revealed_enrollment_tokens", "enrollment_tokens_of", scope);
+            self.0
+                .audit
+                .record(&mut transaction, actor, entry, self.0.context.now())
+                .await?;
+            transaction.commit().await?;
+        }
+        Ok(secrets)
+    }
+
+    /// Makes these the secrets of a team or of the organisation: new ones become tokens, those left out are revoked,
+    /// those that stay keep their use. Checked as Fleet does: at most 50, unique over all scopes.
+    pub async fn replace_secrets(
+        &self,
+        actor: &Actor,
+        team: Option<TeamId>,
+        wanted: &[String],
+    ) -> Result<(), IdentityError> {
+        if wanted.len() > MAX_TOKENS_PER_SCOPE {
+            return Err(too_many());
+        }
+        let mut hashes = HashMap::new();
+        for text in wanted {
+            if text.trim().is_empty() || text.len() > MAX_SECRET_BYTES {
+                let reason = format!("each must have from 1 to {MAX_SECRET_BYTES} bytes");
+                return Err(IdentityError::invalid("secrets", reason));
+            }
+            if hashes.insert(secret::hash(text), text).is_some() {
+                return Err(IdentityError::Duplicate {
+                    what: "secret \"********\"".to_owned(),
+                });
+            }
+        }
+        let now = self.0.context.now();
+        let mut transaction = self.0.context.database.begin().await?;
+        let present = store::load_valid(&mut transaction).await?;
+        for (hash, token) in present.iter().filter(|(_, token)| token.team_id == team) {
+            if hashes.remove(hash).is_none() {
+                store::revoke(&mut transaction, token.id, now).await?;
+                let entry =
+                    AuditEntry::new("revoked_enrollment_token", "enrollment_token", token.id);
+                self.0
+                    .audit
+                    .record(&mut transaction, actor, entry.before(shown(token)), now)
+                    .await?;
+            }
+        }
+        for text in wanted {
+            if hashes.contains_key(&secret::hash(text)) {
+                let new = NewEnrollmentToken {
+                    name: "enroll secret".to_owned(),
+                    team_id: team,
+                    ..NewEnrollmentToken::default()
+                };
+                self.insert(&mut transaction, actor, new, text, now).await?;
+            }
+        }
+        transaction.commit().await?;
+        self.changed().await;
+        Ok(())
+    }
+
+    async fn changed(&self) {
+        self.0
+            .loaded
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .stale = true;
+        self.0.context.hint(TOPIC, "").await;
+    }
+
+    pub(crate) fn follow(&self, received: &Received) {
+        if !matches!(received, Received::Hint(hint) if hint.topic != TOPIC) {
+            self.expire_cache();
+        }
+    }
+
+    /// The next enrollment reads the tokens anew.
+    pub(crate) fn expire_cache(&self) {
+        self.0
+            .loaded
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .stale = true;
+    }
+}
+
+fn context(id: EnrollmentTokenId) -> String {
+    format!("enrollment_token/{id}")
+}
+
+fn shown(token: &EnrollmentToken) -> serde_json::Value {
+    serde_json::to_value(token).unwrap_or_else(|_| json!({}))
+}
+
+fn too_many() -> IdentityError {
+    IdentityError::invalid(
+        "secrets",
+        format!("too many secrets: at most {MAX_TOKENS_PER_SCOPE} per team"),
+    )
+}
+
+fn check(new: &NewEnrollmentToken, now: Timestamp) -> Result<(), IdentityError> {
+    let characters = new.name.trim().chars().count();
+    if characters == 0 || characters > MAX_NAME_CHARACTERS {
+        let reason = format!("must have from 1 to {MAX_NAME_CHARACTERS} characters");
+        return Err(IdentityError::invalid("name", reason));
+    }
+    if new.expires_at.is_some_and(|at| at <= now) {
+        return Err(IdentityError::invalid(
+            "expires_at",
+            "must lie in the future",
+        ));
+    }
+    if new.max_uses == Some(0) {
+        return Err(IdentityError::invalid(
+            "max_uses",
+            "must be at least 1; leave it out for no maximum",
+        ));
+    }
+    Ok(())
+}

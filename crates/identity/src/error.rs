@@ -1,0 +1,75 @@
+//! What can go wrong with people, teams and tokens.
+
+use muster_http::Problem;
+use muster_store::StoreError;
+
+use crate::MasterKeyError;
+
+/// A service could not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// No such thing.
+    #[error("{what} does not exist")]
+    NotFound {
+        /// What was looked for, such as `user 7`.
+        what: String,
+    },
+    /// Somebody has that name already.
+    #[error("{what} already exists")]
+    Duplicate {
+        /// What, such as `a team named "laptops"`.
+        what: String,
+    },
+    /// A value is not allowed.
+    #[error("{field}: {reason}")]
+    Invalid {
+        /// Which one.
+        field: &'static str,
+        /// What would be right.
+        reason: String,
+    },
+    /// The password is wrong, or the account does not exist or is disabled: the caller is not told which.
+    #[error("authentication failed")]
+    AuthenticationFailed,
+    /// Too many tries.
+    #[error("limit exceeded, retry after: {seconds}s")]
+    TooMany {
+        /// How long to wait.
+        seconds: u32,
+    },
+    /// The database.
+    #[error("reach the identity store")]
+    Store(#[from] StoreError),
+    /// A sealed secret does not open.
+    #[error("open a sealed secret")]
+    Sealed(#[from] MasterKeyError),
+}
+
+impl IdentityError {
+    pub(crate) fn not_found(kind: &str, id: impl std::fmt::Display) -> Self {
+        Self::NotFound {
+            what: format!("{kind} {id}"),
+        }
+    }
+
+    pub(crate) fn invalid(field: &'static str, reason: impl Into<String>) -> Self {
+        Self::Invalid {
+            field,
+            reason: reason.into(),
+        }
+    }
+}
+
+impl From<IdentityError> for Problem {
+    fn from(error: IdentityError) -> Self {
+        match error {
+            IdentityError::NotFound { what } => Self::not_found(what),
+            IdentityError::Duplicate { .. } => Self::conflict(error.to_string()),
+            IdentityError::Invalid { field, reason } => Self::invalid(field, reason),
+            IdentityError::AuthenticationFailed => Self::unauthenticated("Authentication failed"),
+            IdentityError::TooMany { seconds } => Self::too_many(error.to_string(), seconds),
+            IdentityError::Store(error) => error.into(),
+            IdentityError::Sealed(_) => Self::internal(&error),
+        }
+    }
+}

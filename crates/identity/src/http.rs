@@ -1,0 +1,5 @@
+//! The HTTP rooms of this crate.
+
+mod authenticate;
+
+pub use authenticate::authenticate;

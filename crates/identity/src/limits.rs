@@ -1,0 +1,169 @@
+//! How often somebody may try to log in, per account and per address.
+//!
+//! One limit for the whole server would let one attacker lock everybody out. Counts live in memory, bounded; each replica
+//! counts by itself.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use muster_clock::Timestamp;
+use muster_http::ClientAddress;
+
+/// Tries per account before it has to wait.
+const ACCOUNT_BURST: f64 = 10.0;
+/// After that, one try per account and so long.
+const ACCOUNT_REFILL: Duration = Duration::from_secs(6);
+/// Tries per address before it has to wait; several people may share one.
+const ADDRESS_BURST: f64 = 30.0;
+/// After that, one try per address and so long.
+const ADDRESS_REFILL: Duration = Duration::from_secs(2);
+/// How many accounts and addresses are remembered each; when there are more, those that may try again go first.
+const MAX_KEYS: usize = 10_000;
+
+/// Has to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooMany {
+    /// How long, in whole seconds.
+    pub seconds: u32,
+}
+
+/// Counts tries to log in.
+#[derive(Debug)]
+pub struct LoginLimits {
+    accounts: Limiter,
+    addresses: Limiter,
+}
+
+impl Default for LoginLimits {
+    fn default() -> Self {
+        Self {
+            accounts: Limiter::new(ACCOUNT_BURST, ACCOUNT_REFILL),
+            addresses: Limiter::new(ADDRESS_BURST, ADDRESS_REFILL),
+        }
+    }
+}
+
+impl LoginLimits {
+    /// Counts a try, or says how long to wait. The right password is refused too while it lasts: else the answer would
+    /// tell it.
+    pub fn attempt(
+        &self,
+        email: &str,
+        address: ClientAddress,
+        now: Timestamp,
+    ) -> Result<(), TooMany> {
+        self.addresses.attempt(&address.to_string(), now)?;
+        self.accounts.attempt(email, now)
+    }
+}
+
+#[derive(Debug)]
+struct Limiter {
+    burst: f64,
+    refill: Duration,
+    buckets: Mutex<HashMap<String, Bucket>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    left: f64,
+    at: Timestamp,
+}
+
+impl Limiter {
+    fn new(burst: f64, refill: Duration) -> Self {
+        Self {
+            burst,
+            refill,
+            buckets: Mutex::default(),
+        }
+    }
+
+    fn refilled(&self, bucket: Bucket, now: Timestamp) -> f64 {
+        (bucket.left + now.since(bucket.at).as_secs_f64() / self.refill.as_secs_f64())
+            .min(self.burst)
+    }
+
+    fn attempt(&self, key: &str, now: Timestamp) -> Result<(), TooMany> {
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if buckets.len() >= MAX_KEYS && !buckets.contains_key(key) {
+            buckets.retain(|_, bucket| self.refilled(*bucket, now) < self.burst);
+            if buckets.len() >= MAX_KEYS {
+                buckets.clear();
+            }
+        }
+        let bucket = buckets.entry(key.to_owned()).or_insert(Bucket {
+            left: self.burst,
+            at: now,
+        });
+        let left = self.refilled(*bucket, now);
+        if left < 1.0 {
+            let seconds = ((1.0 - left) * self.refill.as_secs_f64()).ceil();
+            return Err(TooMany {
+                seconds: (seconds as u32).max(1),
+            });
+        }
+        *bucket = Bucket {
+            left: left - 1.0,
+            at: now,
+        };
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+
+    fn address(last: u8) -> ClientAddress {
+        ClientAddress(IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)))
+    }
+
+    #[test]
+    fn an_account_that_is_tried_too_often_waits_and_others_do_not() {
+        let limits = LoginLimits::default();
+        let now = Timestamp::from_seconds(1_000);
+        for last in 0..10 {
+            assert_eq!(
+                limits.attempt("ann@example.com", address(last), now),
+                Ok(())
+            );
+        }
+        let refused = limits
+            .attempt("ann@example.com", address(99), now)
+            .unwrap_err();
+        assert_eq!(refused.seconds, 6);
+        assert_eq!(limits.attempt("bob@example.com", address(99), now), Ok(()));
+        let later = now.plus(Duration::from_secs(6));
+        assert_eq!(
+            limits.attempt("ann@example.com", address(99), later),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn an_address_that_tries_many_accounts_waits() {
+        let limits = LoginLimits::default();
+        let now = Timestamp::from_seconds(1_000);
+        for account in 0..30 {
+            assert_eq!(
+                limits.attempt(&account.to_string(), address(1), now),
+                Ok(())
+            );
+        }
+        assert!(limits.attempt("one more", address(1), now).is_err());
+        assert_eq!(limits.attempt("one more", address(2), now), Ok(()));
+    }
+
+    #[test]
+    fn memory_stays_bounded() {
+        let limiter = Limiter::new(2.0, Duration::from_secs(1));
+        for key in 0..3 * MAX_KEYS {
+            let _ = limiter.attempt(&key.to_string(), Timestamp::EPOCH);
+        }
+        assert!(limiter.buckets.lock().unwrap().len() <= MAX_KEYS);
+    }
+}

@@ -1,0 +1,114 @@
+//! The tables of this crate. Times are microseconds, flags 0 or 1; secrets are kept as their SHA-256.
+
+use muster_store::Migration;
+
+/// What has to be applied, in order.
+pub const MIGRATIONS: &[Migration] = &[
+    Migration::new("people", PEOPLE),
+    Migration::new("agents", AGENTS),
+    Migration::new("audit", AUDIT),
+];
+
+/// `password_hash` is in PHC form. `role` in `identity_users` is the global role; a user has either that or rows in
+/// `identity_user_teams`.
+const PEOPLE: &str = "
+CREATE TABLE identity_teams (
+    id {{id}},
+    name TEXT NOT NULL,
+    name_key TEXT NOT NULL CONSTRAINT identity_teams_name_key UNIQUE,
+    description TEXT NOT NULL DEFAULT '',
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL
+);
+CREATE TABLE identity_users (
+    id {{id}},
+    name TEXT NOT NULL,
+    email TEXT NOT NULL,
+    email_key TEXT NOT NULL CONSTRAINT identity_users_email_key UNIQUE,
+    password_hash TEXT NOT NULL,
+    role TEXT,
+    api_only BIGINT NOT NULL DEFAULT 0,
+    must_reset_password BIGINT NOT NULL DEFAULT 0,
+    disabled BIGINT NOT NULL DEFAULT 0,
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL
+);
+CREATE TABLE identity_user_teams (
+    user_id BIGINT NOT NULL REFERENCES identity_users (id) ON DELETE CASCADE,
+    team_id BIGINT NOT NULL REFERENCES identity_teams (id) ON DELETE CASCADE,
+    role TEXT NOT NULL,
+    PRIMARY KEY (user_id, team_id)
+);
+CREATE TABLE identity_sessions (
+    id {{id}},
+    user_id BIGINT NOT NULL REFERENCES identity_users (id) ON DELETE CASCADE,
+    token_hash {{bytes}} NOT NULL CONSTRAINT identity_sessions_token_hash_key UNIQUE,
+    created_at BIGINT NOT NULL,
+    used_at BIGINT NOT NULL,
+    address TEXT NOT NULL
+);
+CREATE INDEX identity_sessions_user ON identity_sessions (user_id);
+CREATE TABLE identity_api_tokens (
+    id {{id}},
+    user_id BIGINT NOT NULL REFERENCES identity_users (id) ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    token_hash {{bytes}} NOT NULL CONSTRAINT identity_api_tokens_token_hash_key UNIQUE,
+    created_at BIGINT NOT NULL,
+    expires_at BIGINT,
+    used_at BIGINT,
+    revoked_at BIGINT
+);
+CREATE INDEX identity_api_tokens_user ON identity_api_tokens (user_id);
+";
+
+/// `families` is a comma separated list. `sealed` holds the secret, sealed with the master key.
+const AGENTS: &str = "
+CREATE TABLE identity_enrollment_tokens (
+    id {{id}},
+    name TEXT NOT NULL,
+    team_id BIGINT REFERENCES identity_teams (id) ON DELETE CASCADE,
+    families TEXT NOT NULL,
+    token_hash {{bytes}} NOT NULL,
+    sealed {{bytes}} NOT NULL,
+    created_at BIGINT NOT NULL,
+    expires_at BIGINT,
+    max_uses BIGINT,
+    uses BIGINT NOT NULL DEFAULT 0,
+    used_at BIGINT,
+    used_by BIGINT,
+    revoked_at BIGINT
+);
+CREATE UNIQUE INDEX identity_enrollment_tokens_token_hash_key
+    ON identity_enrollment_tokens (token_hash) WHERE revoked_at IS NULL;
+CREATE TABLE identity_agent_keys (
+    id {{id}},
+    key_hash {{bytes}} NOT NULL CONSTRAINT identity_agent_keys_key_hash_key UNIQUE,
+    family TEXT NOT NULL,
+    host_id BIGINT NOT NULL,
+    enrollment_token_id BIGINT,
+    created_at BIGINT NOT NULL,
+    first_used_at BIGINT,
+    used_at BIGINT,
+    superseded_at BIGINT,
+    revoked_at BIGINT
+);
+CREATE INDEX identity_agent_keys_host ON identity_agent_keys (host_id, family);
+";
+
+const AUDIT: &str = "
+CREATE TABLE identity_audit (
+    id {{id}},
+    at BIGINT NOT NULL,
+    actor_kind TEXT NOT NULL,
+    actor_id BIGINT,
+    actor_name TEXT NOT NULL,
+    actor_email TEXT NOT NULL,
+    address TEXT NOT NULL,
+    action TEXT NOT NULL,
+    subject_kind TEXT NOT NULL,
+    subject_id TEXT NOT NULL,
+    before_json TEXT,
+    after_json TEXT
+);
+CREATE INDEX identity_audit_subject ON identity_audit (subject_kind, subject_id);
+";

@@ -1,0 +1,172 @@
+//! The services of this crate, put together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_bus::{Bus, Hint, Topic};
+use muster_clock::{Clock, Randomness, Timestamp};
+use muster_store::Database;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    AgentKeys, ApiTokens, Audit, EnrollmentTokens, IdentityError, MasterKey, Sessions, Teams,
+    Users, secret,
+};
+
+/// How often what is kept in memory is written and compared with the database.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// What every service needs.
+pub(crate) struct Context {
+    pub(crate) database: Database,
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) randomness: Arc<dyn Randomness>,
+}
+
+impl Context {
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Tells all replicas that something changed. That they hear of it late is no reason to fail.
+    pub(crate) async fn hint(&self, topic: Topic, key: impl ToString) {
+        if let Err(error) = self.bus.publish(Hint::new(topic, key)).await {
+            tracing::warn!(
+                error = muster_http::error_chain(&error),
+                "could not publish a hint"
+            );
+        }
+    }
+}
+
+/// Everything that knows who is who.
+#[derive(Clone)]
+pub struct Identity {
+    /// People and programs that act.
+    pub users: Users,
+    /// Their logins.
+    pub sessions: Sessions,
+    /// Their tokens for programs.
+    pub api_tokens: ApiTokens,
+    /// Teams.
+    pub teams: Teams,
+    /// Tokens by which agents enroll.
+    pub enrollment_tokens: EnrollmentTokens,
+    /// Keys of enrolled agents.
+    pub agent_keys: AgentKeys,
+    /// Who changed what.
+    pub audit: Audit,
+    /// The one-time link by which the first admin is made.
+    pub setup: SetupToken,
+}
+
+impl Identity {
+    /// Puts the services together; nothing is read yet.
+    pub fn new(
+        database: Database,
+        bus: Arc<dyn Bus>,
+        clock: Arc<dyn Clock>,
+        randomness: Arc<dyn Randomness>,
+        master_key: Arc<MasterKey>,
+    ) -> Self {
+        let context = Arc::new(Context {
+            database,
+            bus,
+            clock,
+            randomness,
+        });
+        let audit = Audit::new(Arc::clone(&context));
+        let users = Users::new(Arc::clone(&context), audit.clone());
+        Self {
+            sessions: Sessions::new(Arc::clone(&context), users.clone(), audit.clone()),
+            api_tokens: ApiTokens::new(Arc::clone(&context), users.clone(), audit.clone()),
+            teams: Teams::new(Arc::clone(&context), audit.clone()),
+            enrollment_tokens: EnrollmentTokens::new(
+                Arc::clone(&context),
+                audit.clone(),
+                master_key,
+            ),
+            agent_keys: AgentKeys::new(Arc::clone(&context)),
+            setup: SetupToken::new(&context, users.clone()),
+            users,
+            audit,
+        }
+    }
+
+    /// Writes last uses, follows hints, and forgets sessions that ran out, until it is told to stop; then writes what is
+    /// left.
+    pub async fn run_maintenance(&self, shutdown: CancellationToken) {
+        let mut hints = self.agent_keys.subscribe();
+        let mut timer = tokio::time::interval(MAINTENANCE_INTERVAL);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                hint = hints.next() => match hint {
+                    Some(hint) => {
+                        self.agent_keys.follow(&hint);
+                        self.enrollment_tokens.follow(&hint);
+                    }
+                    None => break,
+                },
+                _ = timer.tick() => self.maintain().await,
+            }
+        }
+        self.maintain().await;
+    }
+
+    async fn maintain(&self) {
+        self.enrollment_tokens.expire_cache();
+        let flushed = self.agent_keys.flush().await.map_err(IdentityError::from);
+        let ended = self.sessions.end_idle().await;
+        for result in [flushed, ended] {
+            if let Err(error) = result {
+                tracing::warn!(
+                    error = muster_http::error_chain(&error),
+                    "identity maintenance failed; it is tried again"
+                );
+            }
+        }
+    }
+}
+
+/// The one-time secret that makes the first admin. It lives in memory: a restart prints a new one, and it is void as
+/// soon as there is a user.
+#[derive(Clone)]
+pub struct SetupToken {
+    text: Arc<str>,
+    hash: [u8; 32],
+    users: Users,
+}
+
+impl SetupToken {
+    fn new(context: &Context, users: Users) -> Self {
+        let text = secret::new("setup", &*context.randomness);
+        Self {
+            hash: secret::hash(&text),
+            text: text.into(),
+            users,
+        }
+    }
+
+    /// The secret, for the link that the server prints; none once there is a user.
+    pub async fn reveal(&self) -> Result<Option<Arc<str>>, IdentityError> {
+        Ok(if self.users.any().await? {
+            None
+        } else {
+            Some(Arc::clone(&self.text))
+        })
+    }
+
+    /// Whether this is the secret.
+    pub fn is(&self, presented: &str) -> bool {
+        secret::hash(presented) == self.hash
+    }
+}
+
+impl std::fmt::Debug for SetupToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SetupToken(…)")
+    }
+}

@@ -1,0 +1,249 @@
+//! Logins and the sessions that they begin.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_clock::Timestamp;
+use muster_http::ClientAddress;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::limits::{LoginLimits, TooMany};
+use crate::service::Context;
+use crate::store::people as store;
+use crate::{
+    Actor, Audit, AuditEntry, Credential, IdentityError, Principal, User, UserId, Users, secret,
+};
+
+/// A session that is not used for so long ends.
+const IDLE_LIFETIME: Duration = Duration::from_secs(5 * 24 * 60 * 60);
+/// How exact the last use of a session or token is kept.
+pub(crate) const USE_RESOLUTION: Duration = Duration::from_secs(5 * 60);
+/// The longest bearer token that is looked at, in bytes.
+const MAX_TOKEN_BYTES: usize = 512;
+/// The longest password that is looked at, in bytes.
+const MAX_PASSWORD_BYTES: usize = 1_024;
+
+/// A session that just began.
+pub struct Login {
+    /// Whose.
+    pub user: User,
+    /// The bearer token; known only here.
+    pub token: String,
+}
+
+/// What users see of a session.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Session {
+    /// Its id.
+    pub id: i64,
+    /// Whose.
+    pub user_id: UserId,
+    /// When it began.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// When it was last used, to some minutes.
+    #[schema(value_type = String, format = DateTime)]
+    pub used_at: Timestamp,
+    /// Where it began.
+    pub address: String,
+}
+
+struct Inner {
+    context: Arc<Context>,
+    users: Users,
+    audit: Audit,
+    limits: LoginLimits,
+}
+
+/// Sessions.
+#[derive(Clone)]
+pub struct Sessions(Arc<Inner>);
+
+impl Sessions {
+    pub(crate) fn new(context: Arc<Context>, users: Users, audit: Audit) -> Self {
+        Self(Arc::new(Inner {
+            context,
+            users,
+            audit,
+            limits: LoginLimits::default(),
+        }))
+    }
+
+    /// Begins a session. Limited per account and per address; a wrong password, an unknown address and a disabled user
+    /// look the same and cost the same.
+    pub async fn log_in(
+        &self,
+        email: &str,
+        password: &str,
+        address: ClientAddress,
+    ) -> Result<Login, IdentityError> {
+        let context = &self.0.context;
+        let now = context.now();
+        let key = email.trim().to_lowercase();
+        let limited = self.0.limits.attempt(&key, address, now);
+        limited.map_err(|TooMany { seconds }| IdentityError::TooMany { seconds })?;
+        let found = store::find_user_by_email(&mut &context.database, email).await?;
+        let (user, hash) = found.map_or((None, None), |(user, hash)| (Some(user), Some(hash)));
+        let right = password.len() <= MAX_PASSWORD_BYTES
+            && self.0.users.passwords().verify(password, hash).await;
+        let Some(user) = user.filter(|user| right && !user.disabled && !user.api_only) else {
+            let actor = Actor {
+                kind: "user",
+                user_id: None,
+                name: String::new(),
+                email: shortened(&key),
+                address: address.to_string(),
+            };
+            let entry = AuditEntry::new("failed_login", "user", shortened(&key));
+            self.0
+                .audit
+                .record(&mut &context.database, &actor, entry, now)
+                .await?;
+            return Err(IdentityError::AuthenticationFailed);
+        };
+        let token = self.begin(&user, address).await?;
+        Ok(Login { user, token })
+    }
+
+    /// Begins a session for a user who was just made.
+    pub async fn begin(
+        &self,
+        user: &User,
+        address: ClientAddress,
+    ) -> Result<String, IdentityError> {
+        let context = &self.0.context;
+        let now = context.now();
+        let token = secret::new("session", &*context.randomness);
+        let mut transaction = context.database.begin().await?;
+        let hash = secret::hash(&token);
+        let id = store::insert_session(&mut transaction, user.id, &hash, &address.to_string(), now)
+            .await?;
+        let actor = Actor {
+            kind: "user",
+            user_id: Some(user.id),
+            name: user.name.clone(),
+            email: user.email.clone(),
+            address: address.to_string(),
+        };
+        self.0
+            .audit
+            .record(
+                &mut transaction,
+                &actor,
+                AuditEntry::new("logged_in", "session", id),
+                now,
+            )
+            .await?;
+        transaction.commit().await?;
+        Ok(token)
+    }
+
+    /// Whose bearer token it is: of a session or an API token. None when it is nobody's, or no longer.
+    pub async fn authenticate(
+        &self,
+        token: &str,
+        address: ClientAddress,
+    ) -> Result<Option<Principal>, IdentityError> {
+        if token.is_empty() || token.len() > MAX_TOKEN_BYTES {
+            return Ok(None);
+        }
+        let context = &self.0.context;
+        let now = context.now();
+        let hash = secret::hash(token);
+        let mut db = &context.database;
+        let found = if token.starts_with("mst_api_") {
+            let found = store::find_api_token(&mut db, &hash, now).await?;
+            found.map(|(id, user, used_at)| {
+                (
+                    Credential::ApiToken(id),
+                    user,
+                    used_at.unwrap_or(Timestamp::EPOCH),
+                )
+            })
+        } else {
+            let found = store::find_session(&mut db, &hash, now.minus(IDLE_LIFETIME)).await?;
+            found.map(|(id, user, used_at)| (Credential::Session(id), user, used_at))
+        };
+        let Some((credential, user_id, used_at)) = found else {
+            return Ok(None);
+        };
+        let Some(user) = store::find_user(&mut db, user_id)
+            .await?
+            .filter(|user| !user.disabled)
+        else {
+            return Ok(None);
+        };
+        if now.since(used_at) >= USE_RESOLUTION {
+            store::note_use(&mut db, credential, now).await?;
+        }
+        Ok(Some(Principal {
+            user_id,
+            name: user.name,
+            email: user.email,
+            global_role: user.global_role,
+            teams: user
+                .teams
+                .iter()
+                .map(|role| (role.team_id, role.role))
+                .collect(),
+            must_reset_password: user.must_reset_password,
+            credential,
+            address,
+        }))
+    }
+
+    /// Ends a session. Ending one that ended is no error.
+    pub async fn end(&self, actor: &Actor, id: i64) -> Result<(), IdentityError> {
+        let context = &self.0.context;
+        let mut transaction = context.database.begin().await?;
+        if store::end_session(&mut transaction, id).await? {
+            let entry = AuditEntry::new("ended_session", "session", id);
+            self.0
+                .audit
+                .record(&mut transaction, actor, entry, context.now())
+                .await?;
+            transaction.commit().await?;
+        }
+        Ok(())
+    }
+
+    /// Ends all sessions of a user.
+    pub async fn end_all(&self, actor: &Actor, user: UserId) -> Result<(), IdentityError> {
+        let context = &self.0.context;
+        let mut transaction = context.database.begin().await?;
+        store::end_sessions_of(&mut transaction, user).await?;
+        let entry = AuditEntry::new("ended_sessions", "user", user);
+        self.0
+            .audit
+            .record(&mut transaction, actor, entry, context.now())
+            .await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// The sessions of a user that have not ended, oldest first.
+    pub async fn list(&self, user: UserId) -> Result<Vec<Session>, IdentityError> {
+        let oldest = self.0.context.now().minus(IDLE_LIFETIME);
+        Ok(store::list_sessions(&mut &self.0.context.database, user, oldest).await?)
+    }
+
+    /// One session.
+    pub async fn find(&self, id: i64) -> Result<Session, IdentityError> {
+        let session = store::find_session_by_id(&mut &self.0.context.database, id).await?;
+        session.ok_or_else(|| IdentityError::not_found("session", id))
+    }
+
+    pub(crate) async fn end_idle(&self) -> Result<(), IdentityError> {
+        let oldest = self.0.context.now().minus(IDLE_LIFETIME);
+        Ok(store::end_idle_sessions(&mut &self.0.context.database, oldest).await?)
+    }
+}
+
+/// What somebody typed as an address, shortened, since it goes into the log of changes.
+fn shortened(text: &str) -> String {
+    text.chars()
+        .filter(|character| !character.is_control())
+        .take(255)
+        .collect()
+}

@@ -1,0 +1,9 @@
+//! The SQL of this crate, one module per resource.
+
+pub(crate) mod agent_keys;
+pub(crate) mod audit;
+pub(crate) mod people;
+pub(crate) mod tokens;
+
+#[cfg(test)]
+mod tests;

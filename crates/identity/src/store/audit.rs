@@ -1,0 +1,113 @@
+//! The log of changes.
+
+use muster_clock::Timestamp;
+use muster_http::Listing;
+use muster_store::{Executor, Row, StoreError, Value, args};
+
+use crate::{Actor, AuditEntry, AuditFilter, AuditRecord, UserId};
+
+muster_store::statements! {
+    INSERT = "INSERT INTO identity_audit (at, actor_kind, actor_id, actor_name, actor_email, address, action,
+        subject_kind, subject_id, before_json, after_json) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+}
+
+const COLUMNS: &str =
+    "id, at, actor_kind, actor_id, actor_name, actor_email, address, action, subject_kind,
+    subject_id, before_json, after_json";
+
+pub(crate) async fn insert(
+    db: &mut impl Executor,
+    actor: &Actor,
+    entry: AuditEntry,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let args = args![
+        now,
+        actor.kind,
+        actor.user_id.map(|id| id.0),
+        &actor.name,
+        &actor.email,
+        &actor.address,
+        entry.action,
+        entry.subject_kind,
+        entry.subject_id,
+        entry.before.map(|value| value.to_string()),
+        entry.after.map(|value| value.to_string()),
+    ];
+    db.execute(INSERT, args).await.map(drop)
+}
+
+pub(crate) async fn list(
+    db: &mut impl Executor,
+    listing: &Listing,
+    filter: &AuditFilter,
+) -> Result<(Vec<AuditRecord>, u64), StoreError> {
+    let mut conditions = vec!["1 = 1".to_owned()];
+    let mut args: Vec<Value> = Vec::new();
+    let mut equal = |column: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            args.push(value);
+            conditions.push(format!("{column} = ${}", args.len()));
+        }
+    };
+    equal("action", filter.action.as_deref().map(Value::from));
+    equal(
+        "subject_kind",
+        filter.subject_kind.as_deref().map(Value::from),
+    );
+    equal("subject_id", filter.subject_id.as_deref().map(Value::from));
+    equal("actor_id", filter.actor_id.map(Value::from));
+    if let Some(pattern) = listing.search_pattern() {
+        args.push(pattern.into());
+        let place = args.len();
+        let columns = [
+            "actor_name",
+            "actor_email",
+            "action",
+            "subject_id",
+            "COALESCE(after_json, '')",
+        ];
+        let like = columns.map(|column| format!("LOWER({column}) LIKE ${place} ESCAPE '\\'"));
+        conditions.push(format!("({})", like.join(" OR ")));
+    }
+    let conditions = conditions.join(" AND ");
+    let count = format!("SELECT COUNT(*) AS total FROM identity_audit WHERE {conditions}");
+    let total: i64 = db.fetch_one(&count, args.clone()).await?.get("total")?;
+    let rows = format!(
+        "SELECT {COLUMNS} FROM identity_audit WHERE {conditions} ORDER BY id {} LIMIT ${} OFFSET ${}",
+        listing.direction.sql(),
+        args.len() + 1,
+        args.len() + 2,
+    );
+    args.extend(args![
+        i64::from(listing.limit),
+        i64::try_from(listing.offset).unwrap_or(i64::MAX)
+    ]);
+    let rows = db.fetch_all(&rows, args).await?;
+    Ok((
+        rows.iter().map(record).collect::<Result<_, _>>()?,
+        u64::try_from(total).unwrap_or(0),
+    ))
+}
+
+fn record(row: &Row) -> Result<AuditRecord, StoreError> {
+    let json = |column: &str| -> Result<Option<serde_json::Value>, StoreError> {
+        let text: Option<String> = row.get(column)?;
+        // What cannot be read any more is shown as the text that it is.
+        Ok(text.map(|text| serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text))))
+    };
+    Ok(AuditRecord {
+        id: row.get("id")?,
+        at: row.get("at")?,
+        actor_kind: row.get("actor_kind")?,
+        actor_id: row.get::<Option<i64>>("actor_id")?.map(UserId),
+        actor_name: row.get("actor_name")?,
+        actor_email: row.get("actor_email")?,
+        address: row.get("address")?,
+        action: row.get("action")?,
+        subject_kind: row.get("subject_kind")?,
+        subject_id: row.get("subject_id")?,
+        before: json("before_json")?,
+        after: json("after_json")?,
+    })
+}

@@ -1,0 +1,172 @@
+//! Enrollment tokens.
+
+use std::collections::HashMap;
+
+use muster_clock::Timestamp;
+use muster_store::{Executor, Row, StoreError, args};
+
+use crate::{EnrollmentToken, EnrollmentTokenId, Family, HostId, TeamId};
+
+muster_store::statements! {
+    LOAD_VALID = "SELECT id, name, team_id, families, token_hash, created_at, expires_at, max_uses, uses, used_at,
+        used_by, revoked_at FROM identity_enrollment_tokens WHERE revoked_at IS NULL";
+    COUNT_USE = "UPDATE identity_enrollment_tokens SET uses = uses + 1, used_at = $3, used_by = $2
+        WHERE id = $1 AND revoked_at IS NULL AND (max_uses IS NULL OR uses < max_uses)
+        AND (expires_at IS NULL OR expires_at > $3)";
+    NOTE_USE = "UPDATE identity_enrollment_tokens SET used_at = $3, used_by = $2 WHERE id = $1";
+    COUNT_IN_SCOPE = "SELECT COUNT(*) AS total FROM identity_enrollment_tokens
+        WHERE revoked_at IS NULL AND COALESCE(team_id, 0) = $1";
+    INSERT = "INSERT INTO identity_enrollment_tokens (name, team_id, families, token_hash, sealed, created_at,
+        expires_at, max_uses) VALUES ($1, $2, $3, $4, $4, $5, $6, $7) RETURNING id";
+    SET_SEALED = "UPDATE identity_enrollment_tokens SET sealed = $2 WHERE id = $1";
+    SEALED = "SELECT sealed FROM identity_enrollment_tokens WHERE id = $1";
+    SEALED_IN_SCOPE = "SELECT id, name, team_id, families, sealed, created_at, expires_at, max_uses, uses, used_at,
+        used_by, revoked_at FROM identity_enrollment_tokens
+        WHERE revoked_at IS NULL AND COALESCE(team_id, 0) = $1 ORDER BY id";
+    FIND = "SELECT id, name, team_id, families, created_at, expires_at, max_uses, uses, used_at, used_by, revoked_at
+        FROM identity_enrollment_tokens WHERE id = $1";
+    REVOKE = "UPDATE identity_enrollment_tokens SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL";
+    LIST = "SELECT id, name, team_id, families, created_at, expires_at, max_uses, uses, used_at, used_by, revoked_at
+        FROM identity_enrollment_tokens WHERE (revoked_at IS NULL OR $1 = 1) ORDER BY id DESC LIMIT 10000";
+}
+
+fn token(row: &Row) -> Result<EnrollmentToken, StoreError> {
+    let families: String = row.get("families")?;
+    Ok(EnrollmentToken {
+        id: row.get("id")?,
+        name: row.get("name")?,
+        team_id: row.get::<Option<i64>>("team_id")?.map(TeamId),
+        // A family that a newer release knows is left out.
+        families: families.split(',').filter_map(Family::parse).collect(),
+        created_at: row.get("created_at")?,
+        expires_at: row.get("expires_at")?,
+        max_uses: row
+            .get::<Option<i64>>("max_uses")?
+            .and_then(|uses| uses.try_into().ok()),
+        uses: row.get("uses")?,
+        used_at: row.get("used_at")?,
+        used_by: row.get::<Option<i64>>("used_by")?.map(HostId),
+        revoked_at: row.get("revoked_at")?,
+    })
+}
+
+fn scope(team: Option<TeamId>) -> i64 {
+    team.map_or(0, |team| team.0)
+}
+
+pub(crate) async fn load_valid(
+    db: &mut impl Executor,
+) -> Result<HashMap<[u8; 32], EnrollmentToken>, StoreError> {
+    let rows = db.fetch_all(LOAD_VALID, args![]).await?;
+    rows.iter()
+        .map(|row| Ok((row.get("token_hash")?, token(row)?)))
+        .collect()
+}
+
+pub(crate) async fn count_use(
+    db: &mut impl Executor,
+    id: EnrollmentTokenId,
+    host: HostId,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    Ok(db.execute(COUNT_USE, args![id, host, now]).await? == 1)
+}
+
+pub(crate) async fn note_use(
+    db: &mut impl Executor,
+    id: EnrollmentTokenId,
+    host: HostId,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    db.execute(NOTE_USE, args![id, host, now]).await.map(drop)
+}
+
+pub(crate) async fn count_in_scope(
+    db: &mut impl Executor,
+    team: Option<TeamId>,
+) -> Result<usize, StoreError> {
+    let total: i64 = db
+        .fetch_one(COUNT_IN_SCOPE, args![scope(team)])
+        .await?
+        .get("total")?;
+    Ok(usize::try_from(total).unwrap_or(usize::MAX))
+}
+
+pub(crate) async fn insert(
+    db: &mut impl Executor,
+    token: &EnrollmentToken,
+    hash: &[u8; 32],
+) -> Result<EnrollmentTokenId, StoreError> {
+    let families: Vec<&str> = token.families.iter().map(|family| family.name()).collect();
+    let args = args![
+        &token.name,
+        token.team_id.map(|team| team.0),
+        families.join(","),
+        hash,
+        token.created_at,
+        token.expires_at,
+        token.max_uses,
+    ];
+    let rows = db.execute_returning(INSERT, args).await?;
+    rows.first()
+        .ok_or_else(|| StoreError::corrupt("insert a token", "no id came back"))?
+        .get("id")
+}
+
+pub(crate) async fn set_sealed(
+    db: &mut impl Executor,
+    id: EnrollmentTokenId,
+    sealed: &[u8],
+) -> Result<(), StoreError> {
+    db.execute(SET_SEALED, args![id, sealed]).await.map(drop)
+}
+
+pub(crate) async fn sealed(
+    db: &mut impl Executor,
+    id: EnrollmentTokenId,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    db.fetch_optional(SEALED, args![id])
+        .await?
+        .map(|row| row.get("sealed"))
+        .transpose()
+}
+
+pub(crate) async fn sealed_in_scope(
+    db: &mut impl Executor,
+    team: Option<TeamId>,
+) -> Result<Vec<(EnrollmentToken, Vec<u8>)>, StoreError> {
+    let rows = db.fetch_all(SEALED_IN_SCOPE, args![scope(team)]).await?;
+    rows.iter()
+        .map(|row| Ok((token(row)?, row.get("sealed")?)))
+        .collect()
+}
+
+pub(crate) async fn find(
+    db: &mut impl Executor,
+    id: EnrollmentTokenId,
+) -> Result<Option<EnrollmentToken>, StoreError> {
+    db.fetch_optional(FIND, args![id])
+        .await?
+        .as_ref()
+        .map(token)
+        .transpose()
+}
+
+pub(crate) async fn revoke(
+    db: &mut impl Executor,
+    id: EnrollmentTokenId,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    db.execute(REVOKE, args![id, now]).await.map(drop)
+}
+
+pub(crate) async fn list(
+    db: &mut impl Executor,
+    with_revoked: bool,
+) -> Result<Vec<EnrollmentToken>, StoreError> {
+    db.fetch_all(LIST, args![with_revoked])
+        .await?
+        .iter()
+        .map(token)
+        .collect()
+}

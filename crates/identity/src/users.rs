@@ -1,0 +1,431 @@
+//! Users: people, and accounts for programs.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use muster_clock::Timestamp;
+use muster_store::ErrorKind;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::ToSchema;
+
+use crate::password::{self, Passwords};
+use crate::service::Context;
+use crate::store::people as store;
+use crate::{Actor, Audit, AuditEntry, IdentityError, Role, TeamId, UserId};
+
+/// The longest name or address, in characters.
+const MAX_TEXT_CHARACTERS: usize = 255;
+
+/// A role in a team.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TeamRole {
+    /// The team.
+    pub team_id: TeamId,
+    /// What the user may do in it.
+    pub role: Role,
+}
+
+/// A user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct User {
+    /// Its id.
+    pub id: UserId,
+    /// Its name.
+    pub name: String,
+    /// Its address, which is the name at login; unique, without regard to case.
+    pub email: String,
+    /// What it may do everywhere; none when it has roles in teams.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub global_role: Option<Role>,
+    /// What it may do in teams.
+    pub teams: Vec<TeamRole>,
+    /// Whether it is an account for programs, which does not log in.
+    pub api_only: bool,
+    /// Whether it must set a new password before anything else.
+    pub must_reset_password: bool,
+    /// Whether it is shut out.
+    pub disabled: bool,
+    /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    #[schema(value_type = String, format = DateTime)]
+    pub updated_at: Timestamp,
+}
+
+/// What a new user is to be. Exactly one of a global role and roles in teams.
+#[derive(Clone, Default)]
+pub struct NewUser {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub email: String,
+    /// Its password.
+    pub password: String,
+    /// What it may do everywhere.
+    pub global_role: Option<Role>,
+    /// What it may do in teams.
+    pub teams: Vec<TeamRole>,
+    /// Whether it is an account for programs.
+    pub api_only: bool,
+    /// Whether it must set a new password at its first login.
+    pub must_reset_password: bool,
+}
+
+/// What is to change of a user; what is absent stays.
+#[derive(Debug, Clone, Default)]
+pub struct UserChange {
+    /// Its name.
+    pub name: Option<String>,
+    /// Its address.
+    pub email: Option<String>,
+    /// Its roles: global, or in teams.
+    pub roles: Option<(Option<Role>, Vec<TeamRole>)>,
+    /// Whether it is shut out.
+    pub disabled: Option<bool>,
+    /// Whether it must set a new password.
+    pub must_reset_password: Option<bool>,
+}
+
+struct Inner {
+    context: Arc<Context>,
+    audit: Audit,
+    passwords: Passwords,
+    /// Once there is a user there always is one: the last admin cannot be deleted.
+    any: AtomicBool,
+}
+
+/// Users.
+#[derive(Clone)]
+pub struct Users(Arc<Inner>);
+
+impl Users {
+    pub(crate) fn new(context: Arc<Context>, audit: Audit) -> Self {
+        let any = AtomicBool::new(false);
+        Self(Arc::new(Inner {
+            context,
+            audit,
+            passwords: Passwords::new(),
+            any,
+        }))
+    }
+
+    pub(crate) fn passwords(&self) -> &Passwords {
+        &self.0.passwords
+    }
+
+    /// Whether the server is set up: whether there is a user.
+    pub async fn any(&self) -> Result<bool, IdentityError> {
+        if self.0.any.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+        let any = store::count_users(&mut &self.0.context.database).await? > 0;
+        self.0.any.store(any, Ordering::Relaxed);
+        Ok(any)
+    }
+
+    /// Makes the first user, an admin; none when there is one already, also when two try at once.
+    pub async fn create_first(
+        &self,
+        actor: &Actor,
+        new: NewUser,
+    ) -> Result<Option<User>, IdentityError> {
+        let new = NewUser {
+            global_role: Some(Role::Admin),
+            teams: Vec::new(),
+            ..new
+        };
+        self.insert(actor, new, true).await
+    }
+
+    /// Makes a user.
+    pub async fn create(&self, actor: &Actor, new: NewUser) -> Result<User, IdentityError> {
+        let user = self.insert(actor, new, false).await?;
+        Ok(user.expect("only the first user can find that it is not"))
+    }
+
+    async fn insert(
+        &self,
+        actor: &Actor,
+        new: NewUser,
+        only_first: bool,
+    ) -> Result<Option<User>, IdentityError> {
+        let name = check_text("name", &new.name)?;
+        let email = check_email(&new.email)?;
+        password::check(&new.password)?;
+        check_roles(new.global_role, &new.teams)?;
+        let context = &self.0.context;
+        let hash = self
+            .0
+            .passwords
+            .hash(&new.password, &*context.randomness)
+            .await;
+        let now = context.now();
+        let mut user = User {
+            id: UserId(0),
+            name: name.to_owned(),
+            email: email.to_owned(),
+            global_role: new.global_role,
+            teams: new.teams,
+            api_only: new.api_only,
+            must_reset_password: new.must_reset_password,
+            disabled: false,
+            created_at: now,
+            updated_at: now,
+        };
+        let mut transaction = context.database.begin().await?;
+        if only_first {
+            store::lock_users(&mut transaction).await?;
+            if store::count_users(&mut transaction).await? > 0 {
+                return Ok(None);
+            }
+        }
+        let id = store::insert_user(&mut transaction, &user, &hash).await;
+        user.id = id.map_err(|error| duplicate(error, email))?;
+        set_roles(&mut transaction, &user).await?;
+        let entry = AuditEntry::new("created_user", "user", user.id).after(shown(&user));
+        self.0
+            .audit
+            .record(&mut transaction, actor, entry, now)
+            .await?;
+        transaction.commit().await?;
+        self.0.any.store(true, Ordering::Relaxed);
+        Ok(Some(user))
+    }
+
+    /// Changes a user. The last admin keeps its role and stays admitted.
+    pub async fn change(
+        &self,
+        actor: &Actor,
+        id: UserId,
+        change: UserChange,
+    ) -> Result<User, IdentityError> {
+        let now = self.0.context.now();
+        let mut transaction = self.0.context.database.begin().await?;
+        let before = find(&mut transaction, id).await?;
+        let mut user = User {
+            updated_at: now,
+            ..before.clone()
+        };
+        if let Some(name) = &change.name {
+            check_text("name", name)?.clone_into(&mut user.name);
+        }
+        if let Some(email) = &change.email {
+            check_email(email)?.clone_into(&mut user.email);
+        }
+        if let Some((global_role, teams)) = change.roles {
+            check_roles(global_role, &teams)?;
+            (user.global_role, user.teams) = (global_role, teams);
+        }
+        user.disabled = change.disabled.unwrap_or(user.disabled);
+        user.must_reset_password = change
+            .must_reset_password
+            .unwrap_or(user.must_reset_password);
+        let is_admin = |user: &User| user.global_role == Some(Role::Admin) && !user.disabled;
+        if is_admin(&before) && !is_admin(&user) {
+            keep_an_admin(&mut transaction, id).await?;
+        }
+        store::update_user(&mut transaction, &user)
+            .await
+            .map_err(|error| duplicate(error, &user.email))?;
+        set_roles(&mut transaction, &user).await?;
+        if user.disabled || (user.must_reset_password && !before.must_reset_password) {
+            store::end_sessions_of(&mut transaction, id).await?;
+        }
+        let entry = AuditEntry::new("changed_user", "user", id)
+            .before(shown(&before))
+            .after(shown(&user));
+        self.0
+            .audit
+            .record(&mut transaction, actor, entry, now)
+            .await?;
+        transaction.commit().await?;
+        Ok(user)
+    }
+
+    /// Deletes a user with its sessions and tokens; never the last admin.
+    pub async fn delete(&self, actor: &Actor, id: UserId) -> Result<(), IdentityError> {
+        let now = self.0.context.now();
+        let mut transaction = self.0.context.database.begin().await?;
+        let user = find(&mut transaction, id).await?;
+        if user.global_role == Some(Role::Admin) {
+            keep_an_admin(&mut transaction, id).await?;
+        }
+        store::delete_user(&mut transaction, id).await?;
+        let entry = AuditEntry::new("deleted_user", "user", id).before(shown(&user));
+        self.0
+            .audit
+            .record(&mut transaction, actor, entry, now)
+            .await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Sets a password; all sessions of the user end but one that may be kept.
+    pub async fn set_password(
+        &self,
+        actor: &Actor,
+        id: UserId,
+        new: &str,
+        keep_session: Option<i64>,
+    ) -> Result<User, IdentityError> {
+        password::check(new).map_err(|error| match error {
+            IdentityError::Invalid { reason, .. } => IdentityError::invalid("new_password", reason),
+            other => other,
+        })?;
+        let context = &self.0.context;
+        let old = store::password_hash(&mut &context.database, id).await?;
+        let old = old.ok_or_else(|| IdentityError::not_found("user", id))?;
+        if self.0.passwords.verify(new, Some(old)).await {
+            return Err(IdentityError::invalid(
+                "new_password",
+                "Cannot reuse old password",
+            ));
+        }
+        let hash = self.0.passwords.hash(new, &*context.randomness).await;
+        let now = context.now();
+        let mut transaction = context.database.begin().await?;
+        store::set_password(&mut transaction, id, &hash, now).await?;
+        store::end_other_sessions(&mut transaction, id, keep_session).await?;
+        let entry = AuditEntry::new("changed_password", "user", id);
+        self.0
+            .audit
+            .record(&mut transaction, actor, entry, now)
+            .await?;
+        let user = find(&mut transaction, id).await?;
+        transaction.commit().await?;
+        Ok(user)
+    }
+
+    /// Changes a user's own password, which must be known.
+    pub async fn change_password(
+        &self,
+        actor: &Actor,
+        id: UserId,
+        old: &str,
+        new: &str,
+        keep_session: Option<i64>,
+    ) -> Result<User, IdentityError> {
+        let hash = store::password_hash(&mut &self.0.context.database, id).await?;
+        if !self.0.passwords.verify(old, hash).await {
+            return Err(IdentityError::invalid(
+                "old_password",
+                "old password does not match",
+            ));
+        }
+        self.set_password(actor, id, new, keep_session).await
+    }
+
+    /// One user.
+    pub async fn find(&self, id: UserId) -> Result<User, IdentityError> {
+        find(&mut &self.0.context.database, id).await
+    }
+
+    /// The user of that address, without regard to case.
+    pub async fn find_by_email(&self, email: &str) -> Result<Option<User>, IdentityError> {
+        Ok(
+            store::find_user_by_email(&mut &self.0.context.database, email)
+                .await?
+                .map(|(user, _)| user),
+        )
+    }
+
+    /// All users, by name; those of a team only, when one is given.
+    pub async fn list(&self, team: Option<TeamId>) -> Result<Vec<User>, IdentityError> {
+        let mut users = store::list_users(&mut &self.0.context.database).await?;
+        if let Some(team) = team {
+            users.retain(|user| user.teams.iter().any(|role| role.team_id == team));
+        }
+        Ok(users)
+    }
+}
+
+async fn find(db: &mut impl muster_store::Executor, id: UserId) -> Result<User, IdentityError> {
+    store::find_user(db, id)
+        .await?
+        .ok_or_else(|| IdentityError::not_found("user", id))
+}
+
+async fn set_roles(db: &mut impl muster_store::Executor, user: &User) -> Result<(), IdentityError> {
+    store::set_team_roles(db, user.id, &user.teams)
+        .await
+        .map_err(|error| match error.kind() {
+            ErrorKind::Reference => {
+                IdentityError::invalid("teams", "names a team that does not exist")
+            }
+            _ => error.into(),
+        })
+}
+
+async fn keep_an_admin(
+    db: &mut impl muster_store::Executor,
+    leaving: UserId,
+) -> Result<(), IdentityError> {
+    store::lock_users(db).await?;
+    if store::count_other_admins(db, leaving).await? == 0 {
+        let reason = "the last admin cannot be deleted, shut out or given another role";
+        return Err(IdentityError::invalid("user", reason));
+    }
+    Ok(())
+}
+
+fn shown(user: &User) -> serde_json::Value {
+    json!({
+        "name": user.name, "email": user.email, "global_role": user.global_role, "teams": user.teams,
+        "api_only": user.api_only, "disabled": user.disabled,
+    })
+}
+
+fn duplicate(error: muster_store::StoreError, email: &str) -> IdentityError {
+    match error.kind() {
+        ErrorKind::Duplicate => IdentityError::Duplicate {
+            what: format!("a user with the address {email:?}"),
+        },
+        _ => error.into(),
+    }
+}
+
+fn check_text<'a>(field: &'static str, text: &'a str) -> Result<&'a str, IdentityError> {
+    let text = text.trim();
+    let characters = text.chars().count();
+    if characters == 0 || characters > MAX_TEXT_CHARACTERS || text.chars().any(char::is_control) {
+        let reason = format!("must have from 1 to {MAX_TEXT_CHARACTERS} printable characters");
+        return Err(IdentityError::invalid(field, reason));
+    }
+    Ok(text)
+}
+
+fn check_email(email: &str) -> Result<&str, IdentityError> {
+    let email = check_text("email", email)?;
+    match email.split_once('@') {
+        Some((user, host))
+            if !user.is_empty() && !host.is_empty() && !email.contains(char::is_whitespace) =>
+        {
+            Ok(email)
+        }
+        _ => Err(IdentityError::invalid(
+            "email",
+            "must be an address such as ann@example.com",
+        )),
+    }
+}
+
+fn check_roles(global_role: Option<Role>, teams: &[TeamRole]) -> Result<(), IdentityError> {
+    let distinct: HashSet<TeamId> = teams.iter().map(|role| role.team_id).collect();
+    if distinct.len() != teams.len() {
+        return Err(IdentityError::invalid("teams", "names a team twice"));
+    }
+    match (global_role, teams.is_empty()) {
+        (None, true) => Err(IdentityError::invalid(
+            "global_role",
+            "either global role or team role needs to be defined",
+        )),
+        (Some(_), false) => Err(IdentityError::invalid(
+            "global_role",
+            "Cannot specify both Global Role and Team Roles",
+        )),
+        _ => Ok(()),
+    }
+}
