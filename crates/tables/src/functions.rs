@@ -5,6 +5,8 @@ mod digest;
 mod math;
 mod text;
 
+pub(crate) use digest::hex;
+
 use rusqlite::Connection;
 use rusqlite::functions::FunctionFlags;
 

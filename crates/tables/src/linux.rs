@@ -2,7 +2,22 @@
 //!
 //! Every reader takes its files from below the engine's root, so that a folder of fixtures can stand for a machine.
 
+mod access;
+mod accounts;
 mod agent;
+mod block;
+mod cron;
+mod hardware;
+mod mounts;
+mod names;
+mod netlink;
+mod network;
+mod proc;
+mod processes;
+mod sessions;
+mod smbios;
+mod sockets;
+mod superblock;
 mod system;
 
 use std::path::Path;
@@ -15,11 +30,46 @@ pub use system::hardware_uuid;
 /// Every table of this platform.
 pub(crate) fn tables() -> Vec<Box<dyn Table>> {
     let all: &[(&'static TableSpec, Generate)] = &[
+        (&access::AUTHORIZED_KEYS, access::authorized_keys),
+        (&access::SUDOERS, access::sudoers),
+        (&accounts::GROUPS, accounts::groups),
+        (&accounts::USER_GROUPS, accounts::user_groups),
+        (&accounts::USERS, accounts::users),
         (&agent::ORBIT_INFO, agent::orbit_info),
         (&agent::OSQUERY_FLAGS, agent::osquery_flags),
         (&agent::OSQUERY_INFO, agent::osquery_info),
         (&agent::OSQUERY_REGISTRY, agent::osquery_registry),
         (&agent::OSQUERY_SCHEDULE, agent::osquery_schedule),
+        (&block::BLOCK_DEVICES, block::block_devices),
+        (&block::DISK_ENCRYPTION, block::disk_encryption),
+        (&cron::CRONTAB, cron::crontab),
+        (&hardware::CPU_INFO, hardware::cpu_info),
+        (&hardware::KERNEL_INFO, hardware::kernel_info),
+        (&hardware::KERNEL_MODULES, hardware::kernel_modules),
+        (&hardware::LOAD_AVERAGE, hardware::load_average),
+        (&hardware::MEMORY_INFO, hardware::memory_info),
+        (&hardware::PLATFORM_INFO, hardware::platform_info),
+        (&hardware::ULIMIT_INFO, hardware::ulimit_info),
+        (&mounts::MOUNTS, mounts::mounts),
+        (&names::DNS_RESOLVERS, names::dns_resolvers),
+        (&names::ETC_HOSTS, names::etc_hosts),
+        (&names::ETC_SERVICES, names::etc_services),
+        (&network::ARP_CACHE, network::arp_cache),
+        (&network::INTERFACE_ADDRESSES, network::interface_addresses),
+        (&network::INTERFACE_DETAILS, network::interface_details),
+        (&network::ROUTES, network::routes),
+        (
+            &processes::PROCESS_OPEN_FILES,
+            processes::process_open_files,
+        ),
+        (&processes::PROCESSES, processes::processes),
+        (&sessions::LAST, sessions::last),
+        (&sessions::LOGGED_IN_USERS, sessions::logged_in_users),
+        (&sockets::LISTENING_PORTS, sockets::listening_ports),
+        (
+            &sockets::PROCESS_OPEN_SOCKETS,
+            sockets::process_open_sockets,
+        ),
         (&system::OS_VERSION, system::os_version),
         (&system::SYSTEM_INFO, system::system_info),
         (&system::TIME, system::time),

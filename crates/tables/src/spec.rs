@@ -198,9 +198,10 @@ impl TableSpec {
                 .collation
                 .map(|collation| format!(" COLLATE {}", collation.name()))
                 .unwrap_or_default();
+            // SQLite looks for the word in the type.
             let hidden = if hidden { " HIDDEN" } else { "" };
             // Writing to a String cannot fail.
-            let _ = write!(sql, "{separator}\"{name}\" {kind}{collate}{hidden}");
+            let _ = write!(sql, "{separator}\"{name}\" {kind}{hidden}{collate}");
         };
         for column in self.columns {
             declare(column.name, column, !column.is_visible());
@@ -262,7 +263,7 @@ mod tests {
         assert_eq!(
             SPEC.schema(),
             "CREATE TABLE \"sample\" (\"id\" BIGINT, \"version\" TEXT COLLATE version, \
-             \"secret\" INTEGER HIDDEN, \"release\" TEXT COLLATE version HIDDEN)"
+             \"secret\" INTEGER HIDDEN, \"release\" TEXT HIDDEN COLLATE version)"
         );
     }
 }
