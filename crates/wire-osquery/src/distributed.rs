@@ -190,6 +190,13 @@ pub struct Stats {
     pub memory: i64,
 }
 
+impl<'de> Deserialize<'de> for Stats {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        read_stats(&value).ok_or_else(|| serde::de::Error::custom("the costs are not an object"))
+    }
+}
+
 impl<'de> Deserialize<'de> for WriteRequest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         /// The outer shape; everything inside is read leniently.
