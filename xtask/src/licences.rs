@@ -46,11 +46,12 @@ const ACCEPTED: &[(&str, &str)] = &[
 ];
 
 /// Packages that may have another licence: name, licence, why.
-const EXCEPTIONS: &[(&str, &str, &str)] = &[(
-    "webpki-roots",
-    "CDLA-Permissive-2.0",
-    "data, not code: Mozilla's list of root certificates; asks only that its licence goes along",
-)];
+const EXCEPTIONS: &[(&str, &str, &str)] = &[
+    ("webpki-root-certs", "CDLA-Permissive-2.0", ROOTS),
+    ("webpki-roots", "CDLA-Permissive-2.0", ROOTS),
+];
+const ROOTS: &str =
+    "data, not code: Mozilla's list of root certificates; asks only that its licence goes along";
 
 /// Every dependency's licence is one we accept.
 ///
@@ -243,7 +244,10 @@ mod tests {
     fn an_exception_that_nothing_needs_is_found() {
         assert_eq!(
             findings(&[]),
-            ["webpki-roots: is no dependency any more; remove its exception"]
+            [
+                "webpki-root-certs: is no dependency any more; remove its exception",
+                "webpki-roots: is no dependency any more; remove its exception"
+            ]
         );
     }
 

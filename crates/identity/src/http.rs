@@ -1,5 +1,12 @@
-//! The HTTP rooms of this crate.
+//! The HTTP rooms of this crate: our own API, Fleet's user API, and who sends a request.
 
 mod authenticate;
+mod fleet;
+mod fleet_secrets;
+mod fleet_users;
+mod native;
+mod native_tokens;
 
-pub use authenticate::authenticate;
+pub use authenticate::{authenticate, require_setup};
+pub use fleet::{SetupObserver, fleet_routes, fleet_setup_routes};
+pub use native::native_routes;

@@ -1,8 +1,9 @@
 //! Who sends a request: the bearer token becomes a [`Principal`](crate::Principal).
 
 use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use muster_http::{ClientAddress, Problem, bearer_token};
 
 use crate::Identity;
@@ -31,4 +32,18 @@ pub async fn authenticate(
         }
     }
     next.run(request).await
+}
+
+/// Middleware for Fleet's user API: before there is a user nothing is there, which is how fleetctl learns that the
+/// server is to be set up.
+pub async fn require_setup(
+    State(identity): State<Identity>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match identity.users.any().await {
+        Ok(true) => next.run(request).await,
+        Ok(false) => (StatusCode::NOT_FOUND, "404 page not found\n").into_response(),
+        Err(error) => Problem::from(error).into_response(),
+    }
 }

@@ -1,0 +1,327 @@
+//! The command line of `muster-server`.
+
+use std::fmt::Write as _;
+use std::io::{self, BufRead as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use muster_bus::LocalBus;
+use muster_http::error_chain;
+use muster_identity::{Actor, NewUser, Role};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{self, KEYS, Layered, Settings};
+use crate::schema::schema;
+use crate::start::{self, Ambient};
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let matches = command().get_matches();
+    match run(&matches) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "muster-server: {}", error_chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The whole command line, made from the table of keys.
+pub fn command() -> Command {
+    let mut command = Command::new("muster-server")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Control plane for fleets of endpoint agents")
+        .long_about(
+            "Control plane for fleets of endpoint agents.\n\nWithout arguments it serves from the folder muster-data: \
+             embedded database, certificates of its own, one port. It prints a link that makes the first administrator.",
+        )
+        .after_help(
+            "Examples:\n  muster-server\n  muster-server serve --data-dir /var/lib/muster \
+             --public-url https://muster.example.com\n  \
+             MUSTER_DATABASE_URL=postgres://muster:password@db/muster muster-server serve\n  muster-server config show",
+        )
+        .arg(
+            Arg::new("config")
+                .long("config")
+                .env("MUSTER_CONFIG")
+                .value_name("FILE")
+                .global(true)
+                .help("TOML file to read; without it muster.toml in the data folder, when it is there"),
+        );
+    for key in KEYS {
+        command = command.arg(
+            Arg::new(key.name)
+                .long(key.flag())
+                .value_name(
+                    key.kind
+                        .name()
+                        .split(' ')
+                        .next()
+                        .unwrap_or_default()
+                        .to_uppercase(),
+                )
+                .global(true)
+                .hide_short_help(!matches!(
+                    key.name,
+                    "data_dir" | "listen" | "public_url" | "database.url"
+                ))
+                .help(key.help),
+        );
+    }
+    command
+        .subcommand(Command::new("serve").about("Serve; this is also what happens without a command"))
+        .subcommand(
+            Command::new("migrate")
+                .about("Bring the database up to date, as serve does when it starts")
+                .arg(Arg::new("plan").long("plan").action(ArgAction::SetTrue).help("Only print what would be done"))
+                .after_help("Examples:\n  muster-server migrate --plan\n  muster-server migrate"),
+        )
+        .subcommand(
+            Command::new("config")
+                .about("Look at the configuration")
+                .subcommand_required(true)
+                .subcommand(
+                    Command::new("show")
+                        .about("Print what is in force and where each value came from, without secrets")
+                        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print JSON")),
+                )
+                .subcommand(Command::new("reference").about("Print the reference of all keys, in Markdown")),
+        )
+        .subcommand(
+            Command::new("admin").about("Act on the server's data from its machine").subcommand_required(true).subcommand(
+                Command::new("create-user")
+                    .about("Make a user; the password is read from standard input or $MUSTER_PASSWORD")
+                    .arg(Arg::new("email").long("email").required(true).help("Address, which is the name at login"))
+                    .arg(Arg::new("name").long("name").help("Name; without it the address's first part"))
+                    .arg(
+                        Arg::new("role")
+                            .long("role")
+                            .default_value("admin")
+                            .value_parser(["admin", "maintainer", "observer"])
+                            .help("What the user may do everywhere"),
+                    )
+                    .after_help(
+                        "Examples:\n  muster-server admin create-user --email ann@example.com\n  \
+                         MUSTER_PASSWORD=… muster-server admin create-user --email ci@example.com --role maintainer",
+                    ),
+            ),
+        )
+        .subcommand(Command::new("openapi").about("Print the OpenAPI document of the API"))
+        .subcommand(Command::new("version").about("Print the release"))
+}
+
+fn run(matches: &ArgMatches) -> Result<(), Failure> {
+    match matches.subcommand() {
+        Some(("version", _)) => print(&format!("muster-server {}\n", env!("CARGO_PKG_VERSION"))),
+        Some(("config", config)) => match config.subcommand() {
+            Some(("reference", _)) => print(&config::markdown()),
+            Some(("show", show)) => print(&shown(&layers(show)?, show.get_flag("json"))),
+            _ => Ok(()),
+        },
+        Some(("migrate", migrate)) => {
+            with_runtime(do_migrate(settings(migrate)?, migrate.get_flag("plan")))
+        }
+        Some(("admin", admin)) => match admin.subcommand() {
+            Some(("create-user", user)) => with_runtime(create_user(settings(user)?, user)),
+            _ => Ok(()),
+        },
+        Some(("openapi", _)) => with_runtime(openapi()),
+        Some((_, serve)) => with_runtime(do_serve(settings(serve)?)),
+        None => with_runtime(do_serve(settings(matches)?)),
+    }
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    match io::stdout().write_all(text.as_bytes()) {
+        // The reader has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => Ok(done?),
+    }
+}
+
+fn with_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
+}
+
+fn layers(matches: &ArgMatches) -> Result<Layered, Failure> {
+    let flags: Vec<(String, String)> = KEYS
+        .iter()
+        .filter_map(|key| {
+            Some((
+                key.name.to_owned(),
+                matches.get_one::<String>(key.name)?.clone(),
+            ))
+        })
+        .collect();
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let file = matches.get_one::<String>("config").map(PathBuf::from);
+    Ok(Layered::resolve(
+        &flags,
+        &environment,
+        file.as_deref().map(Path::new),
+    )?)
+}
+
+fn settings(matches: &ArgMatches) -> Result<Settings, Failure> {
+    Ok(Settings::from_layers(&layers(matches)?)?)
+}
+
+fn shown(layers: &Layered, json: bool) -> String {
+    if json {
+        let members = layers.iter().map(|resolved| {
+            let value = serde_json::json!({ "value": resolved.shown(), "from": resolved.origin.to_string() });
+            (resolved.key.name.to_owned(), value)
+        });
+        return format!("{:#}\n", serde_json::Value::Object(members.collect()));
+    }
+    let mut text = String::new();
+    for resolved in layers.iter() {
+        let _ = writeln!(
+            text,
+            "{:<26} {:<28} {}",
+            resolved.key.name,
+            resolved.shown(),
+            resolved.origin
+        );
+    }
+    text
+}
+
+async fn do_serve(settings: Settings) -> Result<(), Failure> {
+    crate::observe::begin_logging(settings.log_json, &settings.log_level)?;
+    let data_dir = settings.data_dir.clone();
+    let running = start::start(settings, Ambient::default()).await?;
+    let mut greeting = format!(
+        "Muster {} listens on {}\n",
+        env!("CARGO_PKG_VERSION"),
+        running.address
+    );
+    let _ = writeln!(greeting, "  address      {}", running.public_url);
+    let _ = writeln!(greeting, "  data folder  {}", data_dir.display());
+    if running.authority_pem.is_some() {
+        let _ = writeln!(
+            greeting,
+            "  certificate  give agents {}",
+            data_dir.join("tls/ca.pem").display()
+        );
+    }
+    if let Some(link) = &running.setup_link {
+        let _ = writeln!(greeting, "  first admin  open {link}");
+    }
+    print(&greeting)?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hang_up.recv() => running.reload(),
+        }
+    }
+    tracing::info!("stopping");
+    running.shut_down().await;
+    Ok(())
+}
+
+async fn do_migrate(settings: Settings, plan: bool) -> Result<(), Failure> {
+    let _folder = start::DataFolder::open(&settings.data_dir)?;
+    let database = start::open_database(&settings).await?;
+    let ambient = Ambient::default();
+    let migrations = if plan {
+        schema().plan(&database).await?
+    } else {
+        schema().apply(&database, ambient.clock.now()).await?
+    };
+    let mut text = String::new();
+    for migration in &migrations {
+        let _ = writeln!(text, "-- {}/{}", migration.crate_name, migration.name);
+        if plan {
+            let _ = writeln!(text, "{}", migration.sql.trim());
+        }
+    }
+    let verb = if plan { "to apply" } else { "applied" };
+    let _ = writeln!(
+        text,
+        "{} migrations {verb} on {}",
+        migrations.len(),
+        settings.database
+    );
+    database.close().await;
+    print(&text)
+}
+
+async fn create_user(settings: Settings, matches: &ArgMatches) -> Result<(), Failure> {
+    let text = |name: &str| {
+        matches
+            .get_one::<String>(name)
+            .map(|text| text.trim().to_owned())
+    };
+    let email = text("email").unwrap_or_default();
+    let name =
+        text("name").unwrap_or_else(|| email.split('@').next().unwrap_or_default().to_owned());
+    let role = text("role").as_deref().and_then(Role::parse);
+    let password = match std::env::var("MUSTER_PASSWORD") {
+        Ok(password) => password,
+        Err(_) => read_password()?,
+    };
+    std::fs::create_dir_all(&settings.data_dir)?;
+    let ambient = Ambient::default();
+    let database = start::open_database(&settings).await?;
+    schema().apply(&database, ambient.clock.now()).await?;
+    let identity = start::services(
+        &settings,
+        database.clone(),
+        Arc::new(LocalBus::new()),
+        &ambient,
+    )?;
+    let new = NewUser {
+        name,
+        email,
+        password,
+        global_role: role,
+        ..NewUser::default()
+    };
+    let user = identity.users.create(&Actor::system(), new).await?;
+    database.close().await;
+    print(&format!("made user {} with id {}\n", user.email, user.id))
+}
+
+/// One line of standard input; the prompt goes to standard error, so that the command can be piped into.
+fn read_password() -> Result<String, Failure> {
+    let _ = write!(io::stderr(), "Password: ");
+    let _ = io::stderr().flush();
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line)?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// The document follows from the routes alone; no database is touched.
+async fn openapi() -> Result<(), Failure> {
+    let folder = std::env::temp_dir().join(format!("muster-openapi-{}", std::process::id()));
+    let data_dir = folder.to_string_lossy().into_owned();
+    let layers = Layered::resolve(&[("data_dir".to_owned(), data_dir)], &Vec::new(), None)?;
+    let settings = Settings::from_layers(&layers)?;
+    let _lock = start::DataFolder::open(&settings.data_dir)?;
+    let database = start::open_database(&settings).await?;
+    let ambient = Ambient::default();
+    let identity = start::services(
+        &settings,
+        database.clone(),
+        Arc::new(LocalBus::new()),
+        &ambient,
+    )?;
+    let document = crate::compose::document(&identity);
+    database.close().await;
+    std::fs::remove_dir_all(&folder)?;
+    print(&document)
+}

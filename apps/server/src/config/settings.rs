@@ -1,0 +1,296 @@
+//! The configuration as typed values.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use muster_negotiation::Release;
+use muster_store::Address;
+
+use super::layers::{ConfigError, Layered};
+use crate::proxies::Network;
+
+/// Who may read `/metrics`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricsAccess {
+    /// Only this machine.
+    Loopback,
+    /// Whoever reaches the listener.
+    Anyone,
+    /// Nobody: the route is not there.
+    Nobody,
+}
+
+/// How the listener speaks TLS.
+#[derive(Debug, Clone)]
+pub enum TlsSettings {
+    /// Not at all: a proxy does.
+    Off,
+    /// With a certificate authority and certificate that the server makes for itself.
+    Own,
+    /// With a certificate that the operator gave.
+    Files {
+        /// The certificate and its chain.
+        certificate: PathBuf,
+        /// Its key.
+        key: PathBuf,
+    },
+}
+
+/// Everything that can be configured.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Folder for everything that the server keeps.
+    pub data_dir: PathBuf,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Where clients reach it; none for this machine's name.
+    pub public_url: Option<String>,
+    /// Path under which everything is served; empty, or beginning with a slash and not ending in one.
+    pub url_prefix: String,
+    /// The database.
+    pub database: Address,
+    /// The most connections to it.
+    pub database_max_connections: u32,
+    /// How long a statement waits for a connection or a lock.
+    pub database_timeout: Duration,
+    /// TLS.
+    pub tls: TlsSettings,
+    /// Proxies whose headers are believed.
+    pub trusted_proxies: Vec<Network>,
+    /// The most connections from clients.
+    pub max_connections: usize,
+    /// How long requests may take to finish at the end.
+    pub shutdown_timeout: Duration,
+    /// Whether the log is JSON.
+    pub log_json: bool,
+    /// What is logged, as tracing's filter.
+    pub log_level: String,
+    /// Folder of what hosts log.
+    pub sink_folder: PathBuf,
+    /// A file of it is rotated when it is larger, in bytes.
+    pub sink_max_file_bytes: u64,
+    /// How many rotated files are kept.
+    pub sink_max_backups: usize,
+    /// The version that Fleet's clients are told.
+    pub fleet_version: String,
+    /// How long a live query without a stream waits.
+    pub live_query_rest_period: Duration,
+    /// Who may read the metrics.
+    pub metrics_access: MetricsAccess,
+    /// The release that is played.
+    pub emulate: Release,
+}
+
+impl Settings {
+    /// Checks the texts.
+    pub fn from_layers(layers: &Layered) -> Result<Self, ConfigError> {
+        let text = |name: &str| layers.text(name).trim();
+        let optional = |name: &str| Some(text(name)).filter(|value| !value.is_empty());
+        let data_dir =
+            optional("data_dir").ok_or_else(|| layers.wrong("data_dir", "must not be empty"))?;
+        let data_dir = PathBuf::from(data_dir);
+        let database = match optional("database.url") {
+            None => Address::Sqlite(data_dir.join("muster.db")),
+            Some(url) => url
+                .parse()
+                .map_err(|error| layers.wrong("database.url", format!("{error}")))?,
+        };
+        let tls = match (
+            flag(layers, "tls.enabled")?,
+            optional("tls.certificate"),
+            optional("tls.key"),
+        ) {
+            (false, None, None) => TlsSettings::Off,
+            (false, ..) => {
+                return Err(layers.wrong(
+                    "tls.enabled",
+                    "is false, but tls.certificate or tls.key is set: leave those out",
+                ));
+            }
+            (true, None, None) => TlsSettings::Own,
+            (true, Some(certificate), Some(key)) => TlsSettings::Files {
+                certificate: certificate.into(),
+                key: key.into(),
+            },
+            (true, ..) => {
+                return Err(
+                    layers.wrong("tls.certificate", "needs tls.key, and the other way round")
+                );
+            }
+        };
+        let sink_folder =
+            optional("sink.folder").map_or_else(|| data_dir.join("logs"), PathBuf::from);
+        Ok(Self {
+            listen: listen(layers)?,
+            public_url: public_url(layers)?,
+            url_prefix: url_prefix(layers)?,
+            database,
+            database_max_connections: number(layers, "database.max_connections", 1, 1_000)? as u32,
+            database_timeout: span(layers, "database.timeout")?,
+            tls,
+            trusted_proxies: proxies(layers)?,
+            max_connections: number(layers, "max_connections", 1, 10_000_000)? as usize,
+            shutdown_timeout: span(layers, "shutdown_timeout")?,
+            log_json: choice(layers, "log.format", &["text", "json"])? == "json",
+            log_level: text("log.level").to_owned(),
+            sink_folder,
+            sink_max_file_bytes: bytes(layers, "sink.max_file_size")?,
+            sink_max_backups: number(layers, "sink.max_backups", 0, 1_000)? as usize,
+            fleet_version: text("fleet.version").to_owned(),
+            live_query_rest_period: span(layers, "live_query.rest_period")?,
+            metrics_access: match choice(
+                layers,
+                "metrics.access",
+                &["loopback", "anyone", "nobody"],
+            )? {
+                "anyone" => MetricsAccess::Anyone,
+                "nobody" => MetricsAccess::Nobody,
+                _ => MetricsAccess::Loopback,
+            },
+            emulate: match optional("emulate") {
+                None => Release::current(),
+                Some(release) => release
+                    .parse()
+                    .map_err(|error| layers.wrong("emulate", format!("{error}")))?,
+            },
+            data_dir,
+        })
+    }
+}
+
+fn listen(layers: &Layered) -> Result<SocketAddr, ConfigError> {
+    let text = layers.text("listen").trim();
+    let wrong = || {
+        layers.wrong(
+            "listen",
+            "must be an address and a port, such as 0.0.0.0:8443, [::]:8443 or :8443",
+        )
+    };
+    let text = text
+        .strip_prefix(':')
+        .map_or_else(|| text.to_owned(), |port| format!("0.0.0.0:{port}"));
+    let text = text
+        .strip_prefix("localhost:")
+        .map_or_else(|| text.clone(), |port| format!("127.0.0.1:{port}"));
+    text.parse().map_err(|_| wrong())
+}
+
+fn public_url(layers: &Layered) -> Result<Option<String>, ConfigError> {
+    let text = layers.text("public_url").trim().trim_end_matches('/');
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let rest = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    match rest {
+        Some(host) if !host.is_empty() && !host.contains(['/', ' ', '@', '?', '#']) => Ok(Some(text.to_owned())),
+        _ => Err(layers.wrong(
+            "public_url",
+            "must be a scheme, a host and perhaps a port, such as https://muster.example.com; a path goes into url_prefix",
+        )),
+    }
+}
+
+fn url_prefix(layers: &Layered) -> Result<String, ConfigError> {
+    let text = layers.text("url_prefix").trim().trim_end_matches('/');
+    let allowed =
+        |character: char| character.is_ascii_alphanumeric() || "/-_.~".contains(character);
+    if text.is_empty()
+        || (text.starts_with('/') && !text.contains("//") && text.chars().all(allowed))
+    {
+        return Ok(text.to_owned());
+    }
+    Err(layers.wrong("url_prefix", "must be a path such as /muster"))
+}
+
+fn proxies(layers: &Layered) -> Result<Vec<Network>, ConfigError> {
+    let items = layers
+        .text("trusted_proxies")
+        .split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty());
+    items
+        .map(|item| {
+            item.parse().map_err(|()| {
+                let reason =
+                    format!("{item:?} is neither an address nor a network such as 10.0.0.0/8");
+                layers.wrong("trusted_proxies", reason)
+            })
+        })
+        .collect()
+}
+
+fn flag(layers: &Layered, name: &str) -> Result<bool, ConfigError> {
+    match layers.text(name).trim() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err(layers.wrong(name, "must be true or false")),
+    }
+}
+
+fn number(layers: &Layered, name: &str, least: u64, most: u64) -> Result<u64, ConfigError> {
+    let number = layers
+        .text(name)
+        .trim()
+        .parse()
+        .ok()
+        .filter(|number| (least..=most).contains(number));
+    number.ok_or_else(|| layers.wrong(name, format!("must be a number from {least} to {most}")))
+}
+
+fn choice<'a>(layers: &Layered, name: &str, choices: &[&'a str]) -> Result<&'a str, ConfigError> {
+    let text = layers.text(name).trim();
+    let chosen = choices
+        .iter()
+        .find(|choice| choice.eq_ignore_ascii_case(text));
+    chosen
+        .copied()
+        .ok_or_else(|| layers.wrong(name, format!("must be one of {}", choices.join(", "))))
+}
+
+fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text
+        .find(|character: char| !character.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = units
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(unit.trim()))?
+        .1;
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+fn span(layers: &Layered, name: &str) -> Result<Duration, ConfigError> {
+    let units = [
+        ("ms", 1),
+        ("s", 1_000),
+        ("m", 60_000),
+        ("h", 3_600_000),
+        ("d", 86_400_000),
+    ];
+    let millis = with_unit(layers.text(name).trim(), &units).filter(|millis| *millis > 0);
+    millis
+        .map(Duration::from_millis)
+        .ok_or_else(|| layers.wrong(name, "must be a time such as 30s, 15m, 12h or 5d"))
+}
+
+fn bytes(layers: &Layered, name: &str) -> Result<u64, ConfigError> {
+    let units = [
+        ("", 1),
+        ("B", 1),
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+    ];
+    let bytes = with_unit(layers.text(name).trim(), &units).filter(|bytes| *bytes > 0);
+    bytes.ok_or_else(|| layers.wrong(name, "must be a size such as 500000, 64KiB or 10MiB"))
+}
+
+/// Whether an address is one of this machine.
+pub(crate) fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}

@@ -1,0 +1,21 @@
+//! The server: everything that hosts and operators talk to, in one program.
+//!
+//! - [`config`]: what can be configured, and where each value came from.
+//! - [`tls`]: the certificate authority and certificate that it makes for itself, or yours.
+//! - [`listener`]: one port for HTTP/1.1 and HTTP/2, with limits.
+//! - [`compose`]: the domain crates put together into one router.
+//! - [`start`]: from an empty folder to a running server, and to an orderly end.
+//! - [`cli`]: the command line.
+//!
+//! Not responsible for: rules of any domain. What is here is wiring.
+
+pub mod cli;
+pub mod compose;
+pub mod config;
+pub mod listener;
+pub mod observe;
+pub mod pages;
+pub mod proxies;
+pub mod schema;
+pub mod start;
+pub mod tls;

@@ -1,0 +1,292 @@
+//! What the server says about itself, and the few pages that people see before there is a console.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Form, Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use muster_clock::Timestamp;
+use muster_http::{ClientAddress, Problem, bearer_token};
+use muster_identity::{Action, Actor, Identity, NewUser, Role, Scope};
+use muster_store::Database;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::config::MetricsAccess;
+use crate::observe::Metrics;
+
+/// What the pages need.
+pub struct Pages {
+    /// The database.
+    pub database: Database,
+    /// The metrics.
+    pub metrics: Metrics,
+    /// Who may read them.
+    pub metrics_access: MetricsAccess,
+    /// The version that Fleet's clients are told.
+    pub fleet_version: String,
+    /// Where clients reach the server, prefix included.
+    pub public_url: String,
+    /// When it began.
+    pub started_at: Timestamp,
+}
+
+impl muster_identity::http::SetupObserver for Pages {
+    fn server_url(&self) -> String {
+        self.public_url.clone()
+    }
+}
+
+#[derive(Clone)]
+struct PageState {
+    pages: Arc<Pages>,
+    identity: Identity,
+}
+
+/// Their routes.
+pub fn routes(pages: Arc<Pages>, identity: Identity) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/healthz", get(healthz))
+        .route("/version", get(version))
+        .route("/metrics", get(metrics))
+        .route("/setup", get(setup_form).post(setup))
+        .with_state(PageState { pages, identity })
+}
+
+fn page(status: StatusCode, title: &str, body: &str) -> Response {
+    let text = format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
+         content=\"width=device-width, initial-scale=1\"><title>{title} - Muster</title><style>\
+         body{{font:16px/1.5 system-ui,sans-serif;max-width:34rem;margin:3rem auto;padding:0 1rem;color:#1b1f24}}\
+         label{{display:block;margin:.8rem 0 .2rem}}input{{width:100%;box-sizing:border-box;padding:.5rem;font:inherit}}\
+         button{{margin-top:1.2rem;padding:.6rem 1.2rem;font:inherit}}pre{{background:#f3f4f6;padding:.8rem;overflow:auto}}\
+         .wrong{{color:#b00020}}</style></head><body><h1>{title}</h1>{body}</body></html>"
+    );
+    let mut response = (status, Html(text)).into_response();
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(policy),
+    );
+    // The setup link holds a secret.
+    headers.insert(
+        header::REFERRER_POLICY,
+        HeaderValue::from_static("no-referrer"),
+    );
+    response
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;")
+}
+
+async fn index(State(state): State<PageState>) -> Result<Response, Problem> {
+    let url = escape(&state.pages.public_url);
+    let body = if state.identity.users.any().await? {
+        format!(
+            "<p>This is a Muster server. Its console is the command line for now:</p>\
+             <pre>muster login {url}\nmuster hosts\nmuster query --all 'SELECT pid, name FROM processes'</pre>"
+        )
+    } else {
+        "<p>This server has no administrator yet. Open the setup link that it printed when it started, or run \
+         <code>muster-server admin create-user</code> on its machine.</p>"
+            .to_owned()
+    };
+    Ok(page(StatusCode::OK, "Muster", &body))
+}
+
+/// 200 when everything that it needs answers, else 503. Details only for who may read the server's state.
+async fn healthz(
+    State(state): State<PageState>,
+    address: ClientAddress,
+    headers: HeaderMap,
+) -> Response {
+    let database = state.pages.database.ping().await;
+    metrics::gauge!("muster_database_up").set(if database.is_ok() { 1.0 } else { 0.0 });
+    let status = if database.is_ok() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let principal = match bearer_token(&headers) {
+        Some(token) => state
+            .identity
+            .sessions
+            .authenticate(token, address)
+            .await
+            .ok()
+            .flatten(),
+        None => None,
+    };
+    if !principal.is_some_and(|principal| principal.may(Action::ReadServer, Scope::Global)) {
+        return status.into_response();
+    }
+    let text = |result: &Result<(), muster_store::StoreError>| match result {
+        Ok(()) => "ok".to_owned(),
+        Err(error) => muster_http::error_chain(error),
+    };
+    (status, axum::Json(json!({ "database": text(&database) }))).into_response()
+}
+
+/// What Fleet's clients compare with their own version. Open to everybody: a simulator asks without a token.
+async fn version(State(state): State<PageState>) -> Response {
+    axum::Json(json!({
+        "version": state.pages.fleet_version,
+        "branch": "",
+        "revision": "",
+        "go_version": "",
+        "build_date": "",
+        "build_user": "",
+        "muster_version": env!("CARGO_PKG_VERSION"),
+    }))
+    .into_response()
+}
+
+async fn metrics(State(state): State<PageState>, address: ClientAddress) -> Response {
+    let allowed = match state.pages.metrics_access {
+        MetricsAccess::Anyone => true,
+        MetricsAccess::Loopback => crate::config::is_loopback(address.0),
+        MetricsAccess::Nobody => false,
+    };
+    if !allowed {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    metrics::gauge!("muster_database_statements").set(state.pages.database.statements() as f64);
+    metrics::gauge!("muster_build_info", "release" => env!("CARGO_PKG_VERSION")).set(1.0);
+    metrics::gauge!("muster_process_start_time_seconds")
+        .set(state.pages.started_at.as_micros() as f64 / 1e6);
+    if let Some(bytes) = resident_bytes() {
+        metrics::gauge!("muster_process_resident_memory_bytes").set(bytes as f64);
+    }
+    (
+        [(
+            header::CONTENT_TYPE,
+            "text/plain; version=0.0.4; charset=utf-8",
+        )],
+        state.pages.metrics.render(),
+    )
+        .into_response()
+}
+
+fn resident_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
+#[derive(Deserialize)]
+struct SetupQuery {
+    #[serde(default)]
+    token: String,
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+#[derive(Default)]
+struct SetupForm {
+    token: String,
+    name: String,
+    email: String,
+    password: String,
+}
+
+async fn setup_form(
+    State(state): State<PageState>,
+    Query(query): Query<SetupQuery>,
+) -> Result<Response, Problem> {
+    if state.identity.users.any().await? {
+        return Ok(already_set_up());
+    }
+    if !state.identity.setup.is(&query.token) {
+        return Ok(wrong_link());
+    }
+    Ok(form(&query.token, &SetupForm::default(), None))
+}
+
+fn form(token: &str, values: &SetupForm, wrong: Option<&str>) -> Response {
+    let wrong = wrong
+        .map(|text| format!("<p class=\"wrong\" role=\"alert\">{}</p>", escape(text)))
+        .unwrap_or_default();
+    let body = format!(
+        "{wrong}<p>Make the first administrator. The link works once.</p><form method=\"post\" action=\"setup\">\
+         <input type=\"hidden\" name=\"token\" value=\"{}\">\
+         <label for=\"name\">Name</label><input id=\"name\" name=\"name\" value=\"{}\" required autocomplete=\"name\">\
+         <label for=\"email\">E-mail</label><input id=\"email\" name=\"email\" type=\"email\" value=\"{}\" required \
+         autocomplete=\"username\">\
+         <label for=\"password\">Password (at least 12 characters, with a number and a symbol)</label>\
+         <input id=\"password\" name=\"password\" type=\"password\" required autocomplete=\"new-password\">\
+         <button>Create administrator</button></form>",
+        escape(token),
+        escape(&values.name),
+        escape(&values.email),
+    );
+    let status = if wrong.is_empty() {
+        StatusCode::OK
+    } else {
+        StatusCode::UNPROCESSABLE_ENTITY
+    };
+    page(status, "Set up Muster", &body)
+}
+
+fn already_set_up() -> Response {
+    page(
+        StatusCode::GONE,
+        "Already set up",
+        "<p>This server has an administrator; the setup link is void.</p>",
+    )
+}
+
+fn wrong_link() -> Response {
+    let body = "<p>This is not the setup link that the running server printed. After a restart it prints a new one.</p>";
+    page(StatusCode::FORBIDDEN, "Wrong link", body)
+}
+
+async fn setup(
+    State(state): State<PageState>,
+    address: ClientAddress,
+    Form(values): Form<SetupForm>,
+) -> Result<Response, Problem> {
+    if !state.identity.setup.is(&values.token) {
+        return Ok(if state.identity.users.any().await? {
+            already_set_up()
+        } else {
+            wrong_link()
+        });
+    }
+    let new = NewUser {
+        name: values.name.clone(),
+        email: values.email.clone(),
+        password: values.password.clone(),
+        global_role: Some(Role::Admin),
+        ..NewUser::default()
+    };
+    match state
+        .identity
+        .users
+        .create_first(&Actor::setup(address), new)
+        .await
+    {
+        Ok(Some(user)) => {
+            let body = format!(
+                "<p>{} is the administrator. Log in with the command line:</p><pre>muster login {} --email {}</pre>",
+                escape(&user.name),
+                escape(&state.pages.public_url),
+                escape(&user.email),
+            );
+            Ok(page(StatusCode::OK, "Done", &body))
+        }
+        Ok(None) => Ok(already_set_up()),
+        Err(error @ muster_identity::IdentityError::Invalid { .. }) => {
+            Ok(form(&values.token, &values, Some(&error.to_string())))
+        }
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,8 @@
+//! All migrations of the server, in the order in which crates may refer to each other.
+
+use muster_store::Schema;
+
+/// The schema that this release needs.
+pub fn schema() -> Schema {
+    Schema::default().with("identity", muster_identity::MIGRATIONS)
+}

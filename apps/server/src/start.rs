@@ -1,0 +1,414 @@
+//! From an empty folder to a running server, and to an orderly end.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_bus::{Bus, LocalBus};
+use muster_clock::{Clock, Randomness, SystemClock, SystemRandomness};
+use muster_identity::{Identity, MasterKey};
+use muster_store::{Database, Options};
+use rustix::fs::FlockOperation;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::compose::{self, App};
+use crate::config::Settings;
+use crate::listener;
+use crate::observe::{Metrics, RequestIds};
+use crate::pages::Pages;
+use crate::schema::schema;
+use crate::tls::{Tls, TlsError};
+
+/// How often certificates are looked at again.
+const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The server could not start. Every message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder cannot be used.
+    #[error("{attempt} {}", path.display())]
+    Folder {
+        /// What was being done.
+        attempt: &'static str,
+        /// Which folder or file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another server uses the data folder.
+    #[error("another muster-server uses the data folder {}; stop it, or give this one another with --data-dir", path.display())]
+    InUse {
+        /// Which folder.
+        path: PathBuf,
+    },
+    /// The port cannot be had.
+    #[error("listen on {address}; choose another address with --listen")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The master key.
+    #[error("read the master key")]
+    MasterKey(#[from] muster_identity::MasterKeyError),
+    /// The database.
+    #[error("open the database {address}")]
+    Database {
+        /// Where, without its password.
+        address: String,
+        /// Why.
+        #[source]
+        source: muster_store::StoreError,
+    },
+    /// The schema.
+    #[error("bring the database up to date")]
+    Migrate(#[from] muster_store::MigrationError),
+    /// Certificates.
+    #[error("prepare TLS")]
+    Tls(#[from] TlsError),
+    /// People.
+    #[error("read who may log in")]
+    Identity(#[from] muster_identity::IdentityError),
+}
+
+/// What time and randomness come from, so that tests can decide them.
+#[derive(Clone)]
+pub struct Ambient {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub randomness: Arc<dyn Randomness>,
+}
+
+impl Default for Ambient {
+    fn default() -> Self {
+        Self {
+            clock: Arc::new(SystemClock),
+            randomness: Arc::new(SystemRandomness),
+        }
+    }
+}
+
+/// The data folder, held by a lock while the value lives.
+pub struct DataFolder {
+    path: PathBuf,
+    _lock: fs::File,
+}
+
+impl DataFolder {
+    /// Makes the folder (0700) when it is not there, and takes its lock.
+    pub fn open(path: &Path) -> Result<Self, StartError> {
+        let folder_error = |attempt| {
+            move |source| StartError::Folder {
+                attempt,
+                path: path.to_owned(),
+                source,
+            }
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(folder_error("make the data folder"))?;
+        let lock = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path.join("lock"));
+        let lock = lock.map_err(folder_error("lock the data folder"))?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self {
+                path: path.to_owned(),
+                _lock: lock,
+            }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(StartError::InUse {
+                path: path.to_owned(),
+            }),
+            Err(errno) => Err(folder_error("lock the data folder")(errno.into())),
+        }
+    }
+}
+
+/// Opens the database of the configuration.
+pub async fn open_database(settings: &Settings) -> Result<Database, StartError> {
+    let options = Options {
+        max_connections: settings.database_max_connections,
+        acquire_timeout: settings.database_timeout,
+        busy_timeout: settings.database_timeout,
+    };
+    Database::open(&settings.database, &options)
+        .await
+        .map_err(|source| StartError::Database {
+            address: settings.database.to_string(),
+            source,
+        })
+}
+
+/// The domain services on a migrated database.
+pub fn services(
+    settings: &Settings,
+    database: Database,
+    bus: Arc<dyn Bus>,
+    ambient: &Ambient,
+) -> Result<Identity, StartError> {
+    let key =
+        MasterKey::load_or_create(&settings.data_dir.join("master.key"), &*ambient.randomness)?;
+    let (clock, randomness) = (Arc::clone(&ambient.clock), Arc::clone(&ambient.randomness));
+    Ok(Identity::new(
+        database,
+        bus,
+        clock,
+        randomness,
+        Arc::new(key),
+    ))
+}
+
+/// A server that runs.
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Where clients reach it, prefix included.
+    pub public_url: String,
+    /// What agents must trust, as PEM, when it made its own authority.
+    pub authority_pem: Option<String>,
+    /// The one-time link that makes the first administrator; none when there is one.
+    pub setup_link: Option<String>,
+    tls: Option<Arc<Tls>>,
+    ambient: Ambient,
+    database: Database,
+    stop_serving: CancellationToken,
+    stop_tasks: CancellationToken,
+    serving: tokio::task::JoinHandle<()>,
+    tasks: TaskTracker,
+    _folder: DataFolder,
+}
+
+/// Starts a server.
+pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, StartError> {
+    let folder = DataFolder::open(&settings.data_dir)?;
+    // The port first: that it is taken is the most frequent mistake, and nothing has been done yet.
+    let listener = TcpListener::bind(settings.listen).await;
+    let listener = listener.map_err(|source| StartError::Listen {
+        address: settings.listen,
+        source,
+    })?;
+    let address = listener.local_addr().map_err(|source| StartError::Listen {
+        address: settings.listen,
+        source,
+    })?;
+    let public_url = public_url(&settings, address);
+    let now = ambient.clock.now();
+    let tls = Tls::open(
+        &settings.tls,
+        &folder.path,
+        certificate_names(&public_url, address),
+        now,
+    )?
+    .map(Arc::new);
+    let database = open_database(&settings).await?;
+    schema().apply(&database, now).await?;
+    let bus: Arc<dyn Bus> = Arc::new(LocalBus::new());
+    let identity = services(&settings, database.clone(), bus, &ambient)?;
+    let setup_link = identity
+        .setup
+        .reveal()
+        .await?
+        .map(|token| format!("{public_url}/setup?token={token}"));
+
+    let (stop_serving, stop_tasks) = (CancellationToken::new(), CancellationToken::new());
+    let tasks = TaskTracker::new();
+    tasks.spawn({
+        let (identity, stop) = (identity.clone(), stop_tasks.clone());
+        async move { identity.run_maintenance(stop).await }
+    });
+    if let Some(tls) = &tls {
+        tasks.spawn(watch_certificates(
+            Arc::clone(tls),
+            ambient.clone(),
+            stop_tasks.clone(),
+        ));
+    }
+    tasks.close();
+    let app = App {
+        identity,
+        pages: Arc::new(Pages {
+            database: database.clone(),
+            metrics: Metrics::begin(),
+            metrics_access: settings.metrics_access,
+            fleet_version: settings.fleet_version.clone(),
+            public_url: public_url.clone(),
+            started_at: now,
+        }),
+        request_ids: RequestIds::new(&*ambient.randomness),
+    };
+    let service = listener::Service {
+        router: compose::router(&app),
+        url_prefix: settings.url_prefix.clone(),
+        trusted_proxies: settings.trusted_proxies.clone(),
+    };
+    let config = tls.as_ref().map(|tls| tls.config());
+    let serving = tokio::spawn(listener::serve(
+        listener,
+        config,
+        service,
+        settings.max_connections,
+        stop_serving.clone(),
+        settings.shutdown_timeout,
+    ));
+    Ok(Running {
+        address,
+        public_url,
+        authority_pem: tls
+            .as_ref()
+            .and_then(|tls| tls.authority_pem().map(str::to_owned)),
+        setup_link,
+        tls,
+        ambient,
+        database,
+        stop_serving,
+        stop_tasks,
+        serving,
+        tasks,
+        _folder: folder,
+    })
+}
+
+impl Running {
+    /// Takes new certificates and reopens files, as on SIGHUP.
+    pub fn reload(&self) {
+        if let Some(tls) = &self.tls
+            && let Err(error) = tls.reload(self.ambient.clock.now())
+        {
+            tracing::error!(
+                error = muster_http::error_chain(&error),
+                "kept the old certificate"
+            );
+        }
+    }
+
+    /// Stops in order: takes no new connections, finishes requests, writes what is in memory, closes the database.
+    pub async fn shut_down(self) {
+        self.stop_serving.cancel();
+        if let Err(error) = self.serving.await {
+            tracing::error!(error = %error, "the listener broke");
+        }
+        self.stop_tasks.cancel();
+        self.tasks.wait().await;
+        self.database.close().await;
+    }
+}
+
+async fn watch_certificates(tls: Arc<Tls>, ambient: Ambient, stop: CancellationToken) {
+    let mut timer = tokio::time::interval(CERTIFICATE_INTERVAL);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = timer.tick() => {}
+        }
+        if let Err(error) = tls.reload(ambient.clock.now()) {
+            tracing::error!(
+                error = muster_http::error_chain(&error),
+                "kept the old certificate"
+            );
+        }
+    }
+}
+
+fn host_name() -> String {
+    let name = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    if name.is_empty() {
+        "localhost".to_owned()
+    } else {
+        name
+    }
+}
+
+fn public_url(settings: &Settings, address: SocketAddr) -> String {
+    let base = settings.public_url.clone().unwrap_or_else(|| {
+        let scheme = if matches!(settings.tls, crate::config::TlsSettings::Off) {
+            "http"
+        } else {
+            "https"
+        };
+        let host = if address.ip().is_loopback() {
+            "localhost".to_owned()
+        } else {
+            host_name()
+        };
+        format!("{scheme}://{host}:{}", address.port())
+    });
+    base + &settings.url_prefix
+}
+
+/// The names that the server's own certificate has: loopback, this machine, the public URL, the address it listens on.
+fn certificate_names(public_url: &str, address: SocketAddr) -> Vec<String> {
+    let mut names = vec![
+        "localhost".to_owned(),
+        "127.0.0.1".to_owned(),
+        "::1".to_owned(),
+    ];
+    let host = public_url.split("://").nth(1).unwrap_or_default();
+    let host = host.split('/').next().unwrap_or_default();
+    let host = match host.strip_prefix('[') {
+        Some(bracketed) => bracketed.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    let listened =
+        (!address.ip().is_unspecified()).then(|| address.ip().to_canonical().to_string());
+    for name in [
+        Some(host.to_lowercase()),
+        Some(host_name().to_lowercase()),
+        listened,
+    ]
+    .into_iter()
+    .flatten()
+    {
+        if !name.is_empty() && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_certificate_names_the_public_host() {
+        let address = "192.0.2.1:8443".parse().unwrap();
+        let names = certificate_names("https://Muster.Example.com:443/prefix", address);
+        assert!(
+            names.contains(&"muster.example.com".to_owned())
+                && names.contains(&"192.0.2.1".to_owned())
+        );
+        let names = certificate_names("https://[2001:db8::1]:8443", "0.0.0.0:1".parse().unwrap());
+        assert!(
+            names.contains(&"2001:db8::1".to_owned()) && !names.contains(&"0.0.0.0".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_data_folder_is_used_by_one_server_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        let first = DataFolder::open(&path).unwrap();
+        assert!(matches!(
+            DataFolder::open(&path),
+            Err(StartError::InUse { .. })
+        ));
+        drop(first);
+        assert!(DataFolder::open(&path).is_ok());
+    }
+}

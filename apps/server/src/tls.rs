@@ -1,0 +1,425 @@
+//! Certificates: the operator's, or a certificate authority and certificate of the server's own.
+//!
+//! The server's own lie in `tls/` of the data folder: `ca.pem` (give it to agents), `ca.key`, `server.pem`, `server.key`.
+//! The authority is made once and kept; the certificate is made anew when its names change or it runs out soon. Either
+//! kind is read again without a restart; new files that cannot be used are logged and the old ones stay in force.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use muster_clock::Timestamp;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+};
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::config::TlsSettings;
+
+/// How long the server's own authority is valid.
+const AUTHORITY_DAYS: u64 = 20 * 365;
+/// How long the server's own certificate is valid; Apple's limit for what browsers accept.
+const CERTIFICATE_DAYS: u64 = 397;
+/// It is made anew when less than this is left.
+const RENEW_DAYS: u64 = 30;
+/// How many TLS sessions are remembered for resumption, beside tickets.
+const SESSION_CACHE: usize = 16_384;
+
+/// Certificates could not be made or read.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file could not be read or written.
+    #[error("{attempt} {}", path.display())]
+    File {
+        /// What was being done.
+        attempt: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{} holds no usable {what}", path.display())]
+    Content {
+        /// Which file.
+        path: PathBuf,
+        /// What was looked for.
+        what: &'static str,
+    },
+    /// A certificate could not be made.
+    #[error("make a certificate")]
+    Make(#[from] rcgen::Error),
+    /// Certificate and key do not go together, or TLS does not accept them.
+    #[error("use the certificate")]
+    Use(#[from] rustls::Error),
+}
+
+/// The certificate that is in force; new connections get the newest.
+#[derive(Debug)]
+struct Current(RwLock<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(
+            &self.0.read().unwrap_or_else(PoisonError::into_inner),
+        ))
+    }
+}
+
+/// TLS for the listener.
+pub struct Tls {
+    config: Arc<ServerConfig>,
+    current: Arc<Current>,
+    source: Source,
+    authority_pem: Option<String>,
+}
+
+enum Source {
+    Own { folder: PathBuf, names: Vec<String> },
+    Files { certificate: PathBuf, key: PathBuf },
+}
+
+impl Tls {
+    /// Reads or makes the certificates. `names` go into a certificate of the server's own. None when TLS is off.
+    pub fn open(
+        settings: &TlsSettings,
+        data_dir: &Path,
+        names: Vec<String>,
+        now: Timestamp,
+    ) -> Result<Option<Self>, TlsError> {
+        let source = match settings {
+            TlsSettings::Off => return Ok(None),
+            TlsSettings::Own => Source::Own {
+                folder: data_dir.join("tls"),
+                names,
+            },
+            TlsSettings::Files { certificate, key } => Source::Files {
+                certificate: certificate.clone(),
+                key: key.clone(),
+            },
+        };
+        let (certified, authority_pem) = source.load(now)?;
+        let current = Arc::new(Current(RwLock::new(Arc::new(certified))));
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::<Current>::clone(&current));
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.ticketer = aws_lc_rs::Ticketer::new()?;
+        config.session_storage = rustls::server::ServerSessionMemoryCache::new(SESSION_CACHE);
+        Ok(Some(Self {
+            config: Arc::new(config),
+            current,
+            source,
+            authority_pem,
+        }))
+    }
+
+    /// For the listener.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+
+    /// What agents must trust, as PEM, when the server made its own authority.
+    pub fn authority_pem(&self) -> Option<&str> {
+        self.authority_pem.as_deref()
+    }
+
+    /// The chain in force, as PEM, for clients that ask what to trust.
+    pub fn chain_pem(&self) -> Result<String, TlsError> {
+        match &self.source {
+            Source::Own { .. } => Ok(self.authority_pem.clone().unwrap_or_default()),
+            Source::Files { certificate, .. } => read(certificate),
+        }
+    }
+
+    /// Reads the files again, or renews the server's own certificate. What cannot be used is not taken.
+    pub fn reload(&self, now: Timestamp) -> Result<(), TlsError> {
+        let (certified, _) = self.source.load(now)?;
+        let mut current = self
+            .current
+            .0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if current.cert != certified.cert {
+            *current = Arc::new(certified);
+            tracing::info!("took the new certificate");
+        }
+        Ok(())
+    }
+}
+
+impl Source {
+    fn load(&self, now: Timestamp) -> Result<(CertifiedKey, Option<String>), TlsError> {
+        match self {
+            Self::Files { certificate, key } => Ok((certified(certificate, key)?, None)),
+            Self::Own { folder, names } => {
+                let authority = own(folder, names, now)?;
+                Ok((
+                    certified(&folder.join("server.pem"), &folder.join("server.key"))?,
+                    Some(authority),
+                ))
+            }
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<String, TlsError> {
+    fs::read_to_string(path).map_err(|source| TlsError::File {
+        attempt: "read",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Replaces a file as a whole.
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), TlsError> {
+    let file_error = |source| TlsError::File {
+        attempt: "write",
+        path: path.to_owned(),
+        source,
+    };
+    let new = path.with_extension("new");
+    let _ = fs::remove_file(&new);
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&new)
+        .map_err(file_error)?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(file_error)?;
+    fs::rename(&new, path).map_err(file_error)
+}
+
+fn certified(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
+    let content = |path: &Path, what| TlsError::Content {
+        path: path.to_owned(),
+        what,
+    };
+    let chain: Result<Vec<_>, _> =
+        CertificateDer::pem_slice_iter(read(certificate)?.as_bytes()).collect();
+    let chain = chain
+        .ok()
+        .filter(|chain| !chain.is_empty())
+        .ok_or_else(|| content(certificate, "certificate"))?;
+    let private = PrivateKeyDer::from_pem_slice(read(key)?.as_bytes())
+        .map_err(|_| content(key, "private key"))?;
+    let certified = CertifiedKey::from_der(chain, private, &aws_lc_rs::default_provider())?;
+    certified.keys_match()?;
+    Ok(certified)
+}
+
+/// Sees to it that the server's own certificate is there, right and fresh; gives the authority's PEM.
+fn own(folder: &Path, names: &[String], now: Timestamp) -> Result<String, TlsError> {
+    let make = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder);
+    make.map_err(|source| TlsError::File {
+        attempt: "make the folder",
+        path: folder.to_owned(),
+        source,
+    })?;
+    let (ca_pem, ca_key) = (folder.join("ca.pem"), folder.join("ca.key"));
+    if !ca_pem.exists() || !ca_key.exists() {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let mut params = CertificateParams::default();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "Muster certificate authority");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        set_validity(&mut params, now, AUTHORITY_DAYS);
+        let certificate = params.self_signed(&key)?;
+        write(&ca_key, &key.serialize_pem(), 0o600)?;
+        write(&ca_pem, &certificate.pem(), 0o644)?;
+    }
+    let authority = read(&ca_pem)?;
+    if !is_usable(
+        &folder.join("server.pem"),
+        &folder.join("server.key"),
+        names,
+        now,
+    ) {
+        let ca = KeyPair::from_pem(&read(&ca_key)?)?;
+        let issuer = Issuer::from_ca_cert_pem(&authority, ca)?;
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let mut params = CertificateParams::new(names.to_vec())?;
+        let common_name = names.first().map_or("muster-server", String::as_str);
+        params
+            .distinguished_name
+            .push(DnType::CommonName, common_name);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        set_validity(&mut params, now, CERTIFICATE_DAYS);
+        let certificate = params.signed_by(&key, &issuer)?;
+        write(&folder.join("server.key"), &key.serialize_pem(), 0o600)?;
+        write(
+            &folder.join("server.pem"),
+            &(certificate.pem() + &authority),
+            0o644,
+        )?;
+    }
+    Ok(authority)
+}
+
+/// Valid from a day ago, since clocks of clients differ.
+fn set_validity(params: &mut CertificateParams, now: Timestamp, days: u64) {
+    let day = |at: Timestamp| {
+        let text = at.to_string();
+        let mut parts = text
+            .split(['-', 'T'])
+            .filter_map(|part| part.parse::<i32>().ok());
+        let mut next = || parts.next().unwrap_or(1);
+        rcgen::date_time_ymd(next(), next() as u8, next() as u8)
+    };
+    params.not_before = day(now.minus(Duration::from_secs(86_400)));
+    params.not_after = day(now.plus(Duration::from_secs(days * 86_400)));
+}
+
+/// Whether there is a certificate that has all names and is valid for a while.
+fn is_usable(certificate: &Path, key: &Path, names: &[String], now: Timestamp) -> bool {
+    let Ok(text) = fs::read(certificate) else {
+        return false;
+    };
+    let Ok(der) = CertificateDer::from_pem_slice(&text) else {
+        return false;
+    };
+    let Ok((_, parsed)) = x509_parser::parse_x509_certificate(&der) else {
+        return false;
+    };
+    let renew_at = now
+        .plus(Duration::from_secs(RENEW_DAYS * 86_400))
+        .as_seconds();
+    let validity = parsed.validity();
+    let alternative = parsed.subject_alternative_name().ok().flatten();
+    let present: Vec<String> = alternative.map_or_else(Vec::new, |extension| {
+        use x509_parser::extensions::GeneralName;
+        let names = extension
+            .value
+            .general_names
+            .iter()
+            .filter_map(|name| match name {
+                GeneralName::DNSName(name) => Some((*name).to_owned()),
+                GeneralName::IPAddress(bytes) => match bytes.len() {
+                    4 => <[u8; 4]>::try_from(*bytes)
+                        .ok()
+                        .map(|bytes| std::net::Ipv4Addr::from(bytes).to_string()),
+                    _ => <[u8; 16]>::try_from(*bytes)
+                        .ok()
+                        .map(|bytes| std::net::Ipv6Addr::from(bytes).to_string()),
+                },
+                _ => None,
+            });
+        names.collect()
+    });
+    validity.not_after.timestamp() > renew_at
+        && validity.not_before.timestamp() <= now.as_seconds()
+        && names.iter().all(|name| present.contains(name))
+        && certified(certificate, key).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_seconds(1_795_392_000);
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn open(folder: &Path, with: &[&str], now: Timestamp) -> Tls {
+        Tls::open(&TlsSettings::Own, folder, names(with), now)
+            .unwrap()
+            .unwrap()
+    }
+
+    fn leaf(folder: &Path) -> String {
+        fs::read_to_string(folder.join("tls/server.pem")).unwrap()
+    }
+
+    #[test]
+    fn the_authority_stays_and_the_certificate_follows_its_names_and_its_age() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let first = open(folder, &["localhost", "127.0.0.1", "::1"], NOW);
+        let authority = first.authority_pem().unwrap().to_owned();
+        let certificate = leaf(folder);
+        for private in ["ca.key", "server.key"] {
+            let mode = fs::metadata(folder.join("tls").join(private))
+                .unwrap()
+                .permissions()
+                .mode();
+            assert_eq!(mode & 0o777, 0o600, "{private}");
+        }
+        let again = open(
+            folder,
+            &["localhost", "127.0.0.1", "::1"],
+            NOW.plus(Duration::from_secs(86_400)),
+        );
+        assert_eq!(again.authority_pem(), Some(authority.as_str()));
+        assert_eq!(leaf(folder), certificate, "nothing changed");
+        open(folder, &["localhost", "muster.example.com"], NOW);
+        let renamed = leaf(folder);
+        assert_ne!(renamed, certificate);
+        let old = open(
+            folder,
+            &["localhost"],
+            NOW.plus(Duration::from_secs(380 * 86_400)),
+        );
+        assert_ne!(leaf(folder), renamed, "it was about to run out");
+        assert_eq!(old.authority_pem(), Some(authority.as_str()));
+    }
+
+    #[test]
+    fn own_files_are_read_again_and_broken_ones_are_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, two) = (folder.path().join("one"), folder.path().join("two"));
+        open(&one, &["one.example.com"], NOW);
+        open(&two, &["two.example.com"], NOW);
+        let certificate = folder.path().join("cert.pem");
+        let key = folder.path().join("key.pem");
+        let install = |from: &Path| {
+            fs::copy(from.join("tls/server.pem"), &certificate).unwrap();
+            fs::copy(from.join("tls/server.key"), &key).unwrap();
+        };
+        install(&one);
+        let settings = TlsSettings::Files {
+            certificate: certificate.clone(),
+            key: key.clone(),
+        };
+        let tls = Tls::open(&settings, folder.path(), vec![], NOW)
+            .unwrap()
+            .unwrap();
+        let in_force = || Arc::clone(&tls.current.0.read().unwrap()).cert.clone();
+        let before = in_force();
+        fs::copy(two.join("tls/server.pem"), &certificate).unwrap();
+        assert!(
+            tls.reload(NOW).is_err(),
+            "certificate and key do not go together"
+        );
+        fs::write(&certificate, "nonsense").unwrap();
+        assert!(matches!(tls.reload(NOW), Err(TlsError::Content { .. })));
+        assert_eq!(in_force(), before);
+        install(&two);
+        tls.reload(NOW).unwrap();
+        assert_ne!(in_force(), before);
+    }
+}

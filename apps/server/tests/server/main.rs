@@ -1,0 +1,50 @@
+//! The server as a whole, over real connections.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod process;
+mod serving;
+
+use std::path::Path;
+
+use muster_server::config::{Layered, Settings};
+use muster_server::start::{Ambient, Running, start};
+
+/// Settings of a server on a free port of loopback, with more keys set.
+fn settings(data_dir: &Path, more: &[(&str, &str)]) -> Settings {
+    let mut flags = vec![
+        ("data_dir".to_owned(), data_dir.to_str().unwrap().to_owned()),
+        ("listen".to_owned(), "127.0.0.1:0".to_owned()),
+    ];
+    flags.extend(
+        more.iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+    );
+    let layers = Layered::resolve(&flags, &Vec::new(), None).unwrap();
+    Settings::from_layers(&layers).unwrap()
+}
+
+/// A running server.
+async fn running(data_dir: &Path, more: &[(&str, &str)]) -> Running {
+    start(settings(data_dir, more), Ambient::default())
+        .await
+        .unwrap()
+}
+
+/// A client that trusts the server's own authority.
+fn client(server: &Running) -> reqwest::Client {
+    let authority = server.authority_pem.as_deref().unwrap();
+    let certificate = reqwest::Certificate::from_pem(authority.as_bytes()).unwrap();
+    reqwest::Client::builder()
+        .tls_certs_only([certificate])
+        .build()
+        .unwrap()
+}
+
+fn url(server: &Running, path: &str) -> String {
+    format!("https://localhost:{}{path}", server.address.port())
+}
+
+async fn json(response: reqwest::Response) -> serde_json::Value {
+    serde_json::from_str(&response.text().await.unwrap()).unwrap()
+}

@@ -1,0 +1,270 @@
+//! Our own API: enrollment tokens and API tokens.
+
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use muster_http::{Json, Page, Problem};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::native::time;
+use crate::{
+    Action, Actor, ApiToken, EnrollmentToken, EnrollmentTokenId, Family, Identity, NewApiToken,
+    NewEnrollmentToken, Principal, Scope, TeamId, UserId,
+};
+
+pub(super) fn routes() -> OpenApiRouter<Identity> {
+    OpenApiRouter::new()
+        .routes(routes!(list_enrollment_tokens, create_enrollment_token))
+        .routes(routes!(get_enrollment_token, revoke_enrollment_token))
+        .routes(routes!(reveal_enrollment_token))
+        .routes(routes!(list_api_tokens, create_api_token))
+        .routes(routes!(revoke_api_token))
+}
+
+#[derive(Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+struct TokensQuery {
+    /// Those that were revoked, too.
+    revoked: bool,
+}
+
+/// List enrollment tokens
+///
+/// Of the teams in which you may see them, newest first, without their secrets.
+#[utoipa::path(get, path = "/enrollment-tokens", tag = "identity", params(TokensQuery),
+    responses((status = 200, body = Page<EnrollmentToken>)))]
+async fn list_enrollment_tokens(
+    State(identity): State<Identity>,
+    principal: Principal,
+    Query(query): Query<TokensQuery>,
+) -> Result<axum::Json<Page<EnrollmentToken>>, Problem> {
+    principal.authorize(Action::ReadEnrollmentTokens, Scope::Anywhere)?;
+    let visible = principal.teams_for(Action::ReadEnrollmentTokens);
+    let items = identity
+        .enrollment_tokens
+        .list(&visible, query.revoked)
+        .await?;
+    Ok(axum::Json(Page {
+        total: items.len() as u64,
+        items,
+        next_cursor: None,
+    }))
+}
+
+#[derive(Deserialize, ToSchema)]
+struct NewEnrollmentTokenRequest {
+    /// Its name.
+    name: String,
+    /// The team that hosts come into; none without a team.
+    #[serde(default)]
+    team_id: Option<i64>,
+    /// The families that may use it: `osquery`, `orbit`, `opamp`, `keylime`. All when left out.
+    #[serde(default)]
+    families: Vec<String>,
+    /// From when on it is refused, RFC 3339.
+    #[serde(default)]
+    expires_at: Option<String>,
+    /// How many hosts may enroll with it.
+    #[serde(default)]
+    max_uses: Option<u32>,
+}
+
+/// A new token with its secret.
+#[derive(Serialize, ToSchema)]
+struct CreatedEnrollmentToken {
+    /// The secret: what agents enroll with.
+    secret: String,
+    /// The token.
+    token: EnrollmentToken,
+}
+
+/// Make an enrollment token
+#[utoipa::path(post, path = "/enrollment-tokens", tag = "identity", request_body = NewEnrollmentTokenRequest,
+    responses((status = 201, body = CreatedEnrollmentToken)))]
+async fn create_enrollment_token(
+    State(identity): State<Identity>,
+    principal: Principal,
+    Json(body): Json<NewEnrollmentTokenRequest>,
+) -> Result<(StatusCode, axum::Json<CreatedEnrollmentToken>), Problem> {
+    let team_id = body.team_id.map(TeamId);
+    principal.authorize(Action::WriteEnrollmentTokens, Scope::Team(team_id))?;
+    let mut families = Vec::new();
+    for name in &body.families {
+        let known = || Family::ALL.map(Family::name).join(", ");
+        let family = Family::parse(name);
+        let family = family
+            .ok_or_else(|| Problem::invalid("families", format!("must be among {}", known())))?;
+        if !families.contains(&family) {
+            families.push(family);
+        }
+    }
+    let new = NewEnrollmentToken {
+        name: body.name,
+        team_id,
+        families,
+        expires_at: time("expires_at", body.expires_at.as_deref())?,
+        max_uses: body.max_uses,
+    };
+    let (token, secret) = identity
+        .enrollment_tokens
+        .create(&Actor::from(&principal), new)
+        .await?;
+    Ok((
+        StatusCode::CREATED,
+        axum::Json(CreatedEnrollmentToken { secret, token }),
+    ))
+}
+
+async fn authorized(
+    identity: &Identity,
+    principal: &Principal,
+    action: Action,
+    id: i64,
+) -> Result<EnrollmentToken, Problem> {
+    let token = identity
+        .enrollment_tokens
+        .find(EnrollmentTokenId(id))
+        .await?;
+    principal.authorize(action, Scope::Team(token.team_id))?;
+    Ok(token)
+}
+
+/// Look at an enrollment token
+#[utoipa::path(get, path = "/enrollment-tokens/{id}", tag = "identity", params(("id" = i64, Path)),
+    responses((status = 200, body = EnrollmentToken), (status = 404)))]
+async fn get_enrollment_token(
+    State(identity): State<Identity>,
+    principal: Principal,
+    Path(id): Path<i64>,
+) -> Result<axum::Json<EnrollmentToken>, Problem> {
+    authorized(&identity, &principal, Action::ReadEnrollmentTokens, id)
+        .await
+        .map(axum::Json)
+}
+
+/// Revoke an enrollment token
+///
+/// No agent enrolls with it any more; those that did keep their keys.
+#[utoipa::path(delete, path = "/enrollment-tokens/{id}", tag = "identity", params(("id" = i64, Path)),
+    responses((status = 204), (status = 404)))]
+async fn revoke_enrollment_token(
+    State(identity): State<Identity>,
+    principal: Principal,
+    Path(id): Path<i64>,
+) -> Result<StatusCode, Problem> {
+    let token = authorized(&identity, &principal, Action::WriteEnrollmentTokens, id).await?;
+    identity
+        .enrollment_tokens
+        .revoke(&Actor::from(&principal), token.id)
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The secret of an enrollment token.
+#[derive(Serialize, ToSchema)]
+struct Revealed {
+    /// What agents enroll with.
+    secret: String,
+}
+
+/// See the secret of an enrollment token again
+///
+/// That you looked is kept in the log of changes.
+#[utoipa::path(post, path = "/enrollment-tokens/{id}/reveal", tag = "identity", params(("id" = i64, Path)),
+    responses((status = 200, body = Revealed), (status = 404)))]
+async fn reveal_enrollment_token(
+    State(identity): State<Identity>,
+    principal: Principal,
+    Path(id): Path<i64>,
+) -> Result<axum::Json<Revealed>, Problem> {
+    let token = authorized(&identity, &principal, Action::RevealEnrollmentTokens, id).await?;
+    let secret = identity
+        .enrollment_tokens
+        .reveal(&Actor::from(&principal), token.id)
+        .await?;
+    Ok(axum::Json(Revealed { secret }))
+}
+
+fn whose(principal: &Principal, id: i64) -> Result<UserId, Problem> {
+    if principal.user_id != UserId(id) {
+        principal.authorize(Action::WriteUsers, Scope::Global)?;
+    }
+    Ok(UserId(id))
+}
+
+/// List the API tokens of a user
+#[utoipa::path(get, path = "/users/{id}/api-tokens", tag = "identity", params(("id" = i64, Path)),
+    responses((status = 200, body = Page<ApiToken>)))]
+async fn list_api_tokens(
+    State(identity): State<Identity>,
+    principal: Principal,
+    Path(id): Path<i64>,
+) -> Result<axum::Json<Page<ApiToken>>, Problem> {
+    let items = identity.api_tokens.list(whose(&principal, id)?).await?;
+    Ok(axum::Json(Page {
+        total: items.len() as u64,
+        items,
+        next_cursor: None,
+    }))
+}
+
+#[derive(Deserialize, ToSchema)]
+struct NewApiTokenRequest {
+    /// Its name.
+    name: String,
+    /// From when on it is refused, RFC 3339; never when left out.
+    #[serde(default)]
+    expires_at: Option<String>,
+}
+
+/// A new token with its secret, which is shown only here.
+#[derive(Serialize, ToSchema)]
+struct CreatedApiToken {
+    /// Send it as `Authorization: Bearer …`.
+    secret: String,
+    /// The token.
+    token: ApiToken,
+}
+
+/// Make an API token
+#[utoipa::path(post, path = "/users/{id}/api-tokens", tag = "identity", params(("id" = i64, Path)),
+    request_body = NewApiTokenRequest, responses((status = 201, body = CreatedApiToken)))]
+async fn create_api_token(
+    State(identity): State<Identity>,
+    principal: Principal,
+    Path(id): Path<i64>,
+    Json(body): Json<NewApiTokenRequest>,
+) -> Result<(StatusCode, axum::Json<CreatedApiToken>), Problem> {
+    let new = NewApiToken {
+        name: body.name,
+        expires_at: time("expires_at", body.expires_at.as_deref())?,
+    };
+    let user = whose(&principal, id)?;
+    let (token, secret) = identity
+        .api_tokens
+        .create(&Actor::from(&principal), user, new)
+        .await?;
+    Ok((
+        StatusCode::CREATED,
+        axum::Json(CreatedApiToken { secret, token }),
+    ))
+}
+
+/// Revoke an API token
+#[utoipa::path(delete, path = "/users/{id}/api-tokens/{token_id}", tag = "identity",
+    params(("id" = i64, Path), ("token_id" = i64, Path)), responses((status = 204), (status = 404)))]
+async fn revoke_api_token(
+    State(identity): State<Identity>,
+    principal: Principal,
+    Path((id, token_id)): Path<(i64, i64)>,
+) -> Result<StatusCode, Problem> {
+    let user = whose(&principal, id)?;
+    identity
+        .api_tokens
+        .revoke(&Actor::from(&principal), user, token_id)
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
