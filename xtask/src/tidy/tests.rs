@@ -32,7 +32,7 @@ fn a_long_file_needs_a_reason() {
 
 #[test]
 fn a_wide_line_is_found_by_characters_not_bytes() {
-    let text = format!("// {}\n// {}\n", "ä".repeat(117), "ä".repeat(118));
+    let text = format!("// {}\n// {}\n", "ä".repeat(127), "ä".repeat(128));
     assert_eq!(lines(&text::line_length(&file("a.rs", &text))), [2]);
     assert!(text::line_length(&file("a.md", &text)).is_empty());
 }
