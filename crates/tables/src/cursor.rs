@@ -14,7 +14,7 @@ use crate::engine::Shared;
 use crate::error::TableError;
 use crate::limits::{Watch, lock};
 use crate::spec::{ColumnSpec, TableSpec};
-use crate::table::{Constraints, Context, Operator, RowSink, Table};
+use crate::table::{Constraints, Context, HIGHEST_COLUMN_BIT, Operator, RowSink, Table};
 use crate::value::Cell;
 
 /// A table together with the engine that it belongs to.
@@ -92,7 +92,7 @@ impl Served {
         info.set_estimated_rows(rows);
         let plan = Plan {
             arguments,
-            used: info.col_used(),
+            used: used_columns(spec, info.col_used()),
         };
         let mut plans = lock(&self.plans);
         let number = plans
@@ -142,7 +142,12 @@ impl Served {
         if constraints.0.iter().any(|(_, _, value)| value.is_null()) {
             return Ok(Pass::empty());
         }
-        let mut sink = RowSink::new(spec, &watch, self.shared.namespace_defaults(spec));
+        let mut sink = RowSink::new(
+            spec,
+            &watch,
+            plan.used,
+            self.shared.namespace_defaults(spec),
+        );
         // Rows come from bytes that others wrote. A mistake in a reader must not end the agent; unwinding through
         // SQLite's C code would.
         let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -154,9 +159,10 @@ impl Served {
             Ok(Err(error)) => context.warn(error),
             Err(_) => context.warn("reading it failed because of a mistake in the agent"),
         }
-        let (rows, held_bytes) = sink.finish();
+        let (rows, slots, held_bytes) = sink.finish();
         Ok(Pass {
             rows,
+            slots,
             held_bytes,
             watch: Some(watch),
         })
@@ -171,6 +177,19 @@ fn real_column(spec: &'static TableSpec, position: usize) -> Option<(usize, &'st
     let (_, aliased) = spec.alias_columns().nth(position - spec.columns.len())?;
     let position = spec.position(aliased.name, 0)?;
     Some((position, aliased))
+}
+
+/// The columns that a query reads, a column also when it is read by another of its names.
+fn used_columns(spec: &'static TableSpec, used: u64) -> u64 {
+    let aliased = spec
+        .alias_columns()
+        .zip(spec.columns.len()..)
+        .filter(|(_, position)| used >> (*position).min(HIGHEST_COLUMN_BIT) & 1 == 1)
+        .filter_map(|((_, column), _)| spec.position(column.name, 0))
+        .fold(0, |bits, position| {
+            bits | 1 << position.min(HIGHEST_COLUMN_BIT)
+        });
+    used | aliased
 }
 
 /// Why a table has no rows for these constraints, when it cannot have any.
@@ -210,6 +229,7 @@ pub(crate) fn cell_from(value: ValueRef<'_>) -> Cell {
 /// The rows of one pass over a table.
 pub(crate) struct Pass {
     rows: Vec<Vec<Cell>>,
+    slots: Vec<Option<usize>>,
     held_bytes: usize,
     watch: Option<Arc<Watch>>,
 }
@@ -218,6 +238,7 @@ impl Pass {
     pub(crate) fn empty() -> Self {
         Self {
             rows: Vec::new(),
+            slots: Vec::new(),
             held_bytes: 0,
             watch: None,
         }
@@ -231,7 +252,7 @@ impl Pass {
     pub(crate) fn cell(&self, spec: &'static TableSpec, row: usize, column: usize) -> &Cell {
         const NULL: &Cell = &Cell::Null;
         real_column(spec, column)
-            .and_then(|(position, _)| self.rows.get(row)?.get(position))
+            .and_then(|(position, _)| self.rows.get(row)?.get((*self.slots.get(position)?)?))
             .unwrap_or(NULL)
     }
 }

@@ -6,12 +6,17 @@ mod access;
 mod accounts;
 mod agent;
 mod block;
+mod certificates;
+mod command;
 mod cron;
+mod files;
+mod glob;
 mod hardware;
 mod mounts;
 mod names;
 mod netlink;
 mod network;
+mod packages;
 mod proc;
 mod processes;
 mod sessions;
@@ -19,6 +24,7 @@ mod smbios;
 mod sockets;
 mod superblock;
 mod system;
+mod systemd;
 
 use std::path::Path;
 
@@ -42,7 +48,10 @@ pub(crate) fn tables() -> Vec<Box<dyn Table>> {
         (&agent::OSQUERY_SCHEDULE, agent::osquery_schedule),
         (&block::BLOCK_DEVICES, block::block_devices),
         (&block::DISK_ENCRYPTION, block::disk_encryption),
+        (&certificates::CERTIFICATES, certificates::certificates),
         (&cron::CRONTAB, cron::crontab),
+        (&files::FILE, files::file),
+        (&files::HASH, files::hash),
         (&hardware::CPU_INFO, hardware::cpu_info),
         (&hardware::KERNEL_INFO, hardware::kernel_info),
         (&hardware::KERNEL_MODULES, hardware::kernel_modules),
@@ -58,6 +67,14 @@ pub(crate) fn tables() -> Vec<Box<dyn Table>> {
         (&network::INTERFACE_ADDRESSES, network::interface_addresses),
         (&network::INTERFACE_DETAILS, network::interface_details),
         (&network::ROUTES, network::routes),
+        (&packages::apt::APT_SOURCES, packages::apt::apt_sources),
+        (&packages::deb::DEB_PACKAGES, packages::deb::deb_packages),
+        (&packages::npm::NPM_PACKAGES, packages::npm::npm_packages),
+        (
+            &packages::python::PYTHON_PACKAGES,
+            packages::python::python_packages,
+        ),
+        (&packages::rpm::RPM_PACKAGES, packages::rpm::rpm_packages),
         (
             &processes::PROCESS_OPEN_FILES,
             processes::process_open_files,
@@ -74,6 +91,7 @@ pub(crate) fn tables() -> Vec<Box<dyn Table>> {
         (&system::SYSTEM_INFO, system::system_info),
         (&system::TIME, system::time),
         (&system::UPTIME, system::uptime),
+        (&systemd::SYSTEMD_UNITS, systemd::systemd_units),
     ];
     all.iter()
         .map(|(spec, generate)| {

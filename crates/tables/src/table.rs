@@ -115,7 +115,7 @@ impl Constraints {
 pub struct Context<'a> {
     pub(crate) spec: &'static TableSpec,
     pub(crate) shared: &'a Shared,
-    pub(crate) watch: &'a Watch,
+    pub(crate) watch: &'a Arc<Watch>,
     /// A bit for each column that the query reads; the highest stands for all columns from the 64th on.
     pub(crate) used: u64,
 }
@@ -140,7 +140,7 @@ impl Context<'_> {
     pub fn wants(&self, column: &str) -> bool {
         self.spec
             .position(column, 0)
-            .is_none_or(|position| self.used >> position.min(63) & 1 == 1)
+            .is_none_or(|position| is_used(self.used, position))
     }
 
     /// Where `path` (absolute) is found: below the engine's root.
@@ -161,6 +161,12 @@ impl Context<'_> {
     /// The tables that the engine serves.
     pub fn tables(&self) -> &[&'static TableSpec] {
         &self.shared.specs
+    }
+
+    /// Whether the query has been stopped, as something that can be asked from elsewhere.
+    pub(crate) fn stop_check(&self) -> impl Fn() -> bool + Send + 'static {
+        let watch = self.watch.clone();
+        move || watch.check().is_err()
     }
 
     /// Reads the whole file at `path` (absolute, below the root) as text, with what is not UTF-8 replaced.
@@ -222,10 +228,21 @@ pub(crate) fn below(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
+/// Whether a column is among those that a query reads.
+fn is_used(used: u64, position: usize) -> bool {
+    used >> position.min(HIGHEST_COLUMN_BIT) & 1 == 1
+}
+
+/// SQLite has one bit for all columns from this one on.
+pub(crate) const HIGHEST_COLUMN_BIT: usize = 63;
+
 /// Takes a table's rows and counts what they weigh.
 pub struct RowSink<'a> {
     spec: &'static TableSpec,
     watch: &'a Arc<Watch>,
+    /// Where each column is in a row; only columns that the query reads are kept.
+    slots: Vec<Option<usize>>,
+    kept_columns: usize,
     rows: Vec<Vec<Cell>>,
     held_bytes: StdCell<usize>,
     defaults: Vec<(usize, Cell)>,
@@ -235,11 +252,23 @@ impl<'a> RowSink<'a> {
     pub(crate) fn new(
         spec: &'static TableSpec,
         watch: &'a Arc<Watch>,
+        used: u64,
         defaults: Vec<(usize, Cell)>,
     ) -> Self {
+        let mut kept_columns = 0;
+        let slots = (0..spec.columns.len())
+            .map(|position| {
+                is_used(used, position).then(|| {
+                    kept_columns += 1;
+                    kept_columns - 1
+                })
+            })
+            .collect();
         Self {
             spec,
             watch,
+            slots,
+            kept_columns,
             rows: Vec::new(),
             held_bytes: StdCell::new(0),
             defaults,
@@ -248,9 +277,11 @@ impl<'a> RowSink<'a> {
 
     /// Starts a row; columns that are not set are NULL.
     pub fn row(&mut self) -> RowBuilder<'_, 'a> {
-        let mut cells = vec![Cell::Null; self.spec.columns.len()];
+        let mut cells = vec![Cell::Null; self.kept_columns];
         for (position, value) in &self.defaults {
-            cells[*position] = value.clone();
+            if let Some(slot) = self.slots[*position] {
+                cells[slot] = value.clone();
+            }
         }
         RowBuilder {
             sink: self,
@@ -269,9 +300,13 @@ impl<'a> RowSink<'a> {
         self.rows.is_empty()
     }
 
-    /// The rows, and the bytes that the watch still counts for them.
-    pub(crate) fn finish(mut self) -> (Vec<Vec<Cell>>, usize) {
-        (std::mem::take(&mut self.rows), self.held_bytes.take())
+    /// The rows, where each column is in them, and the bytes that the watch still counts for them.
+    pub(crate) fn finish(mut self) -> (Vec<Vec<Cell>>, Vec<Option<usize>>, usize) {
+        (
+            std::mem::take(&mut self.rows),
+            std::mem::take(&mut self.slots),
+            self.held_bytes.take(),
+        )
     }
 }
 
@@ -294,7 +329,9 @@ impl RowBuilder<'_, '_> {
     pub fn set(mut self, column: &str, value: impl Into<Cell>) -> Self {
         match self.sink.spec.position(column, self.next) {
             Some(position) => {
-                self.cells[position] = value.into();
+                if let Some(slot) = self.sink.slots[position] {
+                    self.cells[slot] = value.into();
+                }
                 self.next = position + 1;
             }
             None => debug_assert!(false, "`{}` has no column `{column}`", self.sink.spec.name),
@@ -312,7 +349,8 @@ impl RowBuilder<'_, '_> {
             .cells
             .iter()
             .map(|cell| cell.weight() + size_of::<Cell>())
-            .sum();
+            .sum::<usize>()
+            + size_of::<Vec<Cell>>();
         self.sink.watch.hold(weight);
         self.sink
             .held_bytes
