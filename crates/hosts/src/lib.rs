@@ -10,20 +10,43 @@
 //! Not responsible for: who may enroll and whose key is whose (`identity`), what is asked live (`queries`), the
 //! inventory of software (`software`), where logs go (`sinks`).
 
+mod agents;
+mod cache;
+mod capability;
+mod checkin;
+mod configuration;
+mod detail;
+mod device;
+mod enroll;
+mod error;
+pub mod http;
+mod inspect;
+mod logs;
+mod matching;
+mod membership;
 mod migrations;
+mod presence;
 mod record;
 mod source;
 mod state;
+mod store;
+
+pub use agents::{AgentParts, Agents};
+pub use capability::Saying;
+pub use checkin::{CheckIn, HOST_TOPIC, LABELS_TOPIC};
+pub use configuration::{AgentOptions, OptionsSource};
+pub use error::HostsError;
+pub use presence::Presence;
 
 /// What a host answered to one query: status, message, rows and cost.
 pub use muster_wire_osquery::{DistributedResult as QueryResult, Row, Stats as QueryStats};
 
 pub use migrations::MIGRATIONS;
 pub use record::{
-    HostCapabilities, HostEvent, HostFacts, HostRecord, HostUser, IdentifierSource, LabelId,
-    LabelMembership, LabelRecord,
+    HostCapabilities, HostEndUser, HostEvent, HostFacts, HostRecord, HostUser, IdentifierSource,
+    LabelId, LabelMembership, LabelRecord,
 };
 pub use source::{
     ALWAYS, DistributedSource, DueQueries, DueQuery, NoSchedule, ScheduleSource, SourceError,
 };
-pub use state::{HostProfile, HostState};
+pub use state::{HostProfile, HostState, Said};

@@ -74,18 +74,9 @@ pub struct HostRecord {
 }
 
 impl HostRecord {
-    /// What people call it: the computer's name, else the host name, else model and serial, else the identifier.
+    /// What people call it.
     pub fn display_name(&self) -> String {
-        let facts = &self.facts;
-        if !facts.computer_name.is_empty() {
-            facts.computer_name.clone()
-        } else if !facts.hostname.is_empty() {
-            facts.hostname.clone()
-        } else if !facts.hardware_model.is_empty() && !facts.hardware_serial.is_empty() {
-            format!("{} ({})", facts.hardware_model, facts.hardware_serial)
-        } else {
-            self.identifier.clone()
-        }
+        self.facts.display_name(&self.identifier)
     }
 }
 
@@ -164,6 +155,22 @@ pub struct HostFacts {
     pub last_restarted_at: Option<Timestamp>,
 }
 
+impl HostFacts {
+    /// What people call the host: the computer's name, else the host name, else model and serial number, else the
+    /// identifier.
+    pub fn display_name(&self, identifier: &str) -> String {
+        if !self.computer_name.is_empty() {
+            self.computer_name.clone()
+        } else if !self.hostname.is_empty() {
+            self.hostname.clone()
+        } else if !self.hardware_model.is_empty() && !self.hardware_serial.is_empty() {
+            format!("{} ({})", self.hardware_model, self.hardware_serial)
+        } else {
+            identifier.to_owned()
+        }
+    }
+}
+
 /// An account on a host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostUser {
@@ -177,6 +184,15 @@ pub struct HostUser {
     pub groupname: String,
     /// Login shell.
     pub shell: String,
+}
+
+/// A person who uses a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostEndUser {
+    /// Who says so: `custom` for what orbit or an operator set.
+    pub source: String,
+    /// The e-mail address.
+    pub email: String,
 }
 
 /// What a program on a host last said about its abilities.

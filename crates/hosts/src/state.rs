@@ -1,12 +1,12 @@
 //! What is kept in memory about a host that checks in, so that an empty check-in costs no SQL.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use muster_clock::Timestamp;
 use muster_identity::{HostId, TeamId};
 
-use crate::record::LabelId;
+use crate::record::{HostFacts, LabelId};
 
 /// A host in memory. Loaded by one statement when it first checks in, dropped when a hint says that it changed.
 #[derive(Debug)]
@@ -17,6 +17,18 @@ pub struct HostState {
     label_updated_at: AtomicI64,
     label_due_at: AtomicI64,
     refetch_requested: AtomicBool,
+    said: Mutex<Vec<Said>>,
+}
+
+/// What a program on a host last said that it can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// Which program.
+    pub process: String,
+    /// Its version.
+    pub version: String,
+    /// The names, as the header has them, sorted.
+    pub names: String,
 }
 
 /// What decides which queries and which configuration a host gets.
@@ -34,7 +46,9 @@ pub struct HostProfile {
     pub platform_like: String,
     /// Version of osquery.
     pub osquery_version: String,
-    /// The labels that it is in, sorted; without those that every host is in.
+    /// Version of orbit.
+    pub orbit_version: String,
+    /// The labels that it is in, sorted.
     pub label_ids: Vec<LabelId>,
     /// Seconds between its reads of distributed queries.
     pub distributed_interval_seconds: Option<i64>,
@@ -45,6 +59,23 @@ pub struct HostProfile {
 }
 
 impl HostProfile {
+    /// With what its facts say; team and labels stay.
+    pub(crate) fn with_facts(&self, facts: &HostFacts, identifier: &str) -> Self {
+        Self {
+            team_id: self.team_id,
+            hostname: facts.hostname.clone(),
+            display_name: facts.display_name(identifier),
+            platform: facts.platform.clone(),
+            platform_like: facts.platform_like.clone(),
+            osquery_version: facts.osquery_version.clone(),
+            orbit_version: facts.orbit_version.clone(),
+            label_ids: self.label_ids.clone(),
+            distributed_interval_seconds: facts.distributed_interval_seconds,
+            config_interval_seconds: facts.config_interval_seconds,
+            logger_interval_seconds: facts.logger_interval_seconds,
+        }
+    }
+
     /// Whether it runs some kind of Linux.
     pub fn is_linux(&self) -> bool {
         !self.platform.is_empty()
@@ -78,6 +109,7 @@ impl HostState {
             label_updated_at: AtomicI64::new(i64::MIN),
             label_due_at: AtomicI64::new(i64::MIN),
             refetch_requested: AtomicBool::new(false),
+            said: Mutex::default(),
         }
     }
 
@@ -126,5 +158,58 @@ impl HostState {
         self.label_updated_at
             .store(micros(updated), Ordering::Relaxed);
         self.label_due_at.store(micros(due), Ordering::Relaxed);
+    }
+
+    /// What a program on it last said, if it ever said anything.
+    pub(crate) fn said(&self, process: &str) -> Option<Said> {
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.iter().find(|said| said.process == process).cloned()
+    }
+
+    pub(crate) fn set_said(&self, new: Said) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.retain(|old| old.process != new.process);
+        said.push(new);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn profile(platform: &str) -> HostProfile {
+        HostProfile {
+            platform: platform.to_owned(),
+            ..HostProfile::default()
+        }
+    }
+
+    #[test]
+    fn a_list_of_platforms_means_each_of_them_and_linux_means_every_distribution() {
+        for (platforms, platform, meant) in [
+            ("", "", true),
+            (" ", "ubuntu", true),
+            ("ubuntu", "ubuntu", true),
+            ("darwin, windows", "windows", true),
+            ("linux", "arch", true),
+            ("linux", "darwin", false),
+            ("linux", "", false),
+            ("ubuntu", "debian", false),
+            (",", "debian", false),
+        ] {
+            let found = profile(platform).is_meant_by(platforms);
+            assert_eq!(found, meant, "{platform:?} by {platforms:?}");
+        }
+    }
+
+    #[test]
+    fn labels_are_due_by_time_and_when_one_of_them_changed() {
+        let host = HostState::new(HostId(1), profile("ubuntu"));
+        let at = Timestamp::from_seconds;
+        assert!(host.are_labels_due(at(100), Timestamp::EPOCH));
+        host.set_labels_updated(Some(at(100)), Some(at(3_700)));
+        assert!(!host.are_labels_due(at(101), at(99)));
+        assert!(host.are_labels_due(at(101), at(101)));
+        assert!(host.are_labels_due(at(3_700), at(99)));
     }
 }

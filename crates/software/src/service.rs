@@ -185,18 +185,26 @@ impl Software {
         Ok(Inventory { versions })
     }
 
-    /// Makes a host's inventory what it reported: writes only what differs. Gives whether anything did.
+    /// Makes a host's inventory what it reported: writes only what differs. Software of `kept_sources` stays even when
+    /// it was not reported, since it could not be. Gives whether anything changed.
     pub async fn replace_for_host(
         &self,
         db: &mut impl Executor,
         host: HostId,
         team: Option<TeamId>,
         inventory: &Inventory,
+        kept_sources: &[&str],
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         store::touch(db, host, team, now).await?;
         let current = store::current(db, host).await?;
-        let gone: Vec<i64> = current.difference(&inventory.versions).copied().collect();
+        let mut gone: BTreeSet<i64> = current.difference(&inventory.versions).copied().collect();
+        if !gone.is_empty() && !kept_sources.is_empty() {
+            for kept in store::current_from(db, host, kept_sources).await? {
+                gone.remove(&kept);
+            }
+        }
+        let gone: Vec<i64> = gone.into_iter().collect();
         let new: Vec<i64> = inventory.versions.difference(&current).copied().collect();
         store::remove(db, host, &gone).await?;
         store::add(db, host, &new).await?;

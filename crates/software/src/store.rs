@@ -133,6 +133,23 @@ pub(crate) async fn current(
     rows.iter().map(|row| row.get("version_id")).collect()
 }
 
+/// What a host has from some sources.
+pub(crate) async fn current_from(
+    db: &mut impl Executor,
+    host: HostId,
+    sources: &[&str],
+) -> Result<Vec<i64>, StoreError> {
+    let list = in_list(2, sources.len());
+    let sql = format!(
+        "SELECT h.version_id FROM software_hosts h JOIN software_versions v ON v.id = h.version_id
+        WHERE h.host_id = $1 AND v.source IN ({list})"
+    );
+    let mut values = args![host];
+    values.extend(sources.iter().map(|source| Value::from(*source)));
+    let rows = db.fetch_all(&sql, values).await?;
+    rows.iter().map(|row| row.get("version_id")).collect()
+}
+
 pub(crate) async fn add(
     db: &mut impl Executor,
     host: HostId,

@@ -32,6 +32,17 @@ async fn report(
     team: Option<i64>,
     entries: Vec<SoftwareEntry>,
 ) -> bool {
+    report_keeping(software, db, host, team, entries, &[]).await
+}
+
+async fn report_keeping(
+    software: &Software,
+    db: &TestDatabase,
+    host: i64,
+    team: Option<i64>,
+    entries: Vec<SoftwareEntry>,
+    kept_sources: &[&str],
+) -> bool {
     let inventory = software.prepare(entries).await.unwrap();
     let mut transaction = db.begin().await.unwrap();
     let now = Timestamp::from_seconds(1_000 + host);
@@ -41,6 +52,7 @@ async fn report(
             HostId(host),
             team.map(TeamId),
             &inventory,
+            kept_sources,
             now,
         )
         .await
@@ -78,6 +90,16 @@ on_both_databases! {
         assert_eq!(db.statements() - before, 2);
         assert!(report(&software, &db, 1, None, vec![]).await);
         assert_eq!(names(&software, 1).await, Vec::<String>::new());
+    }
+
+    async fn software_that_could_not_be_reported_stays(db: TestDatabase) {
+        let software = software(&db).await;
+        let pip = SoftwareEntry { source: "python_packages".to_owned(), ..deb("pip", "1") };
+        report(&software, &db, 1, None, vec![deb("bash", "5.1"), pip]).await;
+        report_keeping(&software, &db, 1, None, vec![deb("bash", "5.2")], &["python_packages"]).await;
+        assert_eq!(names(&software, 1).await, ["bash 5.2", "pip 1"]);
+        report(&software, &db, 1, None, vec![deb("bash", "5.2")]).await;
+        assert_eq!(names(&software, 1).await, ["bash 5.2"]);
     }
 
     async fn the_same_software_on_many_hosts_is_one_row_that_counts_them(db: TestDatabase) {

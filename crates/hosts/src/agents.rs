@@ -1,0 +1,164 @@
+//! The agents' side of this crate, put together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_bus::{Bus, Received};
+use muster_clock::{Clock, Timestamp};
+use muster_http::error_chain;
+use muster_identity::{AgentKeys, EnrollmentTokens, Family, HostId};
+use muster_negotiation::CapabilitySet;
+use muster_sinks::Sink;
+use muster_software::Software;
+use muster_store::{Database, StoreError};
+use tokio_util::sync::CancellationToken;
+
+use crate::checkin::{CheckIn, HOST_TOPIC, LABELS_TOPIC};
+use crate::configuration::{Configurations, OptionsSource};
+use crate::error::HostsError;
+use crate::source::{DistributedSource, ScheduleSource};
+
+/// How often labels are read again, in case a hint was lost.
+const RECONCILE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What the agents' side is made of.
+pub struct AgentParts {
+    /// Where hosts are kept.
+    pub database: Database,
+    /// Hints between replicas.
+    pub bus: Arc<dyn Bus>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Who may enroll.
+    pub enrollment_tokens: EnrollmentTokens,
+    /// Whose key is whose.
+    pub agent_keys: AgentKeys,
+    /// Agent options and the organisation.
+    pub options: Arc<dyn OptionsSource>,
+    /// Inventories.
+    pub software: Software,
+    /// Where logs go.
+    pub sink: Arc<dyn Sink>,
+    /// What hosts are asked besides details and labels.
+    pub sources: Vec<Arc<dyn DistributedSource>>,
+    /// What hosts run by themselves.
+    pub schedule: Arc<dyn ScheduleSource>,
+    /// What this server says on orbit's exchanges.
+    pub orbit_capabilities: CapabilitySet,
+    /// What this server says on the device family's exchanges.
+    pub device_capabilities: CapabilitySet,
+}
+
+/// Everything that agents ask. Cheap to clone.
+#[derive(Clone)]
+pub struct Agents(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) database: Database,
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) enrollment_tokens: EnrollmentTokens,
+    pub(crate) agent_keys: AgentKeys,
+    pub(crate) sink: Arc<dyn Sink>,
+    pub(crate) check_in: CheckIn,
+    pub(crate) configurations: Configurations,
+    pub(crate) orbit_capabilities: CapabilitySet,
+    pub(crate) device_capabilities: CapabilitySet,
+}
+
+impl Agents {
+    /// Puts the parts together; [`start`](Self::start) reads what has to be in memory.
+    pub fn new(parts: AgentParts) -> Self {
+        let check_in = CheckIn::new(
+            parts.database.clone(),
+            Arc::clone(&parts.bus),
+            Arc::clone(&parts.clock),
+            parts.software,
+            parts.sources,
+        );
+        Self(Arc::new(Inner {
+            database: parts.database,
+            bus: parts.bus,
+            clock: parts.clock,
+            enrollment_tokens: parts.enrollment_tokens,
+            agent_keys: parts.agent_keys,
+            configurations: Configurations::new(parts.options, parts.schedule),
+            sink: parts.sink,
+            check_in,
+            orbit_capabilities: parts.orbit_capabilities,
+            device_capabilities: parts.device_capabilities,
+        }))
+    }
+
+    /// Reads what every check-in needs. Call it before the first request and again never: hints keep it fresh.
+    pub async fn start(&self) -> Result<(), StoreError> {
+        self.0.check_in.reload_labels().await
+    }
+
+    /// Follows hints and writes presence until `stop`, then writes what is left.
+    pub async fn run(&self, stop: CancellationToken) {
+        let presence = self.0.check_in.presence().clone();
+        let writing = presence.run(Arc::clone(&self.0.clock), stop.clone());
+        tokio::join!(writing, self.follow(stop));
+    }
+
+    /// Keeps memory in step with what other replicas and the operators' side write.
+    async fn follow(&self, stop: CancellationToken) {
+        let mut hints = self.0.bus.subscribe();
+        let mut timer = tokio::time::interval(RECONCILE_INTERVAL);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                hint = hints.next() => match hint {
+                    Some(received) => self.follow_one(&received).await,
+                    None => return,
+                },
+                _ = timer.tick() => self.reload_labels().await,
+            }
+        }
+    }
+
+    async fn follow_one(&self, received: &Received) {
+        match received {
+            Received::Hint(hint) if hint.topic == HOST_TOPIC => match hint.key.parse() {
+                Ok(id) => self.0.check_in.forget(HostId(id)),
+                Err(_) => self.0.check_in.forget_all(),
+            },
+            Received::Hint(hint) if hint.topic == LABELS_TOPIC => self.reload_labels().await,
+            Received::Hint(_) => {}
+            Received::Missed => {
+                self.0.check_in.forget_all();
+                self.reload_labels().await;
+            }
+        }
+    }
+
+    async fn reload_labels(&self) {
+        if let Err(error) = self.0.check_in.reload_labels().await {
+            tracing::warn!(
+                error = error_chain(&error),
+                "labels could not be read; the former ones stay"
+            );
+        }
+    }
+
+    /// The check-in, for those who serve it by other protocols.
+    pub fn check_in(&self) -> &CheckIn {
+        &self.0.check_in
+    }
+
+    /// Whose key it is.
+    pub async fn authenticate(&self, key: &str, family: Family) -> Result<HostId, HostsError> {
+        Ok(self.0.agent_keys.authenticate(key, family).await?.host_id)
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+
+    /// Notes that a host was heard.
+    pub(crate) fn seen(&self, host: HostId) {
+        self.0.check_in.presence().seen(host, self.now());
+    }
+}

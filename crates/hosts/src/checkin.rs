@@ -1,0 +1,298 @@
+//! The check-in: what a host is to run now, and what came of it.
+//!
+//! `read` is asked by every host every few seconds and nearly always has nothing to say: it looks into memory and hands
+//! out bytes that were made before. `write` keeps all that one request says about details and labels in one transaction.
+//! What other sources were answered goes to them.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use muster_bus::{Bus, Hint, Topic};
+use muster_clock::{Clock, Timestamp};
+use muster_http::error_chain;
+use muster_identity::HostId;
+use muster_software::Software;
+use muster_store::{Database, StoreError};
+use muster_wire_osquery::{DistributedResult, ReadAnswerRef};
+
+use crate::cache::HostCache;
+use crate::detail;
+use crate::error::HostsError;
+use crate::membership::{self, Labels};
+use crate::presence::Presence;
+use crate::source::{ALWAYS, DistributedSource, DueQueries, SourceError};
+use crate::state::{HostProfile, HostState};
+use crate::store;
+
+/// Says that a host changed; the key is its id, or empty for all of them.
+pub const HOST_TOPIC: Topic = Topic::new("hosts.host");
+/// Says that labels changed.
+pub const LABELS_TOPIC: Topic = Topic::new("hosts.labels");
+
+/// For how many seconds a host without a name or a platform asks more often.
+const ACCELERATE_SECONDS: u64 = 10;
+/// The answer when nothing is due.
+const EMPTY: &[u8] = br#"{"queries":{},"discovery":{}}"#;
+/// The same for a host that is to ask more often.
+const EMPTY_ACCELERATED: &[u8] = br#"{"queries":{},"discovery":{},"accelerate":10}"#;
+
+/// The check-in of all hosts. Cheap to clone.
+#[derive(Clone)]
+pub struct CheckIn(Arc<Shared>);
+
+struct Shared {
+    database: Database,
+    bus: Arc<dyn Bus>,
+    clock: Arc<dyn Clock>,
+    hosts: HostCache,
+    labels: Labels,
+    presence: Presence,
+    software: Software,
+    sources: Vec<Arc<dyn DistributedSource>>,
+}
+
+impl CheckIn {
+    pub(crate) fn new(
+        database: Database,
+        bus: Arc<dyn Bus>,
+        clock: Arc<dyn Clock>,
+        software: Software,
+        sources: Vec<Arc<dyn DistributedSource>>,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            presence: Presence::new(database.clone()),
+            hosts: HostCache::new(clock.now()),
+            labels: Labels::default(),
+            database,
+            bus,
+            clock,
+            software,
+            sources,
+        }))
+    }
+
+    /// The marks of hosts that were heard.
+    pub fn presence(&self) -> &Presence {
+        &self.0.presence
+    }
+
+    /// A host as the check-in knows it, from memory or by one statement. An unknown host is one whose key is invalid.
+    pub async fn host(&self, host: HostId) -> Result<Arc<HostState>, HostsError> {
+        let found = self.0.hosts.load(&self.0.database, host).await?;
+        found.ok_or(HostsError::UnknownHost)
+    }
+
+    /// A host as the check-in knows it, when it is in memory.
+    pub fn host_in_memory(&self, host: HostId) -> Option<Arc<HostState>> {
+        self.0.hosts.get(host)
+    }
+
+    /// Forgets what is known of a host: its next check-in reads it anew.
+    pub(crate) fn forget(&self, host: HostId) {
+        self.0.hosts.drop_host(host);
+    }
+
+    /// Forgets what is known of all hosts.
+    pub(crate) fn forget_all(&self) {
+        self.0.hosts.clear();
+    }
+
+    /// Reads the definitions of labels anew.
+    pub(crate) async fn reload_labels(&self) -> Result<(), StoreError> {
+        self.0.labels.reload(&self.0.database).await
+    }
+
+    /// Whether a host is in the label of that name.
+    pub(crate) fn is_in_label(&self, profile: &HostProfile, name: &str) -> bool {
+        let label = self.0.labels.by_name(name);
+        label.is_some_and(|label| profile.label_ids.binary_search(&label).is_ok())
+    }
+
+    /// Tells every replica, this one included, that a host changed.
+    pub(crate) async fn announce(&self, host: HostId) {
+        self.forget(host);
+        if let Err(error) = self.0.bus.publish(Hint::new(HOST_TOPIC, host)).await {
+            tracing::warn!(
+                error = error_chain(&error),
+                "a hint about a host was not published"
+            );
+        }
+    }
+
+    /// What a host is to run now: the body of the answer.
+    pub async fn read(&self, host: HostId) -> Result<Bytes, HostsError> {
+        let now = self.0.clock.now();
+        self.0.presence.seen(host, now);
+        let state = self.host(host).await?;
+        let profile = state.profile();
+        let is_accelerated = profile.hostname.is_empty() || profile.platform.is_empty();
+        let mut due = DueQueries::default();
+        if state.is_detail_due(now) {
+            detail::ask(&profile, &mut due);
+        }
+        self.0.labels.due(&state, now, &mut due);
+        for source in &self.0.sources {
+            source.due(&state, now, &mut due);
+        }
+        if due.is_empty() {
+            return Ok(Bytes::from_static(if is_accelerated {
+                EMPTY_ACCELERATED
+            } else {
+                EMPTY
+            }));
+        }
+        let queries: Vec<_> = due
+            .iter()
+            .map(|query| {
+                let discovery = query.discovery.as_deref().unwrap_or(ALWAYS);
+                (
+                    Cow::Borrowed(query.name.as_ref()),
+                    query.sql.as_ref(),
+                    discovery,
+                )
+            })
+            .collect();
+        let answer = ReadAnswerRef {
+            queries: &queries,
+            accelerate: is_accelerated.then_some(ACCELERATE_SECONDS),
+        };
+        let bytes = serde_json::to_vec(&answer).expect("names and SQL are text");
+        Ok(bytes.into())
+    }
+
+    /// Keeps what a host answered. `public_ip` is where its request came from.
+    pub async fn write(
+        &self,
+        host: HostId,
+        public_ip: Option<String>,
+        results: Vec<DistributedResult>,
+    ) -> Result<(), HostsError> {
+        let now = self.0.clock.now();
+        self.0.presence.seen(host, now);
+        let state = self.host(host).await?;
+        let mut details = Vec::new();
+        let mut labels = Vec::new();
+        let mut others: Vec<Vec<DistributedResult>> =
+            self.0.sources.iter().map(|_| Vec::new()).collect();
+        for result in results {
+            if result.name.starts_with(detail::PREFIX) {
+                if detail::is_known(&result.name) {
+                    details.push(result);
+                }
+            } else if result.name.starts_with(membership::PREFIX) {
+                labels.push(result);
+            } else {
+                let of_prefix =
+                    |source: &Arc<dyn DistributedSource>| result.name.starts_with(source.prefix());
+                if let Some(number) = self.0.sources.iter().position(of_prefix) {
+                    others[number].push(result);
+                }
+            }
+        }
+        if !details.is_empty() || !labels.is_empty() {
+            let kept = self.keep(&state, public_ip, &details, &labels, now).await;
+            settle(kept.map_err(SourceError::from))?;
+        }
+        for (source, results) in self.0.sources.iter().zip(others) {
+            if !results.is_empty() {
+                settle(source.ingest(&state, results, now).await)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps details and labels in one transaction, then brings what is in memory up to date.
+    async fn keep(
+        &self,
+        state: &HostState,
+        public_ip: Option<String>,
+        details: &[DistributedResult],
+        labels: &[DistributedResult],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let host = state.id();
+        let software = detail::inventory::software(details);
+        let inventory = match &software {
+            Some(software) => Some(self.0.software.prepare(software.entries.clone()).await?),
+            None => None,
+        };
+        let mut db = self.0.database.begin().await?;
+        // A host that was deleted meanwhile learns so at its next request.
+        let Some(record) = store::host::find_for_update(&mut db, host).await? else {
+            return Ok(());
+        };
+        let mut facts = record.facts.clone();
+        for result in details {
+            detail::facts::apply(result, &mut facts, now);
+        }
+        if let Some(address) = public_ip.filter(|_| !details.is_empty()) {
+            facts.public_ip = address;
+        }
+        if facts != record.facts {
+            store::host::save_facts(&mut db, host, &facts, now).await?;
+        }
+        if let Some(users) = detail::inventory::users(details) {
+            store::user::replace(&mut db, host, &users).await?;
+        }
+        if let (Some(reported), Some(inventory)) = (&software, &inventory) {
+            let kept = &reported.kept_sources;
+            let team = record.team_id;
+            self.0
+                .software
+                .replace_for_host(&mut db, host, team, inventory, kept, now)
+                .await?;
+            store::host::stamp_software(&mut db, host, now).await?;
+        }
+        if !details.is_empty() {
+            store::host::stamp_details(&mut db, host, now).await?;
+        }
+        let old = state.profile();
+        let mut profile = HostProfile {
+            team_id: record.team_id,
+            ..old.with_facts(&facts, &record.identifier)
+        };
+        let verdict = self.0.labels.read(labels, &profile);
+        if verdict.answered {
+            profile.label_ids = verdict.keep(&mut db, state, now).await?;
+        }
+        // A host that just told its platform is now asked the labels that fit it.
+        let platform_changed = old.platform != profile.platform;
+        if platform_changed {
+            store::host::unstamp_labels(&mut db, host).await?;
+        }
+        db.commit().await?;
+
+        let changed = *old != profile;
+        state.set_profile(profile);
+        if !details.is_empty() {
+            state.set_detail_due_at(Some(HostCache::due_after(host, now)));
+            state.set_refetch_requested(false);
+        }
+        if platform_changed {
+            state.set_labels_updated(None, None);
+        } else if verdict.answered {
+            state.set_labels_updated(Some(now), Some(HostCache::due_after(host, now)));
+        }
+        if changed {
+            self.announce(host).await;
+        }
+        Ok(())
+    }
+}
+
+/// What passes by itself is told to the agent, which then sends all of it again. A defect is not: sending it again would
+/// not help, and the agent would do so for ever.
+fn settle(result: Result<(), SourceError>) -> Result<(), HostsError> {
+    match result {
+        Ok(()) => Ok(()),
+        Err(SourceError::Unavailable(source)) => Err(HostsError::Unavailable(source)),
+        Err(error @ SourceError::Defect(_)) => {
+            tracing::error!(
+                error = error_chain(&error),
+                "results of distributed queries were given up"
+            );
+            Ok(())
+        }
+    }
+}

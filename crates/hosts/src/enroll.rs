@@ -1,0 +1,254 @@
+//! Enrollment: an agent shows a token and gets a key for its host.
+//!
+//! One unit of work finds or makes the host, counts the token's use, decides about the team and makes the key. A host
+//! comes into the team of its token. When it enrolls again with the token that it last used, it stays where operators
+//! moved it since; a different token moves it.
+
+use muster_identity::{Admission, Family, HostId, IssuedKey};
+use muster_store::{Executor, StoreError};
+use muster_wire_fleet::orbit;
+use muster_wire_osquery::EnrollRequest;
+use serde_json::json;
+
+use crate::agents::Agents;
+use crate::detail::facts;
+use crate::error::HostsError;
+use crate::matching::{self, identifier_key};
+use crate::record::{HostFacts, HostRecord, IdentifierSource};
+use crate::store;
+
+/// The longest identifier in bytes.
+const MAX_IDENTIFIER_BYTES: usize = 255;
+/// How often an enrollment is tried when another one made the same host at the same moment.
+const MAX_TRIES: u32 = 3;
+
+/// Who enrolls, as far as the two protocols differ.
+enum Who<'a> {
+    Osquery(&'a EnrollRequest),
+    Orbit(&'a orbit::EnrollRequest),
+}
+
+impl Who<'_> {
+    fn family(&self) -> Family {
+        match self {
+            Self::Osquery(_) => Family::Osquery,
+            Self::Orbit(_) => Family::Orbit,
+        }
+    }
+
+    fn identifier(&self) -> (&str, IdentifierSource) {
+        match self {
+            Self::Osquery(request) => (&request.host_identifier, IdentifierSource::Osquery),
+            Self::Orbit(request) if request.osquery_identifier.trim().is_empty() => {
+                (&request.hardware_uuid, IdentifierSource::HardwareUuid)
+            }
+            Self::Orbit(request) => (&request.osquery_identifier, IdentifierSource::Orbit),
+        }
+    }
+
+    async fn find(&self, db: &mut impl Executor) -> Result<Option<HostRecord>, StoreError> {
+        match self {
+            Self::Osquery(request) => {
+                let system = &request.host_details.system_info;
+                let (uuid, serial) = (system.filled("uuid"), system.filled("hardware_serial"));
+                let (uuid, serial) = (uuid.unwrap_or_default(), serial.unwrap_or_default());
+                matching::find_for_osquery(db, &request.host_identifier, uuid, serial).await
+            }
+            Self::Orbit(request) => {
+                let announced = Some(request.osquery_identifier.as_str())
+                    .filter(|identifier| !identifier.trim().is_empty());
+                let (uuid, serial) = (&request.hardware_uuid, &request.hardware_serial);
+                matching::find_for_orbit(db, announced, uuid, serial).await
+            }
+        }
+    }
+
+    /// Takes what the agent tells into what is known.
+    fn tell(&self, facts: &mut HostFacts, knows_osquery: bool) {
+        match self {
+            Self::Osquery(request) => {
+                let details = &request.host_details;
+                facts::os_version(&details.os_version, facts);
+                facts::osquery_info(&details.osquery_info, facts);
+                facts::system_info(&details.system_info, facts);
+            }
+            Self::Orbit(request) => {
+                let told = [
+                    (&request.hardware_uuid, &mut facts.uuid),
+                    (&request.hardware_serial, &mut facts.hardware_serial),
+                    (&request.hostname, &mut facts.hostname),
+                    (&request.platform, &mut facts.platform),
+                    (&request.platform_like, &mut facts.platform_like),
+                    (&request.computer_name, &mut facts.computer_name),
+                    (&request.hardware_model, &mut facts.hardware_model),
+                ];
+                for (told, fact) in told {
+                    // What osquery said of the same machine is more exact.
+                    if !knows_osquery || fact.is_empty() {
+                        facts::take(told, fact);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Agents {
+    /// Enrolls osquery. `public_ip` is where the request came from.
+    pub async fn enroll_osquery(
+        &self,
+        request: &EnrollRequest,
+        public_ip: Option<String>,
+    ) -> Result<(HostId, IssuedKey), HostsError> {
+        self.enroll(&Who::Osquery(request), &request.enroll_secret, public_ip)
+            .await
+    }
+
+    /// Enrolls orbit. `public_ip` is where the request came from.
+    pub async fn enroll_orbit(
+        &self,
+        request: &orbit::EnrollRequest,
+        public_ip: Option<String>,
+    ) -> Result<(HostId, IssuedKey), HostsError> {
+        self.enroll(
+            &Who::Orbit(request),
+            request.enroll_secret.expose(),
+            public_ip,
+        )
+        .await
+    }
+
+    async fn enroll(
+        &self,
+        who: &Who<'_>,
+        secret: &str,
+        public_ip: Option<String>,
+    ) -> Result<(HostId, IssuedKey), HostsError> {
+        let tokens = &self.0.enrollment_tokens;
+        let admission = tokens.admit(secret, who.family(), self.now()).await?;
+        let (identifier, _) = who.identifier();
+        if identifier.trim().is_empty() {
+            return Err(HostsError::NoIdentifier);
+        }
+        if identifier.len() > MAX_IDENTIFIER_BYTES || identifier.contains('\0') {
+            return Err(HostsError::Invalid(
+                "the host identifier is longer than 255 bytes or has a NUL",
+            ));
+        }
+        let mut tries = 0;
+        let (host, key) = loop {
+            tries += 1;
+            match self.try_enroll(who, admission, public_ip.as_deref()).await {
+                // Another enrollment of the same machine was first: now its row is there to be found.
+                Err(EnrollFailure::Store(error)) if error.is_duplicate() && tries < MAX_TRIES => {}
+                Err(EnrollFailure::Store(error)) => return Err(error.into()),
+                Err(EnrollFailure::UsedUp) => {
+                    tracing::info!(
+                        token.id = admission.token_id.0,
+                        "refused an enrollment: the token is used up"
+                    );
+                    return Err(HostsError::Refused);
+                }
+                Ok(enrolled) => break enrolled,
+            }
+        };
+        self.seen(host);
+        self.0.check_in.announce(host).await;
+        Ok((host, key))
+    }
+
+    async fn try_enroll(
+        &self,
+        who: &Who<'_>,
+        admission: Admission,
+        public_ip: Option<&str>,
+    ) -> Result<(HostId, IssuedKey), EnrollFailure> {
+        let now = self.now();
+        let tokens = &self.0.enrollment_tokens;
+        let (identifier, source) = who.identifier();
+        let mut db = self.0.database.begin().await?;
+        let found = who.find(&mut db).await?;
+        let is_new = found.is_none();
+        let id = match found {
+            Some(host) => host.id,
+            None => store::host::insert(&mut db, &identifier_key(identifier), source, now).await?,
+        };
+        let missing = || StoreError::corrupt("enroll a host", "its row is gone");
+        let mut host = store::host::find_for_update(&mut db, id)
+            .await?
+            .ok_or_else(missing)?;
+        let before = host.facts.clone();
+
+        if host.enrollment_token_id == Some(admission.token_id) {
+            tokens
+                .note_use(&mut db, admission.token_id, id, now)
+                .await?;
+        } else {
+            if !tokens
+                .record_use(&mut db, admission.token_id, id, now)
+                .await?
+            {
+                return Err(EnrollFailure::UsedUp);
+            }
+            host.enrollment_token_id = Some(admission.token_id);
+            host.team_id = admission.team_id;
+        }
+        // What osquery calls itself outranks what orbit announced, and that outranks the hardware's UUID.
+        let outranks = match (source, host.identifier_from) {
+            (IdentifierSource::Osquery, _) => true,
+            (IdentifierSource::Orbit, known) => known == IdentifierSource::HardwareUuid,
+            (IdentifierSource::HardwareUuid, _) => false,
+        };
+        if outranks {
+            host.identifier = identifier_key(identifier);
+            host.identifier_from = source;
+        }
+        who.tell(&mut host.facts, host.osquery_enrolled_at.is_some());
+        if let Some(address) = public_ip {
+            address.clone_into(&mut host.facts.public_ip);
+        }
+        host.enrolled_at = now;
+        if let Who::Orbit(_) = who {
+            host.orbit_enrolled_at = Some(now);
+        } else {
+            host.osquery_enrolled_at = Some(now);
+            host.refetch_requested = true;
+        }
+        store::host::save_enrollment(&mut db, &host).await?;
+        if host.facts != before {
+            store::host::save_facts(&mut db, id, &host.facts, now).await?;
+        }
+        let family = who.family();
+        let details = json!({
+            "family": family.name(),
+            "enrollment_token_id": admission.token_id,
+            "new": is_new,
+        });
+        store::event::add(&mut db, id, "enrolled", &details, now).await?;
+        let token = Some(admission.token_id);
+        let key = self
+            .0
+            .agent_keys
+            .issue(&mut db, id, family, token, now)
+            .await?;
+        db.commit().await?;
+        tracing::info!(
+            host.id = id.0,
+            family = family.name(),
+            new = is_new,
+            "enrolled a host"
+        );
+        Ok((id, key))
+    }
+}
+
+enum EnrollFailure {
+    UsedUp,
+    Store(StoreError),
+}
+
+impl From<StoreError> for EnrollFailure {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}

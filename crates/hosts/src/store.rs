@@ -1,0 +1,39 @@
+//! The SQL of this crate, one module per resource.
+
+pub(crate) mod capability;
+pub(crate) mod device;
+pub(crate) mod event;
+pub(crate) mod host;
+pub(crate) mod label;
+pub(crate) mod presence;
+pub(crate) mod user;
+
+/// `$1, $2, …`: the placeholders of a list that begins with number `first`.
+pub(crate) fn numbered(first: usize, count: usize) -> String {
+    let list: Vec<String> = (first..first + count)
+        .map(|number| format!("${number}"))
+        .collect();
+    list.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_store::testing::{on_both_databases, prepare_all};
+
+    on_both_databases! {
+        async fn every_statement_is_understood(db: TestDatabase) {
+            db.migrate(&muster_store::Schema::default().with("hosts", crate::MIGRATIONS)).await;
+            for statements in [
+                crate::store::capability::ALL,
+                crate::store::device::ALL,
+                crate::store::event::ALL,
+                crate::store::host::ALL,
+                crate::store::label::ALL,
+                crate::store::presence::ALL,
+                crate::store::user::ALL,
+            ] {
+                prepare_all(&db, statements).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What agents say that they can do.
+
+use axum::body::Body;
+use axum::http::Request;
+use muster_store::testing::on_both_databases;
+use serde_json::json;
+
+use crate::harness::TestServer;
+
+async fn config(server: &TestServer, key: &str, user_agent: &str, capabilities: Option<&str>) {
+    let mut request = Request::post("/api/fleet/orbit/config").header("User-Agent", user_agent);
+    if let Some(capabilities) = capabilities {
+        request = request.header("X-Fleet-Capabilities", capabilities);
+    }
+    let body = json!({ "orbit_node_key": key }).to_string();
+    let answer = server.send(request.body(Body::from(body)).unwrap()).await;
+    assert_eq!(answer.status, 200);
+}
+
+const ORBIT: &str = "Go-http-client/2.0";
+
+on_both_databases! {
+    async fn only_changes_are_kept_whatever_the_order(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        let key = server.enroll_orbit("a").await;
+        let host = server.host_of(&key).await;
+        config(&server, &key, ORBIT, Some("setup_experience,escrow_buddy")).await;
+        let said = server.agents.capabilities_of(host).await.unwrap();
+        assert_eq!(said.len(), 1);
+        assert_eq!(said[0].process, "orbit");
+        assert_eq!(said[0].names, ["escrow_buddy", "setup_experience"]);
+        let before = server.database.statements();
+        config(&server, &key, ORBIT, Some("escrow_buddy,setup_experience")).await;
+        config(&server, &key, ORBIT, Some("setup_experience, escrow_buddy")).await;
+        assert_eq!(server.database.statements(), before);
+
+        config(&server, &key, ORBIT, Some("escrow_buddy")).await;
+        config(&server, &key, ORBIT, None).await;
+        let said = server.agents.capabilities_of(host).await.unwrap();
+        assert!(said[0].names.is_empty());
+        let events = server.agents.events_of(host, 10).await.unwrap();
+        let changes: Vec<_> = events.iter().filter(|event| event.kind == "capabilities_changed").collect();
+        assert_eq!(changes.len(), 3);
+        assert_eq!(changes[0].details["before"], json!(["escrow_buddy"]));
+        assert_eq!(changes[0].details["after"], json!([]));
+        // A restart remembers what was said.
+        let other = server.another(server.database.clone()).await;
+        config(&other, &key, ORBIT, None).await;
+        assert_eq!(other.agents.events_of(host, 10).await.unwrap().len(), events.len());
+    }
+
+    async fn a_host_that_says_nothing_has_nothing(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        let key = server.enroll_orbit("a").await;
+        let host = server.host_of(&key).await;
+        config(&server, &key, ORBIT, None).await;
+        config(&server, &key, ORBIT, Some("")).await;
+        assert!(server.agents.capabilities_of(host).await.unwrap().is_empty());
+        let kinds: Vec<String> = server.agents.events_of(host, 10).await.unwrap().into_iter().map(|event| event.kind).collect();
+        assert_eq!(kinds, ["enrolled"]);
+    }
+
+    async fn our_own_agent_stands_under_its_name_and_version(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        let key = server.enroll_orbit("a").await;
+        let host = server.host_of(&key).await;
+        config(&server, &key, "muster-agent/0.1.0", Some("muster_notify")).await;
+        config(&server, &key, "muster-agent/0.2.0", Some("muster_notify")).await;
+        let said = server.agents.capabilities_of(host).await.unwrap();
+        assert_eq!(said.len(), 1);
+        assert_eq!((said[0].process.as_str(), said[0].version.as_str()), ("muster-agent", "0.2.0"));
+    }
+
+    async fn hostile_headers_are_kept_within_limits(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        let key = server.enroll_orbit("a").await;
+        let host = server.host_of(&key).await;
+        let many: Vec<String> = (0..500).map(|number| format!("name_{number}")).collect();
+        config(&server, &key, "muster-agent/1;2 3", Some(&many.join(","))).await;
+        config(&server, &key, ORBIT, Some("semi;colon,ok")).await;
+        let said = server.agents.capabilities_of(host).await.unwrap();
+        assert_eq!(said[0].names.len(), 64);
+        let other = server.another(server.database.clone()).await;
+        config(&other, &key, ORBIT, Some("semi;colon,ok")).await;
+        assert_eq!(other.agents.capabilities_of(host).await.unwrap(), said);
+    }
+}

@@ -1,0 +1,168 @@
+//! Enrollment by osquery's API.
+
+use std::time::Duration;
+
+use muster_identity::{Actor, NewEnrollmentToken};
+use muster_store::testing::on_both_databases;
+use muster_store::{Executor, args};
+use serde_json::{Value, json};
+
+use crate::harness::{TestServer, ubuntu};
+
+on_both_databases! {
+    async fn both_roots_give_a_key_of_32_characters_and_one_host_for_one_identifier(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        let body = ubuntu(&server.secret, "one");
+        let first = server.post("/api/osquery/enroll", body.clone()).await.json();
+        let first = first["node_key"].as_str().unwrap();
+        assert_eq!(first.len(), 32);
+        assert_eq!(server.read(first).await.status, 200);
+        let host = server.host_of(first).await;
+
+        let second = server.enroll_with(&body).await;
+        assert_ne!(first, second);
+        // Until the new key is used the old one is valid: the agent may never have received the answer.
+        assert_eq!(server.read(first).await.status, 200);
+        assert_eq!(server.read(&second).await.status, 200);
+        assert_eq!(server.host_of(&second).await, host);
+        let refused = server.read(first).await;
+        assert_eq!(refused.status, 401);
+        assert_eq!(refused.json()["node_invalid"], true);
+    }
+
+    async fn a_wrong_secret_is_refused_and_the_agent_told_that_its_key_is_invalid(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        for body in [
+            json!({"enroll_secret": "nope", "host_identifier": "x"}),
+            json!({"enroll_secret": "", "host_identifier": "x"}),
+            json!({"host_identifier": "x"}),
+            json!({"name": 5}),
+            json!({}),
+            Value::Null,
+        ] {
+            let answer = server.post("/api/v1/osquery/enroll", body.clone()).await;
+            assert_eq!(answer.status, 401, "{body}");
+            assert_eq!(answer.json()["node_invalid"], true, "{body}");
+            assert!(answer.json()["error"].as_str().unwrap().starts_with("enroll failed"), "{body}");
+        }
+    }
+
+    async fn an_enrollment_without_an_identifier_is_refused(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        for identifier in [Value::Null, json!(""), json!("  ")] {
+            let body = json!({"enroll_secret": server.secret, "host_identifier": identifier});
+            let answer = server.post("/api/v1/osquery/enroll", body).await;
+            assert_eq!(answer.status, 401);
+            assert_eq!(answer.json()["node_invalid"], true);
+        }
+        let long = json!({"enroll_secret": server.secret, "host_identifier": "x".repeat(256)});
+        assert_eq!(server.post("/api/v1/osquery/enroll", long).await.status, 400);
+    }
+
+    async fn any_detail_may_be_missing_and_the_host_is_then_asked_more_often(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        for (identifier, details) in [
+            ("a", Value::Null),
+            ("b", json!({})),
+            ("c", json!({"os_version": null, "osquery_info": {}, "system_info": []})),
+        ] {
+            let body = json!({"enroll_secret": server.secret, "host_identifier": identifier, "host_details": details});
+            let key = server.enroll_with(&body).await;
+            let read = server.read(&key).await.json();
+            assert_eq!(read["accelerate"], 10, "{details}");
+            assert!(read["queries"].get("fleet_detail_query_system_info").is_some());
+        }
+        let whole = server.enroll("d").await;
+        assert_eq!(server.read(&whole).await.json().get("accelerate"), None);
+        let record = server.record(&whole).await;
+        assert_eq!(record.facts.hostname, "h-d");
+        assert_eq!(record.facts.os_version, "Ubuntu 22.04.3 LTS");
+        assert_eq!(record.facts.memory_bytes, Some(8_589_934_592));
+        assert!(record.refetch_requested);
+    }
+
+    async fn bodies_that_are_no_object_are_told_apart_from_wrong_keys(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        for suffix in ["enroll", "config", "distributed/read", "distributed/write", "log"] {
+            let path = format!("/api/osquery/{suffix}");
+            for body in ["", "{", "[]", "\"x\"", "{\"node_key\":7,\"enroll_secret\":7}", "nonsense"] {
+                let answer = server.post_bytes(&path, body).await;
+                assert_eq!(answer.status, 400, "{path} {body}");
+                let json = answer.json();
+                assert!(json["message"].is_string() && json["errors"].is_array(), "{path} {body} {json}");
+                assert!(json.get("node_invalid").is_none(), "{path} {body}");
+            }
+            let not_text = server.post_bytes(&path, vec![0xfe, b'{', b'}']).await;
+            assert_eq!(not_text.status, 400, "{path}");
+        }
+        for suffix in ["config", "distributed/read", "distributed/write", "log"] {
+            let path = format!("/api/v1/osquery/{suffix}");
+            for (body, error) in [
+                ("{}", "missing"),
+                ("null", "missing"),
+                ("{\"node_key\":\"\"}", "missing"),
+                ("{\"node_key\":null}", "missing"),
+                ("{\"node_key\":\"zzz\"}", "invalid"),
+                ("{\"x\":1}{\"node_key\":\"zzz\"}", "missing"),
+            ] {
+                let answer = server.post_bytes(&path, body).await;
+                assert_eq!(answer.status, 401, "{path} {body}");
+                let json = answer.json();
+                assert_eq!(json["node_invalid"], true);
+                assert_eq!(json["error"], format!("authentication error: {error} node key"), "{path} {body}");
+            }
+        }
+    }
+
+    async fn what_the_database_refuses_in_a_text_is_left_out(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        let mut body = ubuntu(&server.secret, "nul");
+        body["host_details"]["system_info"]["hostname"] = json!("a\u{0}b");
+        let key = server.enroll_with(&body).await;
+        assert_eq!(server.record(&key).await.facts.hostname, "ab");
+        let identifier = json!({"enroll_secret": server.secret, "host_identifier": "a\u{0}b"});
+        assert_eq!(server.post("/api/v1/osquery/enroll", identifier).await.status, 400);
+    }
+
+    async fn a_token_that_is_used_up_or_ran_out_enrolls_nobody_new(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        let new = NewEnrollmentToken {
+            name: "twice".to_owned(),
+            max_uses: Some(2),
+            expires_at: Some(crate::harness::START.plus(Duration::from_secs(3_600))),
+            ..NewEnrollmentToken::default()
+        };
+        let (_, secret) = server.identity.enrollment_tokens.create(&Actor::system(), new).await.unwrap();
+        server.enroll_with(&ubuntu(&secret, "a")).await;
+        server.enroll_with(&ubuntu(&secret, "b")).await;
+        // A host that came by it may come again; the orbit of the same machine too.
+        server.enroll_with(&ubuntu(&secret, "a")).await;
+        server.enroll_orbit_with(json!({"enroll_secret": secret, "hardware_uuid": "b"})).await;
+        let third = server.post("/api/v1/osquery/enroll", ubuntu(&secret, "c")).await;
+        assert_eq!((third.status, third.json()["node_invalid"].clone()), (401, json!(true)));
+        server.clock.advance(Duration::from_secs(3_601));
+        let late = server.post("/api/v1/osquery/enroll", ubuntu(&secret, "a")).await;
+        assert_eq!(late.status, 401);
+    }
+
+    async fn many_enrollments_of_one_machine_at_once_make_one_host(db: TestDatabase) {
+        let server = std::sync::Arc::new(TestServer::new(&db).await);
+        let tasks: Vec<_> = (0..8)
+            .map(|number| {
+                let server = std::sync::Arc::clone(&server);
+                tokio::spawn(async move {
+                    if number % 2 == 0 {
+                        server.enroll("same").await
+                    } else {
+                        server.enroll_orbit("same").await
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            assert_eq!(task.await.unwrap().len(), 32);
+        }
+        let row = (&server.database).fetch_one("SELECT COUNT(*) AS n FROM hosts_hosts", args![]).await.unwrap();
+        assert_eq!(row.get::<i64>("n").unwrap(), 1);
+    }
+}

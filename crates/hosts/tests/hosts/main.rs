@@ -1,0 +1,16 @@
+//! The hosts crate against both databases, over its HTTP rooms.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod capabilities;
+mod check_in;
+mod configuration;
+mod device;
+mod enroll;
+mod faults;
+mod harness;
+mod ingest;
+mod labels;
+mod logs;
+mod matching;
+mod orbit;
