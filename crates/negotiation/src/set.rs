@@ -31,9 +31,19 @@ impl CapabilitySet {
         let mut names = BTreeSet::new();
         let mut left = MAX_HEADER_BYTES;
         for value in values {
+            // The limit may fall into a name: what is left of it would be another name, perhaps one that means something.
+            let whole = value.len() <= left;
             let value = &value[..value.len().min(left)];
             left -= value.len();
-            for name in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            let complete = if whole {
+                value.len()
+            } else {
+                value.iter().rposition(|byte| *byte == b',').unwrap_or(0)
+            };
+            for name in value[..complete]
+                .split(|byte| *byte == b',')
+                .map(<[u8]>::trim_ascii)
+            {
                 let printable = name.iter().all(|byte| (0x21..0x7f).contains(byte));
                 if name.is_empty()
                     || name.len() > MAX_NAME_BYTES
@@ -148,12 +158,23 @@ mod tests {
         assert!(!parse(&long).has(Capability::TokenRotation));
     }
 
+    #[test]
+    fn a_name_that_the_limit_cuts_is_no_shorter_name() {
+        let name = Capability::TokenRotation.name();
+        let filler = ",".repeat(MAX_HEADER_BYTES - name.len());
+        assert!(parse(&format!("{filler}{name}")).has(Capability::TokenRotation));
+        assert!(parse(&format!("{filler}{name}_not_this_one")).is_empty());
+        let values = [filler.as_bytes(), b"token_rotation_x", b"end_user_email"];
+        assert!(CapabilitySet::parse(values).is_empty());
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_read_within_the_limits(values in proptest::collection::vec(any::<Vec<u8>>(), 0..8)) {
             let set = CapabilitySet::parse(values.iter().map(Vec::as_slice));
             prop_assert!(set.names().count() <= MAX_NAMES);
             prop_assert!(set.names().all(|name| name.len() <= MAX_NAME_BYTES));
+            prop_assert_eq!(&parse(&set.to_header_value()), &set);
         }
 
         #[test]

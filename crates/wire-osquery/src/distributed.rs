@@ -1,12 +1,21 @@
 //! Distributed queries: what to run, and what came of it.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::{Map, Value};
 
-use crate::enroll::{read_row, text};
-use crate::tolerant;
+use crate::Row;
+use crate::lenient::{Collect, Members, Scalar, text, too_many};
+use crate::row::OptionalRow;
+
+/// The most queries that one `distributed/read` gives and one `distributed/write` answers.
+pub const MAX_QUERIES: usize = 10_000;
+
+/// The most rows that one `distributed/write` carries over all its queries. A result that exceeds it counts as
+/// failed, with a message that says so: rows that may be missing must not pass for all.
+pub const MAX_ROWS: usize = 250_000;
 
 /// `POST …/distributed/read` and others that carry nothing but the key. Written by agents, read by servers.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -26,69 +35,6 @@ fn key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cow<'de, str>, D::E
         .unwrap_or_default())
 }
 
-/// One row of an answer: names and texts, in the order in which they came.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Row(Vec<(String, String)>);
-
-impl Row {
-    /// The text of a column.
-    pub fn get(&self, column: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(name, _)| name == column)
-            .map(|(_, value)| value.as_str())
-    }
-
-    /// The text of a column unless it is empty.
-    pub fn filled(&self, column: &str) -> Option<&str> {
-        self.get(column)
-            .map(str::trim)
-            .filter(|value| !value.is_empty())
-    }
-
-    /// Names and texts.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-    }
-
-    /// Whether it has no column.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// How much it weighs: the bytes of its names and texts.
-    pub fn bytes(&self) -> usize {
-        self.iter()
-            .map(|(name, value)| name.len() + value.len())
-            .sum()
-    }
-}
-
-impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Row {
-    fn from_iter<I: IntoIterator<Item = (N, V)>>(cells: I) -> Self {
-        Self(
-            cells
-                .into_iter()
-                .map(|(name, value)| (name.into(), value.into()))
-                .collect(),
-        )
-    }
-}
-
-impl Serialize for Row {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.iter())
-    }
-}
-
-impl<'de> Deserialize<'de> for Row {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Map::deserialize(deserializer).map(read_row)
-    }
-}
-
 /// The answer to `distributed/read`, as an agent reads it.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
@@ -100,6 +46,7 @@ pub struct ReadAnswer {
     #[serde(deserialize_with = "texts")]
     pub discovery: Vec<(String, String)>,
     /// For so many seconds the agent asks more often.
+    #[serde(deserialize_with = "seconds")]
     pub accelerate: Option<u64>,
 }
 
@@ -137,13 +84,29 @@ impl Serialize for ReadAnswerRef<'_> {
 }
 
 fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, String)>, D::Error> {
-    let Value::Object(map) = Value::deserialize(deserializer)? else {
-        return Ok(Vec::new());
-    };
-    Ok(map
-        .into_iter()
-        .filter_map(|(name, sql)| Some((name, sql.as_str()?.to_owned())))
-        .collect())
+    #[derive(Default)]
+    struct Texts(Vec<(String, String)>);
+    impl<'de> Collect<'de> for Texts {
+        fn member<A: MapAccess<'de>>(
+            &mut self,
+            name: String,
+            members: &mut A,
+        ) -> Result<(), A::Error> {
+            if self.0.len() == MAX_QUERIES {
+                return Err(too_many(MAX_QUERIES, "queries at once"));
+            }
+            if let Scalar::Text(sql) = members.next_value()? {
+                self.0.push((name, sql));
+            }
+            Ok(())
+        }
+    }
+    Texts::default().collect(deserializer).map(|texts| texts.0)
+}
+
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let seconds = Scalar::deserialize(deserializer)?.integer();
+    Ok(seconds.and_then(|seconds| u64::try_from(seconds).ok()))
 }
 
 /// `POST …/distributed/write`, as a server reads it.
@@ -190,10 +153,120 @@ pub struct Stats {
     pub memory: i64,
 }
 
+/// Costs, or something that is none; a number that cannot be read is 0.
+#[derive(Default)]
+struct OptionalStats(Option<Stats>);
+
+impl<'de> Collect<'de> for OptionalStats {
+    fn object(&mut self) {
+        self.0 = Some(Stats::default());
+    }
+
+    fn member<A: MapAccess<'de>>(&mut self, name: String, members: &mut A) -> Result<(), A::Error> {
+        let number = members.next_value::<Scalar>()?.integer().unwrap_or(0);
+        if let Some(stats) = &mut self.0 {
+            match name.as_str() {
+                "wall_time_ms" => stats.wall_time_ms = number,
+                "user_time" => stats.user_time = number,
+                "system_time" => stats.system_time = number,
+                "memory" => stats.memory = number,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Deserialize<'de> for OptionalStats {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::default().collect(deserializer)
+    }
+}
+
 impl<'de> Deserialize<'de> for Stats {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
-        read_stats(&value).ok_or_else(|| serde::de::Error::custom("the costs are not an object"))
+        let stats = OptionalStats::deserialize(deserializer)?.0;
+        stats.ok_or_else(|| serde::de::Error::custom("the costs are not an object"))
+    }
+}
+
+/// The rows of one query; what is not a list of objects counts as none.
+struct Rows<'a> {
+    kept: Vec<Row>,
+    /// How many more the whole request may carry.
+    left: &'a mut usize,
+    is_clipped: bool,
+}
+
+impl<'de> Collect<'de> for Rows<'_> {
+    fn element<A: SeqAccess<'de>>(&mut self, list: &mut A) -> Result<bool, A::Error> {
+        if *self.left == 0 {
+            let more = list.next_element::<IgnoredAny>()?.is_some();
+            self.is_clipped |= more;
+            return Ok(more);
+        }
+        let Some(row) = list.next_element::<OptionalRow>()? else {
+            return Ok(false);
+        };
+        if let Some(row) = row.0 {
+            self.kept.push(row);
+            *self.left -= 1;
+        }
+        Ok(true)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Rows<'_> {
+    type Value = (Vec<Row>, bool);
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        let rows = self.collect(deserializer)?;
+        Ok((rows.kept, rows.is_clipped))
+    }
+}
+
+/// The rows of all queries, in the order in which they came.
+struct Answers {
+    results: Vec<DistributedResult>,
+    left: usize,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self {
+            results: Vec::new(),
+            left: MAX_ROWS,
+        }
+    }
+}
+
+impl<'de> Collect<'de> for Answers {
+    fn member<A: MapAccess<'de>>(&mut self, name: String, members: &mut A) -> Result<(), A::Error> {
+        if self.results.len() == MAX_QUERIES {
+            return Err(too_many(MAX_QUERIES, "queries at once"));
+        }
+        let (rows, is_clipped) = members.next_value_seed(Rows {
+            kept: Vec::new(),
+            left: &mut self.left,
+            is_clipped: false,
+        })?;
+        let mut result = DistributedResult {
+            name,
+            rows,
+            ..DistributedResult::default()
+        };
+        if is_clipped {
+            result.status = 1;
+            result.message = Some(format!("more than {MAX_ROWS} rows in one answer"));
+        }
+        self.results.push(result);
+        Ok(())
+    }
+}
+
+impl<'de> Deserialize<'de> for Answers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::default().collect(deserializer)
     }
 }
 
@@ -205,87 +278,49 @@ impl<'de> Deserialize<'de> for WriteRequest {
         struct Outer {
             #[serde(deserialize_with = "text")]
             node_key: String,
-            queries: Value,
-            statuses: Value,
-            messages: Value,
-            stats: Value,
+            queries: Answers,
+            statuses: Members<Scalar, MAX_QUERIES>,
+            messages: Members<Scalar, MAX_QUERIES>,
+            stats: Members<OptionalStats, MAX_QUERIES>,
         }
         // A body `null` carries nothing, as `{}` does.
         let outer = Option::<Outer>::deserialize(deserializer)?.unwrap_or_default();
-        let member = |value: Value| {
-            if let Value::Object(map) = value {
-                map
-            } else {
-                Map::new()
-            }
-        };
-        let statuses = member(outer.statuses);
-        let messages = member(outer.messages);
-        let stats = member(outer.stats);
-        let queries = member(outer.queries);
+        let Members(statuses) = outer.statuses;
+        let Members(mut messages) = outer.messages;
+        let Members(mut stats) = outer.stats;
+        let mut results = outer.queries.results;
+        // A name that comes twice would be two answers to one question: the first counts.
+        let mut seen: HashSet<String> = HashSet::with_capacity(results.len());
+        results.retain(|result| seen.insert(result.name.clone()));
         // A query that failed may stand among the statuses only.
-        let failed: Vec<_> = statuses
+        let mut failed: Vec<String> = statuses
             .keys()
-            .filter(|name| !queries.contains_key(*name))
+            .filter(|name| !seen.contains(*name))
             .cloned()
             .collect();
-        let rows = queries.into_iter().map(|(name, value)| (name, rows(value)));
-        let results = rows
-            .chain(failed.into_iter().map(|name| (name, Vec::new())))
-            .map(|(name, rows)| {
-                // A status that cannot be read is a failure: rows that may be missing must not count as "none".
-                let status = statuses
-                    .get(&name)
-                    .map_or(Some(0), tolerant::integer)
-                    .unwrap_or(1);
-                let message = messages
-                    .get(&name)
-                    .and_then(Value::as_str)
-                    .filter(|text| !text.is_empty());
-                let message = message.map(str::to_owned);
-                let stats = stats.get(&name).and_then(read_stats);
-                DistributedResult {
-                    name,
-                    status,
-                    message,
-                    rows,
-                    stats,
-                }
-            });
+        failed.sort_unstable();
+        results.extend(failed.into_iter().map(|name| DistributedResult {
+            name,
+            ..DistributedResult::default()
+        }));
+        for result in &mut results {
+            if result.status != 0 {
+                // It exceeded the limit, whatever the agent says.
+                continue;
+            }
+            // A status that cannot be read is a failure: rows that may be missing must not count as "none".
+            result.status = match statuses.get(&result.name) {
+                None | Some(Scalar::Null) => 0,
+                Some(status) => status.integer().unwrap_or(1),
+            };
+            result.message = messages.remove(&result.name).and_then(Scalar::filled);
+            result.stats = stats.remove(&result.name).and_then(|stats| stats.0);
+        }
         Ok(Self {
             node_key: outer.node_key,
-            results: results.collect(),
+            results,
         })
     }
-}
-
-fn rows(value: Value) -> Vec<Row> {
-    let Value::Array(rows) = value else {
-        return Vec::new();
-    };
-    let rows = rows.into_iter().filter_map(|row| {
-        if let Value::Object(cells) = row {
-            Some(cells)
-        } else {
-            None
-        }
-    });
-    rows.map(read_row).collect()
-}
-
-fn read_stats(value: &Value) -> Option<Stats> {
-    let number = |name: &str| {
-        value
-            .get(name)
-            .and_then(tolerant::integer)
-            .unwrap_or_default()
-    };
-    value.is_object().then(|| Stats {
-        wall_time_ms: number("wall_time_ms"),
-        user_time: number("user_time"),
-        system_time: number("system_time"),
-        memory: number("memory"),
-    })
 }
 
 /// `POST …/distributed/write`, as an agent writes it.
@@ -443,6 +478,64 @@ mod tests {
         assert_eq!(request.node_key, "");
     }
 
+    #[test]
+    fn rows_beyond_the_limit_make_their_query_fail_and_say_why() {
+        let text = format!(
+            r#"{{"queries":{{"a":[{{"x":1}}],"b":[{}{{}}],"c":[{{}}],"d":[]}},"statuses":{{"b":0,"c":0}}}}"#,
+            "{},".repeat(MAX_ROWS)
+        );
+        let results = read(&text).results;
+        let rows = |at: usize| (results[at].rows.len(), results[at].succeeded());
+        assert_eq!(rows(0), (1, true));
+        assert_eq!(rows(1), (MAX_ROWS - 1, false));
+        assert_eq!(rows(2), (0, false));
+        assert_eq!(rows(3), (0, true), "an empty answer lost nothing");
+        let message = results[1].message.as_deref();
+        assert_eq!(message, Some("more than 250000 rows in one answer"));
+    }
+
+    #[test]
+    fn more_queries_than_a_server_asks_are_refused() {
+        for member in ["queries", "statuses", "messages", "stats"] {
+            let names = (0..=MAX_QUERIES).map(|number| format!("\"q{number}\":0"));
+            let text = format!(
+                r#"{{"{member}":{{{}}}}}"#,
+                names.collect::<Vec<_>>().join(",")
+            );
+            let error = serde_json::from_str::<WriteRequest>(&text).err().unwrap();
+            assert!(
+                error.to_string().contains("more than 10000"),
+                "{member}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_query_that_is_answered_twice_counts_once() {
+        let results = read(r#"{"queries":{"a":[{"x":"1"}],"a":[]}}"#).results;
+        assert_eq!(results.len(), 1);
+        assert_eq!(results[0].rows.len(), 1);
+    }
+
+    fn any_json() -> impl Strategy<Value = serde_json::Value> {
+        use serde_json::{Value, json};
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<f64>().prop_map(|number| json!(number)),
+            ".{0,6}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::btree_map("[a-c_]{1,3}", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
     prop_compose! {
         fn result()(
             name in "[a-z_]{1,12}",
@@ -452,7 +545,7 @@ mod tests {
             cost in proptest::option::of(any::<[i32; 4]>()),
         ) -> DistributedResult {
             let rows = rows.into_iter().map(|cells| {
-                let mut seen = std::collections::HashSet::new();
+                let mut seen = HashSet::new();
                 cells.into_iter().filter(|(name, _)| seen.insert(name.clone())).collect()
             });
             let stats = cost.map(|cost| Stats {
@@ -466,10 +559,29 @@ mod tests {
     proptest! {
         #[test]
         fn what_an_agent_writes_a_server_reads(results in proptest::collection::vec(result(), 0..5)) {
-            let mut seen = std::collections::HashSet::new();
+            let mut seen = HashSet::new();
             let results: Vec<_> = results.into_iter().filter(|result| seen.insert(result.name.clone())).collect();
             let text = serde_json::to_string(&DistributedWrite { node_key: "k", results: &results }).unwrap();
             prop_assert_eq!(read(&text).results, results);
+        }
+
+        #[test]
+        fn whatever_stands_in_the_members_the_request_is_read(
+            queries in any_json(), statuses in any_json(), messages in any_json(), stats in any_json(),
+            details in any_json(), data in any_json(),
+        ) {
+            let body = serde_json::json!({
+                "node_key": "k", "queries": queries, "statuses": statuses, "messages": messages, "stats": stats,
+            });
+            let request = read(&body.to_string());
+            prop_assert_eq!(request.node_key, "k");
+            let asked = queries.as_object().map_or(0, serde_json::Map::len);
+            prop_assert!(request.results.len() >= asked);
+            let enroll = serde_json::json!({"enroll_secret": "s", "host_details": details});
+            prop_assert!(serde_json::from_str::<crate::EnrollRequest>(&enroll.to_string()).is_ok());
+            let log = serde_json::json!({"log_type": "result", "data": data});
+            let log: crate::LogRequest = serde_json::from_str(&log.to_string()).unwrap();
+            prop_assert_eq!(log.data.len(), data.as_array().map_or(0, Vec::len));
         }
 
         #[test]

@@ -1,10 +1,11 @@
 //! Enrollment.
 
+use serde::de::{IgnoredAny, MapAccess};
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Map, Value};
 
-use crate::distributed::Row;
-use crate::tolerant;
+use crate::Row;
+use crate::lenient::{Collect, text};
+use crate::row::OptionalRow;
 
 /// `POST …/enroll`. Written by agents, read by servers.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -63,38 +64,28 @@ impl std::fmt::Debug for EnrollAnswer {
     }
 }
 
-/// A text; null counts as empty, a number is a mistake.
-pub(crate) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
-
 fn row<S: serde::Serializer>(row: &Row, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(row.iter())
 }
 
-impl<'de> Deserialize<'de> for HostDetails {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Value::Object(mut tables) = Value::deserialize(deserializer)? else {
-            return Ok(Self::default());
+impl<'de> Collect<'de> for HostDetails {
+    fn member<A: MapAccess<'de>>(&mut self, name: String, members: &mut A) -> Result<(), A::Error> {
+        let row = match name.as_str() {
+            "os_version" => &mut self.os_version,
+            "osquery_info" => &mut self.osquery_info,
+            "system_info" => &mut self.system_info,
+            "platform_info" => &mut self.platform_info,
+            _ => return members.next_value::<IgnoredAny>().map(drop),
         };
-        let mut take = |name: &str| match tables.shift_remove(name) {
-            Some(Value::Object(cells)) => read_row(cells),
-            _ => Row::default(),
-        };
-        Ok(Self {
-            os_version: take("os_version"),
-            osquery_info: take("osquery_info"),
-            system_info: take("system_info"),
-            platform_info: take("platform_info"),
-        })
+        *row = members.next_value::<OptionalRow>()?.0.unwrap_or_default();
+        Ok(())
     }
 }
 
-pub(crate) fn read_row(cells: Map<String, Value>) -> Row {
-    cells
-        .into_iter()
-        .map(|(name, value)| (name, tolerant::cell(value)))
-        .collect()
+impl<'de> Deserialize<'de> for HostDetails {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::default().collect(deserializer)
+    }
 }
 
 #[cfg(test)]

@@ -9,16 +9,18 @@
 mod config;
 mod distributed;
 mod enroll;
+mod lenient;
 mod log;
-mod tolerant;
+mod row;
 
-pub use config::{ConfigRequest, ETAG_UNCHANGED};
+pub use config::{ConfigAnswer, ConfigRequest, ETAG_UNCHANGED};
 pub use distributed::{
-    DistributedResult, DistributedWrite, NodeKeyRequest, ReadAnswer, ReadAnswerRef, Row, Stats,
-    WriteRequest,
+    DistributedResult, DistributedWrite, MAX_QUERIES, MAX_ROWS, NodeKeyRequest, ReadAnswer,
+    ReadAnswerRef, Stats, WriteRequest,
 };
 pub use enroll::{EnrollAnswer, EnrollRequest, HostDetails};
-pub use log::{LogKind, LogRequest, LogRequestRef};
+pub use log::{LogKind, LogRequest, LogRequestRef, MAX_LOG_ENTRIES};
+pub use row::Row;
 
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +33,7 @@ pub struct Refusal {
     /// Why, for people; present and not null means that the request failed.
     pub error: Option<String>,
     /// The node key is gone: enroll again. Some servers write the word as a text.
-    #[serde(deserialize_with = "tolerant::flag")]
+    #[serde(deserialize_with = "lenient::flag")]
     pub node_invalid: bool,
 }
 

@@ -1,9 +1,13 @@
 //! Logs of results and of the agent itself.
 
+use serde::de::SeqAccess;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use crate::enroll::text;
+use crate::lenient::{Collect, text, too_many};
+
+/// The most entries of one `log`; osquery sends 1,024 unless it was told otherwise.
+pub const MAX_LOG_ENTRIES: usize = 100_000;
 
 /// Which of the two logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -60,8 +64,22 @@ pub struct LogRequestRef<'a, T> {
 }
 
 fn entries<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Box<RawValue>>, D::Error> {
-    let raw = Box::<RawValue>::deserialize(deserializer)?;
-    Ok(serde_json::from_str(raw.get()).unwrap_or_default())
+    #[derive(Default)]
+    struct Entries(Vec<Box<RawValue>>);
+    impl<'de> Collect<'de> for Entries {
+        fn element<A: SeqAccess<'de>>(&mut self, list: &mut A) -> Result<bool, A::Error> {
+            let Some(entry) = list.next_element()? else {
+                return Ok(false);
+            };
+            if self.0.len() == MAX_LOG_ENTRIES {
+                return Err(too_many(MAX_LOG_ENTRIES, "entries at once"));
+            }
+            self.0.push(entry);
+            Ok(true)
+        }
+    }
+    let entries = Entries::default().collect(deserializer)?;
+    Ok(entries.0)
 }
 
 #[cfg(test)]
@@ -88,5 +106,15 @@ mod tests {
             let request: LogRequest = serde_json::from_str(text).unwrap();
             assert!(request.data.is_empty(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_flood_of_entries_is_refused_and_told_why() {
+        let flood = |entries: usize| format!("{{\"data\":[{}0]}}", "0,".repeat(entries - 1));
+        let full: LogRequest = serde_json::from_str(&flood(MAX_LOG_ENTRIES)).unwrap();
+        assert_eq!(full.data.len(), MAX_LOG_ENTRIES);
+        let error = serde_json::from_str::<LogRequest>(&flood(MAX_LOG_ENTRIES + 1)).err();
+        let error = error.unwrap().to_string();
+        assert!(error.contains("more than 100000 entries"), "{error}");
     }
 }
