@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess};
+use serde::de::{DeserializeSeed, MapAccess, SeqAccess};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::Row;
-use crate::lenient::{Collect, Members, Scalar, text, too_many};
+use crate::lenient::{Collect, Ignored, Members, Scalar, text, too_many};
 use crate::row::OptionalRow;
 
 /// The most queries that one `distributed/read` gives and one `distributed/write` answers.
@@ -201,7 +201,7 @@ struct Rows<'a> {
 impl<'de> Collect<'de> for Rows<'_> {
     fn element<A: SeqAccess<'de>>(&mut self, list: &mut A) -> Result<bool, A::Error> {
         if *self.left == 0 {
-            let more = list.next_element::<IgnoredAny>()?.is_some();
+            let more = list.next_element::<Ignored>()?.is_some();
             self.is_clipped |= more;
             return Ok(more);
         }
@@ -508,6 +508,22 @@ mod tests {
                 "{member}: {error}"
             );
         }
+    }
+
+    #[test]
+    fn nesting_without_end_is_refused_wherever_it_stands() {
+        let (open, close) = ("[".repeat(100_000), "]".repeat(100_000));
+        for member in ["queries", "statuses", "messages", "stats"] {
+            for (before, after) in [("", ""), ("{\"q\":", "}"), ("{\"q\":[{\"c\":", "}]}")] {
+                let text = format!(r#"{{"{member}":{before}{open}{close}{after}}}"#);
+                assert!(
+                    serde_json::from_str::<WriteRequest>(&text).is_err(),
+                    "{member} {before}"
+                );
+            }
+        }
+        let text = format!(r#"{{"host_details":{{"other":{open}{close}}}}}"#);
+        assert!(serde_json::from_str::<crate::EnrollRequest>(&text).is_err());
     }
 
     #[test]

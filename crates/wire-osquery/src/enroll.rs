@@ -1,10 +1,10 @@
 //! Enrollment.
 
-use serde::de::{IgnoredAny, MapAccess};
+use serde::de::MapAccess;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::Row;
-use crate::lenient::{Collect, text};
+use crate::lenient::{Collect, Ignored, text};
 use crate::row::OptionalRow;
 
 /// `POST …/enroll`. Written by agents, read by servers.
@@ -75,7 +75,7 @@ impl<'de> Collect<'de> for HostDetails {
             "osquery_info" => &mut self.osquery_info,
             "system_info" => &mut self.system_info,
             "platform_info" => &mut self.platform_info,
-            _ => return members.next_value::<IgnoredAny>().map(drop),
+            _ => return members.next_value::<Ignored>().map(drop),
         };
         *row = members.next_value::<OptionalRow>()?.0.unwrap_or_default();
         Ok(())

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::Number;
 
 /// A value that stands alone; lists and objects are passed over.
@@ -88,11 +88,11 @@ impl<'de> Deserialize<'de> for Scalar {
                 Ok(Scalar::Null)
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Scalar, A::Error> {
-                while list.next_element::<IgnoredAny>()?.is_some() {}
+                while list.next_element::<Ignored>()?.is_some() {}
                 Ok(Scalar::Composite)
             }
             fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Scalar, A::Error> {
-                while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                while members.next_entry::<Ignored, Ignored>()?.is_some() {}
                 Ok(Scalar::Composite)
             }
         }
@@ -105,12 +105,12 @@ pub(crate) trait Collect<'de>: Sized {
     /// One member; the value must be read.
     fn member<A: MapAccess<'de>>(&mut self, name: String, members: &mut A) -> Result<(), A::Error> {
         let _ = name;
-        members.next_value::<IgnoredAny>().map(drop)
+        members.next_value::<Ignored>().map(drop)
     }
 
     /// One element, if there is one more.
     fn element<A: SeqAccess<'de>>(&mut self, list: &mut A) -> Result<bool, A::Error> {
-        Ok(list.next_element::<IgnoredAny>()?.is_some())
+        Ok(list.next_element::<Ignored>()?.is_some())
     }
 
     /// The value was an object.
@@ -156,6 +156,18 @@ pub(crate) trait Collect<'de>: Sized {
             }
         }
         deserializer.deserialize_any(Collector(self))
+    }
+}
+
+/// A value that is passed over. Unlike serde's own it goes down level by level, so that nesting without end is refused
+/// here as it is where values are wanted.
+pub(crate) struct Ignored;
+
+impl Collect<'_> for Ignored {}
+
+impl<'de> Deserialize<'de> for Ignored {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self.collect(deserializer)
     }
 }
 
