@@ -77,6 +77,10 @@ impl CheckIn {
         &self.0.presence
     }
 
+    pub(crate) fn software(&self) -> &Software {
+        &self.0.software
+    }
+
     /// A host as the check-in knows it, from memory or by one statement. An unknown host is one whose key is invalid.
     pub async fn host(&self, host: HostId) -> Result<Arc<HostState>, HostsError> {
         let found = self.0.hosts.load(&self.0.database, host).await?;

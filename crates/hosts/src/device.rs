@@ -9,7 +9,6 @@ use muster_identity::{HostId, hash_secret};
 
 use crate::agents::Agents;
 use crate::error::HostsError;
-use crate::record::HostRecord;
 use crate::store;
 
 /// How long a token is valid.
@@ -72,11 +71,5 @@ impl Agents {
         store::user::set_end_user(&mut db, host, END_USER_SOURCE, email, self.now()).await?;
         db.commit().await?;
         Ok(())
-    }
-
-    /// One host as it is kept.
-    pub async fn host_record(&self, host: HostId) -> Result<HostRecord, HostsError> {
-        let found = store::host::find(&mut &self.0.database, host).await?;
-        found.ok_or(HostsError::UnknownHost)
     }
 }

@@ -4,6 +4,7 @@ pub mod capabilities;
 pub mod device;
 pub mod orbit;
 pub mod osquery;
+pub mod software;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, header};

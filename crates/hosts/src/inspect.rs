@@ -1,13 +1,24 @@
 //! What is kept beside a host's row.
 
 use muster_identity::HostId;
+use muster_software::Software;
 use muster_store::StoreError;
 
 use crate::agents::Agents;
-use crate::record::{HostCapabilities, HostEndUser, HostEvent, HostUser};
+use crate::record::{HostCapabilities, HostEndUser, HostEvent, HostRecord, HostUser};
 use crate::store;
 
 impl Agents {
+    /// One host as it is kept; none when it does not exist.
+    pub async fn find_host(&self, host: HostId) -> Result<Option<HostRecord>, StoreError> {
+        store::host::find(&mut &self.0.database, host).await
+    }
+
+    /// The inventories of hosts.
+    pub fn software(&self) -> &Software {
+        self.0.check_in.software()
+    }
+
     /// What the programs of a host said that they can do.
     pub async fn capabilities_of(&self, host: HostId) -> Result<Vec<HostCapabilities>, StoreError> {
         store::capability::list(&mut &self.0.database, host).await

@@ -7,6 +7,7 @@
 //! Not responsible for: reading what hosts report (`hosts`), or what is wrong with a version (vulnerabilities).
 
 mod entry;
+pub mod http;
 mod migrations;
 mod service;
 mod store;

@@ -360,7 +360,7 @@ impl TestServer {
 
     pub(crate) async fn record(&self, key: &str) -> HostRecord {
         let host = self.host_of(key).await;
-        self.agents.host_record(host).await.unwrap()
+        self.agents.find_host(host).await.unwrap().unwrap()
     }
 }
 

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
+mod http;
+
 use muster_clock::Timestamp;
 use muster_http::ListingQuery;
 use muster_identity::{HostId, TeamId};
