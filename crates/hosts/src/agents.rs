@@ -21,6 +21,9 @@ use crate::source::{DistributedSource, ScheduleSource};
 /// How often labels are read again, in case a hint was lost.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(60);
 
+/// How long an answer waits for what is kept beside it.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 /// What the agents' side is made of.
 pub struct AgentParts {
     /// Where hosts are kept.
@@ -160,5 +163,29 @@ impl Agents {
     /// Notes that a host was heard.
     pub(crate) fn seen(&self, host: HostId) {
         self.0.check_in.presence().seen(host, self.now());
+    }
+}
+
+/// Does something beside an answer, which must not fail for it nor wait long: the next request says the same again.
+pub(crate) async fn beside<T, E: std::error::Error + 'static>(
+    what: &'static str,
+    host: HostId,
+    work: impl Future<Output = Result<T, E>>,
+) -> Option<T> {
+    match tokio::time::timeout(PATIENCE, work).await {
+        Ok(Ok(done)) => Some(done),
+        Ok(Err(error)) => {
+            tracing::debug!(
+                host.id = host.0,
+                what,
+                error = error_chain(&error),
+                "not kept this time"
+            );
+            None
+        }
+        Err(_) => {
+            tracing::debug!(host.id = host.0, what, "not kept in time");
+            None
+        }
     }
 }

@@ -10,13 +10,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
-use muster_http::error_chain;
 use muster_identity::{HostId, TeamId};
 use muster_wire_fleet::orbit;
 use muster_wire_osquery::ETAG_UNCHANGED;
 use serde_json::{Map, Value};
 
-use crate::agents::Agents;
+use crate::agents::{Agents, beside};
 use crate::error::HostsError;
 use crate::source::ScheduleSource;
 use crate::state::{HostProfile, HostState};
@@ -325,13 +324,9 @@ impl Agents {
     /// configuration: the next request tries again.
     async fn keep_intervals(&self, state: &HostState, profile: HostProfile) {
         let mut db = &self.0.database;
-        match store::host::save_intervals(&mut db, state.id(), &profile, self.now()).await {
-            Ok(()) => state.set_profile(profile),
-            Err(error) => tracing::debug!(
-                host.id = state.id().0,
-                error = error_chain(&error),
-                "intervals of a host were not kept"
-            ),
+        let saving = store::host::save_intervals(&mut db, state.id(), &profile, self.now());
+        if beside("intervals", state.id(), saving).await.is_some() {
+            state.set_profile(profile);
         }
     }
 

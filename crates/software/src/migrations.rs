@@ -7,7 +7,8 @@ pub const MIGRATIONS: &[Migration] = &[Migration::new("software", SOFTWARE)];
 
 /// A title is what people call one program; its versions differ in version, release, architecture and the like. The
 /// checksum is over everything that tells versions apart. `software_inventories` has a row per host whose inventory is
-/// known, with the host's team, so that lists can be narrowed to teams.
+/// known, with the host's team, so that lists can be narrowed to teams, and a checksum of its versions, so that a report
+/// without news is recognised without reading them.
 const SOFTWARE: &str = "
 CREATE TABLE software_titles (
     id {{id}},
@@ -36,6 +37,7 @@ CREATE INDEX software_versions_title ON software_versions (title_id);
 CREATE TABLE software_inventories (
     host_id BIGINT PRIMARY KEY,
     team_id BIGINT,
+    checksum {{bytes}} NOT NULL,
     updated_at BIGINT NOT NULL
 );
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use aws_lc_rs::digest::{Context, SHA256};
 use muster_clock::Timestamp;
 use muster_http::{Listing, Page};
 use muster_identity::{HostId, TeamId};
@@ -107,6 +108,16 @@ impl Inventory {
     pub fn is_empty(&self) -> bool {
         self.versions.is_empty()
     }
+
+    /// What it amounts to: the same for the same versions.
+    fn checksum(&self) -> [u8; 32] {
+        let mut context = Context::new(&SHA256);
+        for version in &self.versions {
+            context.update(&version.to_le_bytes());
+        }
+        let digest = context.finish();
+        digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
+    }
 }
 
 /// The inventories of all hosts. Cheap to clone.
@@ -196,16 +207,21 @@ impl Software {
         kept_sources: &[&str],
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        store::touch(db, host, team, now).await?;
-        let current = store::current(db, host).await?;
-        let mut gone: BTreeSet<i64> = current.difference(&inventory.versions).copied().collect();
-        if !gone.is_empty() && !kept_sources.is_empty() {
-            for kept in store::current_from(db, host, kept_sources).await? {
-                gone.remove(&kept);
-            }
+        let checksum = inventory.checksum();
+        if kept_sources.is_empty() && store::checksum(db, host).await? == Some(checksum) {
+            store::touch(db, host, team, &checksum, now).await?;
+            return Ok(false);
         }
-        let gone: Vec<i64> = gone.into_iter().collect();
-        let new: Vec<i64> = inventory.versions.difference(&current).copied().collect();
+        let current = store::current(db, host).await?;
+        let mut wanted = inventory.clone();
+        if !kept_sources.is_empty() {
+            wanted
+                .versions
+                .extend(store::current_from(db, host, kept_sources).await?);
+        }
+        let gone: Vec<i64> = current.difference(&wanted.versions).copied().collect();
+        let new: Vec<i64> = wanted.versions.difference(&current).copied().collect();
+        store::touch(db, host, team, &wanted.checksum(), now).await?;
         store::remove(db, host, &gone).await?;
         store::add(db, host, &new).await?;
         Ok(!gone.is_empty() || !new.is_empty())

@@ -13,9 +13,12 @@ use crate::{SoftwareEntry, SoftwareTitle, SoftwareVersion, TitleVersion, Visible
 const CHUNK_ROWS: usize = 1_000;
 
 statements! {
-    /// Says whose inventory it is, and when it arrived.
-    TOUCH = "INSERT INTO software_inventories (host_id, team_id, updated_at) VALUES ($1, $2, $3)
-        ON CONFLICT (host_id) DO UPDATE SET team_id = excluded.team_id, updated_at = excluded.updated_at";
+    /// Says whose inventory it is, what it amounts to, and when it arrived.
+    TOUCH = "INSERT INTO software_inventories (host_id, team_id, checksum, updated_at) VALUES ($1, $2, $3, $4)
+        ON CONFLICT (host_id) DO UPDATE SET team_id = excluded.team_id, checksum = excluded.checksum,
+            updated_at = excluded.updated_at";
+    /// What the inventory of a host amounts to.
+    CHECKSUM = "SELECT checksum FROM software_inventories WHERE host_id = $1";
     /// What a host has.
     CURRENT = "SELECT version_id FROM software_hosts WHERE host_id = $1";
     /// The whole inventory of a host.
@@ -119,10 +122,21 @@ pub(crate) async fn touch(
     db: &mut impl Executor,
     host: HostId,
     team: Option<TeamId>,
+    checksum: &[u8; 32],
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let team = team.map(|team| team.0);
-    db.execute(TOUCH, args![host, team, now]).await.map(drop)
+    db.execute(TOUCH, args![host, team, checksum, now])
+        .await
+        .map(drop)
+}
+
+pub(crate) async fn checksum(
+    db: &mut impl Executor,
+    host: HostId,
+) -> Result<Option<[u8; 32]>, StoreError> {
+    let row = db.fetch_optional(CHECKSUM, args![host]).await?;
+    row.map(|row| row.get("checksum")).transpose()
 }
 
 pub(crate) async fn current(

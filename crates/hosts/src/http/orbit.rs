@@ -8,9 +8,7 @@ use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::{get, post};
-use muster_http::{
-    ClientAddress, DEFAULT_BODY_BYTES, Problem, Shape, error_chain, read_body, shape,
-};
+use muster_http::{ClientAddress, DEFAULT_BODY_BYTES, Problem, Shape, read_body, shape};
 use muster_identity::{Family, HostId};
 use muster_wire_fleet::Secret;
 use muster_wire_fleet::orbit::{
@@ -21,7 +19,7 @@ use serde::de::DeserializeOwned;
 
 use super::capabilities::{Said, exchange};
 use super::{json, nothing, parse_object, public_ip};
-use crate::agents::Agents;
+use crate::agents::{Agents, beside};
 use crate::capability::Saying;
 use crate::error::HostsError;
 
@@ -76,13 +74,7 @@ fn written<T: Serialize>(answer: &T) -> Response {
 /// Takes what the request says about the agent. That it could not be kept is no reason to refuse the request: the next
 /// one says it again.
 async fn hear(agents: &Agents, host: HostId, saying: &Saying) {
-    if let Err(error) = agents.heard(host, saying).await {
-        tracing::debug!(
-            host.id = host.0,
-            error = error_chain(&error),
-            "what an agent says about itself was not kept"
-        );
-    }
+    beside("capabilities", host, agents.heard(host, saying)).await;
 }
 
 /// Unauthenticated: tells that this API is there, and the capabilities.

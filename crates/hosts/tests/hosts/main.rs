@@ -14,3 +14,5 @@ mod labels;
 mod logs;
 mod matching;
 mod orbit;
+mod recordings;
+mod software;

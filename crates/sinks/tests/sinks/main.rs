@@ -244,3 +244,82 @@ async fn closing_writes_what_was_handed_over_before() {
     }
     assert_eq!(lines(&folder.path().join(STATUS_FILE)).len(), acknowledged);
 }
+/// Set in the process that is killed: the folder to write to.
+const VICTIM: &str = "MUSTER_TEST_SINK_VICTIM";
+
+/// Not a test of its own: the process that [`whatever_is_killed_in_the_middle_loses_nothing_it_acknowledged`] kills. It
+/// prints each number that was acknowledged.
+#[tokio::test]
+async fn victim_of_the_test_that_kills() {
+    let Ok(folder) = std::env::var(VICTIM) else {
+        return;
+    };
+    let sink = Arc::new(FileSink::open(FileSinkOptions::new(folder)).unwrap());
+    let mut writers = tokio::task::JoinSet::new();
+    for number in 0_u32.. {
+        while writers.len() >= 64 {
+            writers.join_next().await.unwrap().unwrap();
+        }
+        let sink = Arc::clone(&sink);
+        writers.spawn(async move {
+            let filler = "x".repeat(200);
+            let line = format!("{{\"n\":{number},\"filler\":\"{filler}\"}}");
+            sink.write(LogKind::Result, batch(&[&line])).await.unwrap();
+            // Each line whole in one call, so that the parent never reads half a number.
+            let mut out = std::io::stdout();
+            std::io::Write::write_all(&mut out, format!("kept {number}\n").as_bytes()).unwrap();
+            std::io::Write::flush(&mut out).unwrap();
+        });
+    }
+}
+
+#[tokio::test]
+async fn whatever_is_killed_in_the_middle_loses_nothing_it_acknowledged() {
+    use std::io::BufRead as _;
+    let folder = tempfile::tempdir().unwrap();
+    let mut victim = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["victim_of_the_test_that_kills", "--exact", "--nocapture"])
+        .env(VICTIM, folder.path())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut kept = BTreeSet::new();
+    let mut was_killed = false;
+    for line in std::io::BufReader::new(victim.stdout.take().unwrap()).lines() {
+        let Ok(line) = line else { break };
+        if let Some(number) = line
+            .split("kept ")
+            .nth(1)
+            .and_then(|number| number.parse::<u64>().ok())
+        {
+            kept.insert(number);
+        }
+        if kept.len() >= 2_000 && !was_killed {
+            // SIGKILL; what it printed before is still read.
+            victim.kill().unwrap();
+            was_killed = true;
+        }
+    }
+    victim.wait().unwrap();
+    let sink = open(folder.path());
+    sink.write(LogKind::Result, batch(&["{\"n\":-1}"]))
+        .await
+        .unwrap();
+    let written: BTreeSet<i64> = lines(&folder.path().join(RESULT_FILE))
+        .iter()
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["n"]
+                .as_i64()
+                .unwrap()
+        })
+        .collect();
+    let lost: Vec<_> = kept
+        .iter()
+        .filter(|number| !written.contains(&(**number as i64)))
+        .collect();
+    assert!(
+        kept.len() >= 2_000 && lost.is_empty(),
+        "lost {lost:?} of {}",
+        kept.len()
+    );
+}
