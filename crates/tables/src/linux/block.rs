@@ -135,34 +135,43 @@ fn first_slave(folder: &Path) -> Option<String> {
     names.into_iter().next()
 }
 
-/// What is on the device: by udev's database, or by looking, which takes root.
-fn content(context: &Context<'_>, device: &Device) -> FileSystem {
-    let udev = device
+/// What udev's database has about the device; empty where udev does not run.
+fn udev_text(context: &Context<'_>, device: &Device) -> String {
+    device
         .number
         .as_ref()
         .and_then(|number| context.read_text(format!("/run/udev/data/b{number}")).ok())
-        .map(|text| udev_content(&text));
-    match udev {
-        Some(found) if found != FileSystem::default() => found,
-        _ if device.sectors.unwrap_or(0) == 0 => FileSystem::default(),
-        _ => superblock::read(&context.path(device.path())).unwrap_or_default(),
+        .unwrap_or_default()
+}
+
+/// A property in udev's database.
+fn udev_property(text: &str, name: &str) -> Option<String> {
+    text.lines()
+        .find_map(|line| {
+            line.strip_prefix("E:")?
+                .strip_prefix(name)?
+                .strip_prefix('=')
+        })
+        .map(str::to_owned)
+}
+
+/// What is on the device: by udev's database, or by looking, which takes root.
+fn content(context: &Context<'_>, device: &Device, udev: &str) -> FileSystem {
+    let known = udev_content(udev);
+    if known != FileSystem::default() {
+        known
+    } else if device.sectors.unwrap_or(0) == 0 {
+        FileSystem::default()
+    } else {
+        superblock::read(&context.path(device.path())).unwrap_or_default()
     }
 }
 
 fn udev_content(text: &str) -> FileSystem {
-    let property = |name: &str| {
-        text.lines()
-            .find_map(|line| {
-                line.strip_prefix("E:")?
-                    .strip_prefix(name)?
-                    .strip_prefix('=')
-            })
-            .map(str::to_owned)
-    };
     FileSystem {
-        kind: property("ID_FS_TYPE"),
-        uuid: property("ID_FS_UUID"),
-        label: property("ID_FS_LABEL"),
+        kind: udev_property(text, "ID_FS_TYPE"),
+        uuid: udev_property(text, "ID_FS_UUID"),
+        label: udev_property(text, "ID_FS_LABEL"),
     }
 }
 
@@ -180,8 +189,9 @@ pub(crate) fn block_devices(
         if wanted.is_some_and(|wanted| wanted != device.path()) {
             continue;
         }
+        let udev = udev_text(context, &device);
         let content = if wants_content {
-            content(context, &device)
+            content(context, &device, &udev)
         } else {
             FileSystem::default()
         };
@@ -190,7 +200,12 @@ pub(crate) fn block_devices(
             .set("parent", device.parent.as_deref().map(device_path))
             .set("vendor", device.vendor)
             .set("model", device.model)
-            .set("serial", device.serial)
+            .set(
+                "serial",
+                device
+                    .serial
+                    .or_else(|| udev_property(&udev, "ID_SERIAL_SHORT")),
+            )
             .set("size", device.sectors)
             .set("block_size", device.block_bytes)
             .set("uuid", content.uuid)
@@ -218,7 +233,7 @@ pub(crate) fn disk_encryption(
         }
         let kind = encryption(&devices, device);
         let uuid = if context.wants("uuid") {
-            content(context, device).uuid
+            content(context, device, &udev_text(context, device)).uuid
         } else {
             None
         };

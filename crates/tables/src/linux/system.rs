@@ -271,16 +271,34 @@ pub(crate) fn os_version(
             }
         }
     }
+    let mut name = field("NAME");
+    let mut version = field("VERSION").or_else(|| field("VERSION_ID"));
+    let mut platform = field("ID");
+    let mut platform_like = field("ID_LIKE").or_else(|| field("ID"));
+    // Everything that descends from Red Hat is one platform to queries written for osquery.
+    if let Ok(text) = context.read_text("/etc/redhat-release") {
+        let text = text.trim();
+        if let Some((words, _)) = text.split_once(" release ") {
+            name = Some(words.to_owned());
+        }
+        let number = text
+            .split_whitespace()
+            .find(|word| word.starts_with(|letter: char| letter.is_ascii_digit()));
+        numbers = number.map_or(numbers, version_numbers);
+        version = Some(text.to_owned());
+        platform = Some("rhel".to_owned());
+        platform_like = Some("rhel".to_owned());
+    }
     let [major, minor, patch] = numbers.map(|number| number.unwrap_or(0));
     rows.row()
-        .set("name", field("NAME"))
-        .set("version", field("VERSION").or_else(|| field("VERSION_ID")))
+        .set("name", name)
+        .set("version", version)
         .set("major", major)
         .set("minor", minor)
         .set("patch", patch)
         .set("build", field("BUILD_ID"))
-        .set("platform", field("ID"))
-        .set("platform_like", field("ID_LIKE").or_else(|| field("ID")))
+        .set("platform", platform)
+        .set("platform_like", platform_like)
         .set("codename", field("VERSION_CODENAME"))
         .set("arch", machine())
         .push()
