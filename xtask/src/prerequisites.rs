@@ -60,6 +60,11 @@ const PREREQUISITES: &[Prerequisite] = &[
         needed_by: "the agent's block_devices",
     },
     Prerequisite {
+        program: "mke2fs",
+        package: "e2fsprogs",
+        needed_by: "the agent's block_devices on a file system made for it",
+    },
+    Prerequisite {
         program: "findmnt",
         package: "util-linux",
         needed_by: "the agent's mounts",
