@@ -6,6 +6,7 @@ use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use x509_parser::certificate::X509Certificate;
+use x509_parser::der_parser::asn1_rs::Tag;
 use x509_parser::der_parser::oid::Oid;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer as _;
@@ -337,13 +338,16 @@ fn quoted(value: &str) -> String {
 }
 
 fn value(attribute: &AttributeTypeAndValue<'_>) -> String {
-    attribute.as_str().map_or_else(
-        // Strings of 16 bits, and kinds that are no strings.
-        |_| utf16(attribute.attr_value().data),
-        str::to_owned,
-    )
+    let raw = attribute.attr_value();
+    match attribute.as_str() {
+        Ok(text) => text.to_owned(),
+        Err(_) if raw.tag() == Tag::BmpString => utf16(raw.data),
+        // What is left is Teletex, which everybody fills with Latin-1.
+        Err(_) => raw.data.iter().copied().map(char::from).collect(),
+    }
 }
 
+/// Text of 16 bits for each character.
 fn utf16(bytes: &[u8]) -> String {
     let units: Vec<u16> = bytes
         .chunks_exact(2)

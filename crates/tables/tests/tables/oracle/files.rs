@@ -1,6 +1,8 @@
 //! Files and hashes as coreutils tell them; certificates as they were made.
 
-use crate::support::{engine, rows, run};
+use muster_clock::Timestamp;
+
+use crate::support::{engine, rows, run, same};
 
 #[test]
 fn hashes_agree_with_coreutils() {
@@ -231,4 +233,75 @@ fn a_certificate_is_told_as_it_was_made() {
         folder.path().display()
     );
     assert_eq!(rows(&engine, &folder_sql).len(), 2);
+}
+
+#[test]
+fn the_certificates_that_this_machine_trusts_agree_with_openssl() {
+    const BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
+    let Ok(bundle) = std::fs::read_to_string(BUNDLE) else {
+        // A machine that trusts nobody, or keeps its trust elsewhere.
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let single = folder.path().join("one.pem");
+    let mut theirs = Vec::new();
+    for part in bundle.split_inclusive("-----END CERTIFICATE-----") {
+        if !part.contains("-----BEGIN CERTIFICATE-----") {
+            continue;
+        }
+        std::fs::write(&single, part).unwrap();
+        let arguments = [
+            "x509",
+            "-noout",
+            "-in",
+            &single.to_string_lossy(),
+            "-subject",
+            "-issuer",
+            "-serial",
+            "-fingerprint",
+            "-sha1",
+            "-dates",
+            "-dateopt",
+            "iso_8601",
+            "-nameopt",
+            "oneline,-esc_msb,utf8",
+        ];
+        let text = run("openssl", "openssl", &arguments);
+        let field = |name: &str| {
+            let line = text
+                .lines()
+                .find(|line| line.to_lowercase().starts_with(name));
+            line.and_then(|line| line.split_once('='))
+                .map(|(_, value)| value.trim().to_owned())
+                .unwrap_or_default()
+        };
+        let seconds = |name: &str| {
+            let at: Timestamp = field(name).replace(' ', "T").parse().unwrap();
+            at.as_seconds().to_string()
+        };
+        theirs.push([
+            field("subject"),
+            field("issuer"),
+            field("serial"),
+            field("sha1 fingerprint").replace(':', "").to_lowercase(),
+            seconds("notbefore"),
+            seconds("notafter"),
+        ]);
+    }
+    let columns = [
+        "subject2",
+        "issuer2",
+        "serial",
+        "sha1",
+        "not_valid_before",
+        "not_valid_after",
+    ];
+    let ours = rows(
+        &engine(),
+        &format!("SELECT * FROM certificates WHERE path = '{BUNDLE}'"),
+    )
+    .into_iter()
+    .map(|row| columns.map(|name| row[name].clone()))
+    .collect();
+    same(ours, theirs).unwrap();
 }
