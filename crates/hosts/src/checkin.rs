@@ -196,6 +196,13 @@ impl CheckIn {
         }
         if !details.is_empty() || !labels.is_empty() {
             let kept = self.keep(&state, public_ip, &details, &labels, now).await;
+            if kept.as_ref().is_err_and(|error| !error.is_unavailable()) {
+                // Asked again at once it would only fail again.
+                let due = Some(HostCache::due_after(host, now));
+                state.set_detail_due_at(due);
+                state.set_refetch_requested(false);
+                state.set_labels_updated(Some(now), due);
+            }
             settle(kept.map_err(SourceError::from))?;
         }
         for (source, results) in self.0.sources.iter().zip(others) {

@@ -4,6 +4,7 @@
 //! its platform at once: when they are an hour old, or when one of them changed after the host last evaluated them.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use muster_clock::Timestamp;
@@ -18,9 +19,13 @@ use crate::store;
 /// How the names of label queries begin on the wire; the label's id follows.
 pub(crate) const PREFIX: &str = "fleet_label_query_";
 
-/// The dynamic labels. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Labels(Arc<RwLock<Arc<Definitions>>>);
+/// The dynamic labels.
+#[derive(Debug, Default)]
+pub(crate) struct Labels {
+    definitions: RwLock<Arc<Definitions>>,
+    /// When a label last changed, in microseconds: all that a check-in looks at when nothing is due.
+    newest_change: AtomicI64,
+}
 
 #[derive(Debug, Default)]
 struct Definitions {
@@ -28,7 +33,6 @@ struct Definitions {
     by_wire_name: HashMap<String, usize>,
     /// Every label, the dynamic ones and the others.
     by_name: HashMap<String, LabelId>,
-    newest_change: Timestamp,
 }
 
 #[derive(Debug)]
@@ -43,6 +47,7 @@ impl Labels {
     /// Reads the definitions from the database.
     pub(crate) async fn reload(&self, database: &Database) -> Result<(), StoreError> {
         let mut definitions = Definitions::default();
+        let mut newest_change = Timestamp::EPOCH;
         for label in store::label::list(&mut &*database).await? {
             definitions.by_name.insert(label.name, label.id);
             if !label.is_dynamic || label.query.trim().is_empty() {
@@ -51,7 +56,7 @@ impl Labels {
             let wire_name = format!("{PREFIX}{}", label.id);
             let number = definitions.labels.len();
             definitions.by_wire_name.insert(wire_name.clone(), number);
-            definitions.newest_change = definitions.newest_change.max(label.query_changed_at);
+            newest_change = newest_change.max(label.query_changed_at);
             definitions.labels.push(Definition {
                 id: label.id,
                 wire_name,
@@ -59,12 +64,22 @@ impl Labels {
                 platform: label.platform,
             });
         }
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(definitions);
+        *self
+            .definitions
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(definitions);
+        self.newest_change
+            .store(newest_change.as_micros(), Ordering::Release);
         Ok(())
     }
 
     fn definitions(&self) -> Arc<Definitions> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(
+            &self
+                .definitions
+                .read()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 
     /// The label of that name.
@@ -74,10 +89,11 @@ impl Labels {
 
     /// Adds the labels that a host is to evaluate now.
     pub(crate) fn due(&self, host: &HostState, now: Timestamp, out: &mut DueQueries) {
-        let definitions = self.definitions();
-        if !host.are_labels_due(now, definitions.newest_change) {
+        let newest_change = Timestamp::from_micros(self.newest_change.load(Ordering::Acquire));
+        if !host.are_labels_due(now, newest_change) {
             return;
         }
+        let definitions = self.definitions();
         let profile = host.profile();
         for label in &definitions.labels {
             if profile.is_meant_by(&label.platform) {

@@ -1,6 +1,6 @@
 //! Answers that are lists: accounts and software.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use muster_software::SoftwareEntry;
 use muster_wire_osquery::{DistributedResult, Row};
@@ -20,12 +20,15 @@ const FURTHER_SOFTWARE: &[(&str, &str)] = &[("software_python_packages", "python
 /// The accounts that a host reported; none when it did not.
 pub(crate) fn users(results: &[DistributedResult]) -> Option<BTreeSet<HostUser>> {
     let result = find(results, "users")?;
-    let users: BTreeSet<HostUser> = result
+    // One row per id and name, whatever else differs: the last one counts.
+    let users: BTreeMap<_, HostUser> = result
         .rows
         .iter()
         .filter_map(user)
+        .map(|user| ((user.uid.clone(), user.username.clone()), user))
         .take(MAX_USERS_PER_HOST)
         .collect();
+    let users: BTreeSet<HostUser> = users.into_values().collect();
     // No machine is without accounts: an empty answer says that they could not be read.
     (!users.is_empty()).then_some(users)
 }

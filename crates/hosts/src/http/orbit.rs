@@ -14,8 +14,8 @@ use muster_wire_fleet::Secret;
 use muster_wire_fleet::orbit::{
     DeviceMappingRequest, DeviceTokenRequest, EnrollAnswer, EnrollRequest, KeyRequest,
 };
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::capabilities::{Said, exchange};
 use super::{json, nothing, parse_object, public_ip};
@@ -33,6 +33,7 @@ pub fn orbit_routes(agents: Agents) -> Router {
         .route("/config", post(config))
         .route("/device_token", post(device_token))
         .route("/device_mapping", post(device_mapping).put(device_mapping))
+        .route("/software_install/details", post(software_install_details))
         .layer(from_fn_with_state(Shape::Fleet, shape))
         .layer(from_fn_with_state(said, exchange))
         .with_state(agents)
@@ -122,4 +123,28 @@ async fn device_mapping(
     kept.map_err(HostsError::into_orbit)?;
     hear(&agents, host, &taken.saying).await;
     Ok(nothing())
+}
+
+/// The key of `software_install/details`, which orbit up to 1.38 misspells.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct InstallRequest {
+    orbit_node_key: Secret,
+    orbot_node_key: Secret,
+}
+
+/// What to install. Nothing is ever handed out for installation, so an agent that asks holds an id of another server.
+async fn software_install_details(
+    State(agents): State<Agents>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let taken: Taken<InstallRequest> = take(request).await?;
+    let request = &taken.members;
+    let key = if request.orbit_node_key.is_empty() {
+        &request.orbot_node_key
+    } else {
+        &request.orbit_node_key
+    };
+    authenticate(&agents, key).await?;
+    Err(Problem::not_found("the software installation"))
 }

@@ -165,4 +165,15 @@ on_both_databases! {
         let row = (&server.database).fetch_one("SELECT COUNT(*) AS n FROM hosts_hosts", args![]).await.unwrap();
         assert_eq!(row.get::<i64>("n").unwrap(), 1);
     }
+
+    async fn the_timeline_of_a_host_keeps_its_newest_events(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        let mut key = server.enroll("a").await;
+        for _ in 0..210 {
+            key = server.enroll("a").await;
+        }
+        let events = server.agents.events_of(server.host_of(&key).await, 500).await.unwrap();
+        assert_eq!(events.len(), 200);
+        assert!(events.iter().all(|event| event.kind == "enrolled" && event.details["new"] == false));
+    }
 }

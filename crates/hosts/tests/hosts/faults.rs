@@ -111,4 +111,5 @@ async fn a_table_that_is_gone_is_a_defect_that_does_not_make_agents_repeat_for_e
     let report = json!({"fleet_detail_query_users": [{"uid": "1", "username": "ann"}]});
     let answer = server.write(&key, report).await;
     assert_eq!((answer.status, answer.json()), (200, json!({})));
+    assert!(server.read(&key).await.asked().is_empty());
 }

@@ -150,7 +150,8 @@ on_both_databases! {
         };
         let ann = json!({"uid": "1000", "username": "ann", "shell": "/bin/bash"});
         let bob = json!({"uid": "1001", "username": "bob", "shell": "/bin/sh"});
-        assert_eq!(report(json!([ann, bob, ann])).await, ["ann /bin/bash", "bob /bin/sh"]);
+        let other_shell = json!({"uid": "1000", "username": "ann", "shell": "/bin/csh"});
+        assert_eq!(report(json!([other_shell, bob, ann])).await, ["ann /bin/bash", "bob /bin/sh"]);
         let ann = json!({"uid": "1000", "username": "ann", "shell": "/bin/zsh"});
         assert_eq!(report(json!([ann])).await, ["ann /bin/zsh"]);
     }

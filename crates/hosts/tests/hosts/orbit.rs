@@ -182,6 +182,23 @@ on_both_databases! {
         }
     }
 
+    async fn software_installations_are_asked_for_with_either_spelling_of_the_key(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        let key = server.enroll_orbit("a").await;
+        for (member, key, status) in [
+            ("orbit_node_key", key.as_str(), 404),
+            ("orbot_node_key", key.as_str(), 404),
+            ("orbot_node_key", "bad", 401),
+            ("node_key", key.as_str(), 401),
+        ] {
+            let body = json!({member: key, "install_uuid": "x"});
+            let answer = server.post("/api/fleet/orbit/software_install/details", body).await;
+            assert_eq!(answer.status, status, "{member}");
+            let message = if status == 404 { "Resource Not Found" } else { "Authentication required" };
+            assert_eq!(answer.json()["message"], message);
+        }
+    }
+
     async fn a_deleted_host_is_told_that_its_key_is_invalid(db: TestDatabase) {
         let server = TestServer::new(&db).await;
         let osquery = server.enroll("a").await;
