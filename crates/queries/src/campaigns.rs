@@ -1,0 +1,477 @@
+//! Campaigns: begun, watched, stopped, and ended by time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_bus::{Hint, Received, Topic};
+use muster_clock::Timestamp;
+use muster_http::{Listing, Page, error_chain};
+use muster_identity::{Action, HostId, Principal, Scope, TeamFilter, UserId};
+use muster_store::StoreError;
+
+use crate::live::Active;
+use crate::service::Context;
+use crate::store::campaigns as store;
+use crate::stream::Stream;
+use crate::{
+    Campaign, CampaignHost, CampaignStatus, HostResult, HostState, Live, Notifier, QueriesError,
+    SavedQueries, Target, TargetHost, Targets,
+};
+
+pub(crate) const TOPIC: Topic = Topic::new("queries.campaigns");
+/// A campaign without another wish ends after so long.
+const DEFAULT_EXPIRY: Duration = Duration::from_secs(10 * 60);
+/// The longest that a campaign may run.
+pub const MAX_EXPIRY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Results are kept for so long after a campaign ended.
+const KEEP_RESULTS: Duration = Duration::from_secs(24 * 60 * 60);
+/// Campaigns themselves are kept for so long after they ended.
+const KEEP_CAMPAIGNS: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// The longest SQL, in bytes.
+pub(crate) const MAX_SQL_BYTES: usize = 256 * 1024;
+/// The most hosts of one page of results.
+const MAX_RESULTS: i64 = 500;
+
+/// What is to be asked of whom.
+#[derive(Debug, Clone, Default)]
+pub struct NewCampaign {
+    /// The SQL; none for a saved query.
+    pub sql: Option<String>,
+    /// The saved query; none for SQL.
+    pub query_id: Option<i64>,
+    /// Whom.
+    pub target: Target,
+    /// When it ends at the latest; ten minutes when absent, a week at most.
+    pub expiry: Option<Duration>,
+    /// Whether hosts that are away are waited for.
+    pub wait_for_offline: bool,
+}
+
+struct Inner {
+    context: Arc<Context>,
+    live: Live,
+    saved: SavedQueries,
+    notifier: Notifier,
+    targets: Arc<dyn Targets>,
+}
+
+/// Campaigns.
+#[derive(Clone)]
+pub struct Campaigns(Arc<Inner>);
+
+impl Campaigns {
+    pub(crate) fn new(
+        context: Arc<Context>,
+        live: Live,
+        saved: SavedQueries,
+        notifier: Notifier,
+        targets: Arc<dyn Targets>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            context,
+            live,
+            saved,
+            notifier,
+            targets,
+        }))
+    }
+
+    /// Begins a campaign. Gives it with the hosts that are asked.
+    pub async fn create(
+        &self,
+        principal: &Principal,
+        new: NewCampaign,
+    ) -> Result<(Campaign, Vec<TargetHost>), muster_http::Problem> {
+        let context = &self.0.context;
+        if context.switches.live_queries_disabled() {
+            return Err(QueriesError::Disabled.into());
+        }
+        let (sql, visible) = self.authorized(principal, &new).await?;
+        let now = context.clock.now();
+        let expiry = new.expiry.unwrap_or(DEFAULT_EXPIRY);
+        if expiry > MAX_EXPIRY || expiry.is_zero() {
+            let reason = format!("must be from 1 to {} seconds", MAX_EXPIRY.as_secs());
+            return Err(QueriesError::invalid("expires_in_seconds", reason).into());
+        }
+        let hosts = self
+            .0
+            .targets
+            .select(&new.target, &visible, now)
+            .await
+            .map_err(QueriesError::from)?;
+        if hosts.is_empty() {
+            return Err(
+                muster_http::Problem::bad_request("no hosts targeted").with_code("no_hosts")
+            );
+        }
+        let id = self
+            .begin(principal, &new, &sql, now, expiry, &hosts)
+            .await
+            .map_err(QueriesError::from)?;
+        let campaign = self.find_unchecked(id).await?;
+        Ok((campaign, hosts))
+    }
+
+    async fn begin(
+        &self,
+        principal: &Principal,
+        new: &NewCampaign,
+        sql: &str,
+        now: Timestamp,
+        expiry: Duration,
+        hosts: &[TargetHost],
+    ) -> Result<i64, StoreError> {
+        let context = &self.0.context;
+        let mut transaction = context.database.begin().await?;
+        let user = (principal.user_id, principal.name.as_str());
+        let expires_at = now.plus(expiry);
+        let (query_id, wait) = (new.query_id, new.wait_for_offline);
+        let id = store::insert(
+            &mut transaction,
+            query_id,
+            sql,
+            user,
+            wait,
+            now,
+            expires_at,
+            hosts,
+        )
+        .await?;
+        let entry = muster_identity::AuditEntry::new("ran_live_query", "campaign", id)
+            .after(serde_json::json!({ "query": shortened(sql), "query_id": query_id, "targets": hosts.len() }));
+        context
+            .audit
+            .record(&mut transaction, &principal.into(), entry, now)
+            .await?;
+        // Nobody is online and nobody is waited for: it is finished as it begins.
+        if !wait && hosts.iter().all(|host| !host.online) {
+            store::end(&mut transaction, id, CampaignStatus::Finished, None, now).await?;
+        }
+        transaction.commit().await?;
+        self.load(id).await?;
+        context.hint(TOPIC, id).await;
+        Ok(id)
+    }
+
+    /// Who may ask this, and of which teams.
+    async fn authorized(
+        &self,
+        principal: &Principal,
+        new: &NewCampaign,
+    ) -> Result<(String, TeamFilter), muster_http::Problem> {
+        let sql = new
+            .sql
+            .as_deref()
+            .map(str::trim)
+            .filter(|sql| !sql.is_empty());
+        match (sql, new.query_id) {
+            (Some(_), Some(_)) => {
+                Err(QueriesError::invalid("query", "give SQL or a saved query, not both").into())
+            }
+            (None, None) => Err(QueriesError::invalid("query", "give SQL or a saved query").into()),
+            (Some(sql), None) => {
+                principal.authorize(Action::RunAnyQuery, Scope::Anywhere)?;
+                check_sql(sql)?;
+                Ok((sql.to_owned(), principal.teams_for(Action::RunAnyQuery)))
+            }
+            (None, Some(id)) => {
+                let query = self.0.saved.find(principal, id).await?;
+                let action = if query.observer_can_run {
+                    Action::RunSavedQuery
+                } else {
+                    Action::RunAnyQuery
+                };
+                principal.authorize(action, Scope::Anywhere)?;
+                Ok((query.query, principal.teams_for(action)))
+            }
+        }
+    }
+
+    /// Puts a running campaign into memory, or takes it out when it ended.
+    pub(crate) async fn load(&self, id: i64) -> Result<(), StoreError> {
+        let context = &self.0.context;
+        let mut db = &context.database;
+        let Some(row) = store::active_one(&mut db, id).await? else {
+            self.0.live.remove(id);
+            return Ok(());
+        };
+        let owing = store::owing(&mut db, id).await?;
+        if let Some(active) = self.0.live.get(id) {
+            active.reconcile(&owing, row.last_position);
+        } else {
+            let active = self
+                .0
+                .live
+                .insert(Active::new(row, owing, context.clock.now()));
+            self.0
+                .notifier
+                .notify(&active.hosts(), &format!("live-{id}"));
+        }
+        Ok(())
+    }
+
+    /// Brings memory and database together: campaigns that are new, ended or ran out; hosts that were asked.
+    pub(crate) async fn reconcile(&self) -> Result<(), StoreError> {
+        let context = &self.0.context;
+        let now = context.clock.now();
+        self.mark_asked(now).await?;
+        let mut db = &context.database;
+        for id in store::due_to_expire(&mut db, now).await? {
+            self.end(id, CampaignStatus::Expired, HostState::Expired, now)
+                .await?;
+        }
+        let running = store::active(&mut db).await?;
+        let ids: Vec<i64> = running.iter().map(|row| row.id).collect();
+        for active in self.0.live.all() {
+            if !ids.contains(&active.id) {
+                self.0.live.remove(active.id);
+            }
+        }
+        for row in running {
+            self.load(row.id).await?;
+            self.finish_when_done(row.id, row.wait_for_offline, now)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Ends campaigns all of whose awaited hosts answered, and marks who was asked. Called often; costs nothing while
+    /// no campaign runs.
+    pub(crate) async fn tick(&self) -> Result<(), StoreError> {
+        let active = self.0.live.all();
+        if active.is_empty() {
+            return Ok(());
+        }
+        let now = self.0.context.clock.now();
+        self.mark_asked(now).await?;
+        for active in active {
+            if active.expires_at <= now {
+                self.end(active.id, CampaignStatus::Expired, HostState::Expired, now)
+                    .await?;
+                continue;
+            }
+            let row = store::active_one(&mut &self.0.context.database, active.id).await?;
+            match row {
+                Some(row) => {
+                    self.finish_when_done(row.id, row.wait_for_offline, now)
+                        .await?
+                }
+                None => self.0.live.remove(active.id),
+            }
+        }
+        Ok(())
+    }
+
+    async fn mark_asked(&self, now: Timestamp) -> Result<(), StoreError> {
+        for (id, hosts) in self.0.live.take_asked() {
+            store::mark_sent(&mut &self.0.context.database, id, &hosts, now).await?;
+        }
+        Ok(())
+    }
+
+    async fn finish_when_done(
+        &self,
+        id: i64,
+        wait: bool,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut db = &self.0.context.database;
+        if store::outstanding(&mut db, id, wait).await? == 0 {
+            // Hosts that are away keep their state: it tells why they did not answer.
+            store::end(&mut db, id, CampaignStatus::Finished, None, now).await?;
+            self.ended(id).await;
+        }
+        Ok(())
+    }
+
+    async fn end(
+        &self,
+        id: i64,
+        status: CampaignStatus,
+        rest: HostState,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.0.context.database.begin().await?;
+        let ended = store::end(&mut transaction, id, status, Some(rest), now).await?;
+        transaction.commit().await?;
+        self.ended(id).await;
+        Ok(ended)
+    }
+
+    async fn ended(&self, id: i64) {
+        self.0.live.remove(id);
+        self.0.context.hint(TOPIC, id).await;
+    }
+
+    pub(crate) async fn forget_old(&self) -> Result<(), StoreError> {
+        let now = self.0.context.clock.now();
+        let mut db = &self.0.context.database;
+        store::forget(&mut db, now.minus(KEEP_RESULTS), now.minus(KEEP_CAMPAIGNS)).await
+    }
+
+    pub(crate) async fn follow(&self, received: &Received) {
+        let result = match received {
+            Received::Hint(Hint { topic, key }) if *topic == TOPIC => match key.parse() {
+                Ok(id) => self.load(id).await,
+                Err(_) => self.reconcile().await,
+            },
+            Received::Hint(_) => Ok(()),
+            Received::Missed => self.reconcile().await,
+        };
+        if let Err(error) = result {
+            tracing::warn!(
+                error = error_chain(&error),
+                "could not follow a hint; the next reconciliation will"
+            );
+        }
+    }
+
+    /// A campaign that the principal may see: its own, or any with the right to run any query everywhere.
+    pub async fn find(&self, principal: &Principal, id: i64) -> Result<Campaign, QueriesError> {
+        let campaign = self.find_unchecked(id).await?;
+        if may_see(principal, campaign.user_id) {
+            Ok(campaign)
+        } else {
+            Err(QueriesError::not_found("campaign", id))
+        }
+    }
+
+    pub(crate) async fn find_unchecked(&self, id: i64) -> Result<Campaign, QueriesError> {
+        let campaign = store::find(&mut &self.0.context.database, id).await?;
+        campaign.ok_or_else(|| QueriesError::not_found("campaign", id))
+    }
+
+    /// A page of campaigns that the principal may see.
+    pub async fn list(
+        &self,
+        principal: &Principal,
+        listing: &Listing,
+    ) -> Result<Page<Campaign>, QueriesError> {
+        let user = (!may_see_all(principal)).then_some(principal.user_id);
+        let (campaigns, total) = store::list(&mut &self.0.context.database, listing, user).await?;
+        Ok(listing.page(campaigns, total))
+    }
+
+    /// A page of a campaign's hosts with where each stands.
+    pub async fn hosts(
+        &self,
+        principal: &Principal,
+        id: i64,
+        listing: &Listing,
+        states: &[HostState],
+    ) -> Result<Page<CampaignHost>, QueriesError> {
+        self.find(principal, id).await?;
+        let now = self.0.context.clock.now();
+        let (hosts, total) =
+            store::hosts(&mut &self.0.context.database, id, listing, states, now).await?;
+        Ok(listing.page(hosts, total))
+    }
+
+    /// Answers after a position, in order; at most 500.
+    pub async fn results(
+        &self,
+        principal: &Principal,
+        id: i64,
+        after: i64,
+        limit: i64,
+    ) -> Result<Vec<HostResult>, QueriesError> {
+        self.find(principal, id).await?;
+        Ok(store::results(
+            &mut &self.0.context.database,
+            id,
+            after,
+            limit.clamp(1, MAX_RESULTS),
+        )
+        .await?)
+    }
+
+    /// Stops a campaign: no more hosts are asked. Stopping one that ended is no error.
+    pub async fn cancel(&self, principal: &Principal, id: i64) -> Result<Campaign, QueriesError> {
+        self.find(principal, id).await?;
+        let now = self.0.context.clock.now();
+        self.mark_asked(now).await?;
+        self.end(id, CampaignStatus::Cancelled, HostState::Cancelled, now)
+            .await?;
+        self.find_unchecked(id).await
+    }
+
+    /// Everything that was and will be answered, after a position. Any number may listen, leave and come back.
+    pub async fn stream(
+        &self,
+        principal: &Principal,
+        id: i64,
+        after: i64,
+    ) -> Result<Stream, QueriesError> {
+        self.find(principal, id).await?;
+        Ok(self.stream_unchecked(id, after))
+    }
+
+    pub(crate) fn stream_unchecked(&self, id: i64, after: i64) -> Stream {
+        Stream::new(self.clone(), id, after)
+    }
+
+    /// The newest position, to wait on; none when the campaign does not run.
+    pub(crate) fn newest(&self, id: i64) -> Option<tokio::sync::watch::Receiver<i64>> {
+        self.0.live.get(id).map(|active| active.newest.subscribe())
+    }
+
+    pub(crate) async fn results_unchecked(
+        &self,
+        id: i64,
+        after: i64,
+    ) -> Result<Vec<HostResult>, QueriesError> {
+        Ok(store::results(&mut &self.0.context.database, id, after, MAX_RESULTS).await?)
+    }
+
+    /// Ends the campaign now if all awaited hosts answered, instead of at the next tick: for those who wait.
+    pub(crate) async fn settle(&self, id: i64) -> Result<Campaign, QueriesError> {
+        let campaign = self.find_unchecked(id).await?;
+        if campaign.status == CampaignStatus::Running && campaign.hosts.awaited == 0 {
+            self.finish_when_done(id, campaign.wait_for_offline, self.0.context.clock.now())
+                .await?;
+            return self.find_unchecked(id).await;
+        }
+        Ok(campaign)
+    }
+
+    /// Whether a host owes an answer to a campaign that runs: for tests and for the notification socket.
+    pub fn owes(&self, host: HostId) -> bool {
+        self.0
+            .live
+            .all()
+            .iter()
+            .any(|active| active.hosts().contains(&host))
+    }
+}
+
+fn may_see_all(principal: &Principal) -> bool {
+    principal.may(Action::RunAnyQuery, Scope::Team(None))
+}
+
+fn may_see(principal: &Principal, owner: UserId) -> bool {
+    principal.user_id == owner || may_see_all(principal)
+}
+
+/// Checks SQL as far as a server can: only the host knows its tables.
+pub(crate) fn check_sql(sql: &str) -> Result<(), QueriesError> {
+    if sql.trim().is_empty() {
+        return Err(QueriesError::invalid("query", "must not be empty"));
+    }
+    if sql.len() > MAX_SQL_BYTES {
+        return Err(QueriesError::invalid(
+            "query",
+            format!("must have at most {MAX_SQL_BYTES} bytes"),
+        ));
+    }
+    if sql.contains('\0') {
+        return Err(QueriesError::invalid(
+            "query",
+            "must not contain a NUL character",
+        ));
+    }
+    Ok(())
+}
+
+fn shortened(sql: &str) -> &str {
+    &sql[..sql.floor_char_boundary(2_000)]
+}

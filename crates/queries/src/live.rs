@@ -1,0 +1,321 @@
+//! Which host still owes an answer to which campaign, in memory: what every check-in asks.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dashmap::DashMap;
+use muster_clock::Timestamp;
+use muster_hosts::{
+    DistributedSource, DueQueries, HostState as CheckInHost, QueryResult, SourceError,
+};
+use muster_identity::HostId;
+use tokio::sync::watch;
+
+use crate::model::HostState;
+use crate::store::campaigns::{ActiveRow, Answer};
+use crate::writer::Writer;
+
+/// How the names of live queries begin on the wire, as Fleet's do: some agents' watchdogs know it.
+pub(crate) const PREFIX: &str = "fleet_distributed_query_";
+/// A host that was asked and neither answered nor failed is asked again after so long: its answer, or our question, may
+/// have been lost.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(120);
+/// The most rows that are kept of one host's answer.
+pub(crate) const MAX_ROWS_PER_HOST: usize = 10_000;
+/// The most bytes that are kept of one host's answer, as JSON.
+pub(crate) const MAX_BYTES_PER_HOST: usize = 4 * 1024 * 1024;
+/// The longest message of a failure that is kept, in bytes.
+const MAX_MESSAGE_BYTES: usize = 1_000;
+
+/// A running campaign in memory.
+pub(crate) struct Active {
+    pub(crate) id: i64,
+    name: Arc<str>,
+    sql: Arc<str>,
+    pub(crate) expires_at: Timestamp,
+    /// Hosts that owe an answer, and when each was last asked (`i64::MIN`: never).
+    owing: DashMap<HostId, i64>,
+    /// The newest position, for those who listen.
+    pub(crate) newest: watch::Sender<i64>,
+}
+
+impl Active {
+    pub(crate) fn new(row: ActiveRow, owing: Vec<(HostId, bool)>, now: Timestamp) -> Self {
+        let asked = |was_sent| if was_sent { now.as_micros() } else { i64::MIN };
+        Self {
+            id: row.id,
+            name: format!("{PREFIX}{}", row.id).into(),
+            sql: row.sql.into(),
+            expires_at: row.expires_at,
+            owing: owing
+                .into_iter()
+                .map(|(host, was_sent)| (host, asked(was_sent)))
+                .collect(),
+            newest: watch::channel(row.last_position).0,
+        }
+    }
+
+    /// Takes over what another replica wrote: hosts that answered there owe nothing here.
+    pub(crate) fn reconcile(&self, owing: &[(HostId, bool)], last_position: i64) {
+        let still: std::collections::HashSet<HostId> =
+            owing.iter().map(|(host, _)| *host).collect();
+        self.owing.retain(|host, _| still.contains(host));
+        self.advance(last_position);
+    }
+
+    pub(crate) fn advance(&self, position: i64) {
+        self.newest.send_if_modified(|newest| {
+            let further = position > *newest;
+            *newest = position.max(*newest);
+            further
+        });
+    }
+
+    /// The hosts that owe an answer.
+    pub(crate) fn hosts(&self) -> Vec<HostId> {
+        self.owing.iter().map(|entry| *entry.key()).collect()
+    }
+}
+
+#[derive(Default)]
+struct Inner {
+    campaigns: RwLock<HashMap<i64, Arc<Active>>>,
+    /// How many there are: the question of nearly every check-in, answered without a lock.
+    count: AtomicUsize,
+    /// Hosts that were asked and not marked so yet.
+    asked: Mutex<HashMap<i64, Vec<HostId>>>,
+}
+
+/// Running campaigns in memory; the source of live queries at a check-in.
+#[derive(Clone)]
+pub struct Live {
+    inner: Arc<Inner>,
+    writer: Writer,
+}
+
+impl Live {
+    pub(crate) fn new(writer: Writer) -> Self {
+        Self {
+            inner: Arc::default(),
+            writer,
+        }
+    }
+
+    pub(crate) fn get(&self, id: i64) -> Option<Arc<Active>> {
+        self.inner
+            .campaigns
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&id)
+            .cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Active>> {
+        self.inner
+            .campaigns
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
+    }
+
+    pub(crate) fn insert(&self, active: Active) -> Arc<Active> {
+        let active = Arc::new(active);
+        let mut campaigns = self
+            .inner
+            .campaigns
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        campaigns.insert(active.id, Arc::clone(&active));
+        self.inner.count.store(campaigns.len(), Ordering::Release);
+        active
+    }
+
+    pub(crate) fn remove(&self, id: i64) {
+        let mut campaigns = self
+            .inner
+            .campaigns
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        // Listeners wake up when the sender goes, and then read how it ended.
+        campaigns.remove(&id);
+        self.inner.count.store(campaigns.len(), Ordering::Release);
+    }
+
+    /// Hosts that were asked since the last call, by campaign.
+    pub(crate) fn take_asked(&self) -> HashMap<i64, Vec<HostId>> {
+        std::mem::take(
+            &mut self
+                .inner
+                .asked
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
+    fn answer(&self, host: HostId, id: i64, result: QueryResult) -> Option<Answer> {
+        // What nobody asked this host is not worth a statement; what the statement finds decides.
+        let active = self.get(id)?;
+        active.owing.contains_key(&host).then_some(())?;
+        let succeeded = result.succeeded();
+        let (rows_json, rows, clipped) = if succeeded {
+            to_json(&result)
+        } else {
+            ("[]".to_owned(), 0, false)
+        };
+        let stats = result
+            .stats
+            .and_then(|stats| serde_json::to_string(&stats).ok());
+        let mut message = result.message.unwrap_or_default();
+        if !succeeded && message.is_empty() {
+            message = format!("failed with code {}", result.status);
+        }
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
+        Some(Answer {
+            campaign_id: id,
+            host_id: host,
+            state: if succeeded {
+                HostState::Answered
+            } else {
+                HostState::Failed
+            },
+            message,
+            rows_json,
+            rows,
+            clipped,
+            stats: stats.filter(|_| succeeded),
+        })
+    }
+}
+
+/// The rows as a JSON list, as far as the bounds allow; how many, and whether some were left out.
+fn to_json(result: &QueryResult) -> (String, i64, bool) {
+    let mut text = String::from("[");
+    let mut count = 0;
+    for row in &result.rows {
+        let member = serde_json::to_string(row).unwrap_or_else(|_| "{}".to_owned());
+        if count == MAX_ROWS_PER_HOST || text.len() + member.len() + 2 > MAX_BYTES_PER_HOST {
+            text.push(']');
+            return (text, count as i64, true);
+        }
+        if count > 0 {
+            text.push(',');
+        }
+        text.push_str(&member);
+        count += 1;
+    }
+    text.push(']');
+    (text, count as i64, false)
+}
+
+#[async_trait]
+impl DistributedSource for Live {
+    fn prefix(&self) -> &'static str {
+        PREFIX
+    }
+
+    fn due(&self, host: &CheckInHost, now: Timestamp, out: &mut DueQueries) {
+        if self.inner.count.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let campaigns = self
+            .inner
+            .campaigns
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        for active in campaigns.values().filter(|active| active.expires_at > now) {
+            let Some(mut asked_at) = active.owing.get_mut(&host.id()) else {
+                continue;
+            };
+            let first = *asked_at == i64::MIN;
+            let again = !first && now.since(Timestamp::from_micros(*asked_at)) >= ASK_AGAIN_AFTER;
+            if first || again {
+                *asked_at = now.as_micros();
+                drop(asked_at);
+                out.push(active.name.to_string(), Arc::clone(&active.sql), None);
+                let mut asked = self
+                    .inner
+                    .asked
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                asked.entry(active.id).or_default().push(host.id());
+            }
+        }
+    }
+
+    async fn ingest(
+        &self,
+        host: &CheckInHost,
+        results: Vec<QueryResult>,
+        now: Timestamp,
+    ) -> Result<(), SourceError> {
+        let answers: Vec<Answer> = results
+            .into_iter()
+            .filter_map(|result| {
+                let id = result.name.strip_prefix(PREFIX)?.parse().ok()?;
+                self.answer(host.id(), id, result)
+            })
+            .collect();
+        if answers.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<i64> = answers.iter().map(|answer| answer.campaign_id).collect();
+        let kept = self.writer.keep(answers, now).await?;
+        for (id, position) in ids.into_iter().zip(kept) {
+            if let Some(active) = self.get(id) {
+                active.owing.remove(&host.id());
+                if let Some(position) = position {
+                    active.advance(position);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_hosts::Row;
+
+    use super::*;
+
+    #[test]
+    fn rows_beyond_the_bounds_are_left_out_and_that_is_said() {
+        let row = |size: usize| [("column", "x".repeat(size))].into_iter().collect::<Row>();
+        let many = QueryResult {
+            rows: vec![row(1); MAX_ROWS_PER_HOST + 5],
+            ..QueryResult::default()
+        };
+        let (text, count, clipped) = to_json(&many);
+        assert_eq!((count, clipped), (MAX_ROWS_PER_HOST as i64, true));
+        assert_eq!(
+            serde_json::from_str::<Vec<serde_json::Value>>(&text)
+                .unwrap()
+                .len(),
+            MAX_ROWS_PER_HOST
+        );
+        let large = QueryResult {
+            rows: vec![row(MAX_BYTES_PER_HOST / 2); 3],
+            ..QueryResult::default()
+        };
+        let (text, count, clipped) = to_json(&large);
+        assert_eq!((count, clipped), (1, true));
+        assert!(text.len() <= MAX_BYTES_PER_HOST);
+        let few = QueryResult {
+            rows: vec![row(3), row(4)],
+            ..QueryResult::default()
+        };
+        assert_eq!(
+            to_json(&few),
+            (
+                "[{\"column\":\"xxx\"},{\"column\":\"xxxx\"}]".to_owned(),
+                2,
+                false
+            )
+        );
+    }
+}

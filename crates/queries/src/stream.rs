@@ -1,0 +1,135 @@
+//! What a listener of a campaign gets, from any position on.
+//!
+//! The truth is in the database: a listener reads answers by position, and only waits on memory for the next one. It
+//! therefore holds nothing, may be as slow as it likes, and misses nothing when it leaves and comes back.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::{Campaign, CampaignStatus, Campaigns, HostResult, QueriesError};
+
+/// How long a listener waits before it looks whether something changed without its replica knowing.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// One thing that happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// Where the campaign stands; first of all, and whenever it changed.
+    Progress(Campaign),
+    /// A host answered or failed.
+    Result(HostResult),
+    /// It ended; nothing follows.
+    End(Campaign),
+}
+
+/// Reads a campaign's events in order.
+pub struct Stream {
+    campaigns: Campaigns,
+    id: i64,
+    after: i64,
+    newest: Option<watch::Receiver<i64>>,
+    buffered: std::vec::IntoIter<HostResult>,
+    shown: Option<Campaign>,
+    ended: bool,
+    /// Whether progress is due: something was given since it was last shown.
+    stale: bool,
+}
+
+impl Stream {
+    pub(crate) fn new(campaigns: Campaigns, id: i64, after: i64) -> Self {
+        let newest = campaigns.newest(id);
+        Self {
+            campaigns,
+            id,
+            after,
+            newest,
+            buffered: Vec::new().into_iter(),
+            shown: None,
+            ended: false,
+            stale: true,
+        }
+    }
+
+    /// The position up to which everything was given.
+    pub fn position(&self) -> i64 {
+        self.after
+    }
+
+    /// The next event; waits for it. None after the end.
+    pub async fn next(&mut self) -> Result<Option<Event>, QueriesError> {
+        loop {
+            if let Some(result) = self.buffered.next() {
+                self.after = result.position;
+                self.stale = true;
+                return Ok(Some(Event::Result(result)));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            // What is newer than this look wakes the wait below.
+            if let Some(newest) = &mut self.newest {
+                newest.borrow_and_update();
+            }
+            let results = self
+                .campaigns
+                .results_unchecked(self.id, self.after)
+                .await?;
+            if !results.is_empty() {
+                self.buffered = results.into_iter();
+                continue;
+            }
+            if self.stale {
+                self.stale = false;
+                let campaign = self.campaigns.settle(self.id).await?;
+                if let Some(event) = self.progress(campaign).await? {
+                    return Ok(Some(event));
+                }
+                continue;
+            }
+            self.wait().await;
+        }
+    }
+
+    /// Progress when it changed; the end when it ended and everything was given.
+    async fn progress(&mut self, campaign: Campaign) -> Result<Option<Event>, QueriesError> {
+        if campaign.status != CampaignStatus::Running {
+            // Answers may have been kept between the two looks.
+            let rest = self
+                .campaigns
+                .results_unchecked(self.id, self.after)
+                .await?;
+            if rest.is_empty() {
+                self.ended = true;
+                return Ok(Some(Event::End(campaign)));
+            }
+            self.buffered = rest.into_iter();
+            self.stale = true;
+            return Ok(None);
+        }
+        let changed = self
+            .shown
+            .as_ref()
+            .is_none_or(|shown| shown.hosts != campaign.hosts);
+        self.shown = Some(campaign.clone());
+        Ok(changed.then_some(Event::Progress(campaign)))
+    }
+
+    async fn wait(&mut self) {
+        let changed = match &mut self.newest {
+            Some(newest) => match tokio::time::timeout(LOOK_AGAIN, newest.changed()).await {
+                Ok(Ok(())) | Err(_) => true,
+                // The campaign left this replica's memory: it ended.
+                Ok(Err(_)) => false,
+            },
+            None => {
+                tokio::time::sleep(LOOK_AGAIN).await;
+                true
+            }
+        };
+        if !changed {
+            self.newest = self.campaigns.newest(self.id);
+        }
+        self.stale = true;
+    }
+}

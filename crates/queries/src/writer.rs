@@ -1,0 +1,155 @@
+//! Keeps answers, many in one commit.
+//!
+//! Thousands of hosts answer a campaign within seconds, and each answer must be durable before it is acknowledged. One
+//! task takes whatever has arrived, keeps it in one unit of work, and then tells each host's request.
+
+use std::collections::BTreeMap;
+
+use muster_clock::Timestamp;
+use muster_hosts::SourceError;
+use muster_store::{Database, StoreError};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::QueriesError;
+use crate::store::campaigns::{self as store, Answer};
+
+/// How many answers one commit keeps at most.
+const MAX_GROUP: usize = 256;
+/// How many requests may wait; more are told to come again.
+const MAX_WAITING: usize = 4_096;
+/// The most rows that are kept of a campaign.
+pub(crate) const MAX_ROWS_PER_CAMPAIGN: i64 = 1_000_000;
+/// The most bytes that are kept of a campaign, as JSON.
+pub(crate) const MAX_BYTES_PER_CAMPAIGN: i64 = 512 * 1024 * 1024;
+
+/// The positions of kept answers, in their order; none for what was not kept.
+type Positions = Vec<Option<i64>>;
+
+struct Job {
+    answers: Vec<Answer>,
+    now: Timestamp,
+    done: oneshot::Sender<Result<Positions, Unavailable>>,
+}
+
+/// The answers were not kept; the agent shall send them again.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("keep the answers to live queries: {0}")]
+struct Unavailable(String);
+
+/// Hands answers to the task that keeps them.
+#[derive(Clone)]
+pub(crate) struct Writer(mpsc::Sender<Job>);
+
+/// The task's end.
+pub(crate) struct WriterTask {
+    jobs: mpsc::Receiver<Job>,
+    database: Database,
+}
+
+pub(crate) fn writer(database: Database) -> (Writer, WriterTask) {
+    let (sender, jobs) = mpsc::channel(MAX_WAITING);
+    (Writer(sender), WriterTask { jobs, database })
+}
+
+impl Writer {
+    /// Keeps answers durably. An error means that they are not known to be kept.
+    pub(crate) async fn keep(
+        &self,
+        answers: Vec<Answer>,
+        now: Timestamp,
+    ) -> Result<Positions, SourceError> {
+        let unavailable = |error: Unavailable| SourceError::Unavailable(Box::new(error));
+        let (done, kept) = oneshot::channel();
+        let full = |_| unavailable(Unavailable("too many answers at once".to_owned()));
+        self.0.try_send(Job { answers, now, done }).map_err(full)?;
+        let stopping = |_| SourceError::Unavailable(Box::new(QueriesError::Stopping));
+        kept.await.map_err(stopping)?.map_err(unavailable)
+    }
+}
+
+impl WriterTask {
+    /// Runs until all senders are gone.
+    pub(crate) async fn run(mut self) {
+        let mut jobs = Vec::new();
+        while self.jobs.recv_many(&mut jobs, MAX_GROUP).await > 0 {
+            let result = self.keep(&jobs).await;
+            for (index, job) in jobs.drain(..).enumerate() {
+                let answer = match &result {
+                    Ok(positions) => Ok(positions[index].clone()),
+                    Err(error) => Err(Unavailable(muster_http::error_chain(error))),
+                };
+                // Whoever does not wait any more will send it again, and is then told that it was kept.
+                let _ = job.done.send(answer);
+            }
+        }
+    }
+
+    async fn keep(&self, jobs: &[Job]) -> Result<Vec<Positions>, StoreError> {
+        let mut transaction = self.database.begin().await?;
+        let mut by_campaign: BTreeMap<i64, Vec<(usize, usize)>> = BTreeMap::new();
+        for (job_index, job) in jobs.iter().enumerate() {
+            for (answer_index, answer) in job.answers.iter().enumerate() {
+                by_campaign
+                    .entry(answer.campaign_id)
+                    .or_default()
+                    .push((job_index, answer_index));
+            }
+        }
+        let mut positions: Vec<Positions> = jobs
+            .iter()
+            .map(|job| vec![None; job.answers.len()])
+            .collect();
+        // In the order of ids, so that two replicas never wait for each other.
+        for (id, places) in by_campaign {
+            let count = places.len() as i64;
+            let Some(reserved) = store::reserve(&mut transaction, id, count).await? else {
+                continue;
+            };
+            let (mut rows, mut bytes) = (reserved.rows, reserved.bytes);
+            let mut clipped = false;
+            for (offset, (job_index, answer_index)) in places.into_iter().enumerate() {
+                let job = &jobs[job_index];
+                let answer = &job.answers[answer_index];
+                let position = reserved.last_position - count + 1 + offset as i64;
+                let within = rows + answer.rows <= MAX_ROWS_PER_CAMPAIGN
+                    && bytes + answer.rows_json.len() as i64 <= MAX_BYTES_PER_CAMPAIGN;
+                let bounded = if within || answer.rows == 0 {
+                    None
+                } else {
+                    Some(without_rows(answer))
+                };
+                let kept = bounded.as_ref().unwrap_or(answer);
+                if store::answer(&mut transaction, kept, position, job.now).await? {
+                    positions[job_index][answer_index] = Some(position);
+                    rows += kept.rows;
+                    bytes += kept.rows_json.len() as i64;
+                    clipped |= kept.clipped;
+                }
+            }
+            store::add_totals(
+                &mut transaction,
+                id,
+                rows - reserved.rows,
+                bytes - reserved.bytes,
+                clipped,
+            )
+            .await?;
+        }
+        transaction.commit().await?;
+        Ok(positions)
+    }
+}
+
+/// The campaign is full: that the host answered is kept, its rows are not.
+fn without_rows(answer: &Answer) -> Answer {
+    Answer {
+        campaign_id: answer.campaign_id,
+        host_id: answer.host_id,
+        state: answer.state,
+        message: answer.message.clone(),
+        rows_json: "[]".to_owned(),
+        rows: 0,
+        clipped: true,
+        stats: answer.stats.clone(),
+    }
+}
