@@ -254,7 +254,7 @@ impl Campaigns {
             match row {
                 Some(row) => {
                     self.finish_when_done(row.id, row.wait_for_offline, now)
-                        .await?
+                        .await?;
                 }
                 None => self.0.live.remove(active.id),
             }

@@ -116,19 +116,14 @@ impl Stream {
     }
 
     async fn wait(&mut self) {
-        let changed = match &mut self.newest {
-            Some(newest) => match tokio::time::timeout(LOOK_AGAIN, newest.changed()).await {
-                Ok(Ok(())) | Err(_) => true,
+        if let Some(newest) = &mut self.newest {
+            let changed = tokio::time::timeout(LOOK_AGAIN, newest.changed()).await;
+            if matches!(changed, Ok(Err(_))) {
                 // The campaign left this replica's memory: it ended.
-                Ok(Err(_)) => false,
-            },
-            None => {
-                tokio::time::sleep(LOOK_AGAIN).await;
-                true
+                self.newest = self.campaigns.newest(self.id);
             }
-        };
-        if !changed {
-            self.newest = self.campaigns.newest(self.id);
+        } else {
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
         self.stale = true;
     }

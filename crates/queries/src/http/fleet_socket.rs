@@ -97,9 +97,8 @@ async fn open(
         Ok(_) => return error(ServerMessage::UNAUTHORIZED),
         Err(_) => return error("the service is unavailable for the moment; try again"),
     };
-    let id = match read(socket).await? {
-        ClientMessage::SelectCampaign { campaign_id } => campaign_id,
-        _ => return error(ServerMessage::EXPECTED_SELECT_CAMPAIGN),
+    let ClientMessage::SelectCampaign { campaign_id: id } = read(socket).await? else {
+        return error(ServerMessage::EXPECTED_SELECT_CAMPAIGN);
     };
     if id <= 0 {
         return Some(Err(ServerMessage::invalid_campaign(id)));
@@ -214,17 +213,15 @@ fn shown_result(campaign_id: i64, result: &HostResult) -> StreamResult {
         hostname: result.hostname.clone(),
         display_name: result.display_name.clone(),
     };
-    match &result.error {
-        Some(error) => StreamResult::failed(campaign_id, host, error.clone()),
-        None => {
-            let rows: Vec<Row> = serde_json::from_str(result.rows.get()).unwrap_or_default();
-            let stats: Option<Stats> = result
-                .stats
-                .as_ref()
-                .and_then(|stats| serde_json::from_str(stats.get()).ok());
-            StreamResult::answered(campaign_id, host, &rows, stats)
-        }
+    if let Some(error) = &result.error {
+        return StreamResult::failed(campaign_id, host, error.clone());
     }
+    let rows: Vec<Row> = serde_json::from_str(result.rows.get()).unwrap_or_default();
+    let stats: Option<Stats> = result
+        .stats
+        .as_ref()
+        .and_then(|stats| serde_json::from_str(stats.get()).ok());
+    StreamResult::answered(campaign_id, host, &rows, stats)
 }
 
 #[cfg(test)]
