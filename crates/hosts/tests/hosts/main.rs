@@ -12,6 +12,7 @@ mod harness;
 mod ingest;
 mod labels;
 mod logs;
+mod machine;
 mod matching;
 mod orbit;
 mod recordings;
