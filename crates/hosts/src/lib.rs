@@ -25,6 +25,7 @@ mod logs;
 mod matching;
 mod membership;
 mod migrations;
+mod operators;
 mod presence;
 mod record;
 mod source;
@@ -36,6 +37,10 @@ pub use capability::Saying;
 pub use checkin::{CheckIn, HOST_TOPIC, LABELS_TOPIC};
 pub use configuration::{AgentOptions, OptionsSource};
 pub use error::HostsError;
+pub use operators::{
+    HOST_SORTS, HostDetail, HostQuery, Hosts, NewLabel, OperatorError, Presence as HostPresence,
+    Selection, presence as presence_of,
+};
 pub use presence::Presence;
 
 /// What a host answered to one query: status, message, rows and cost.

@@ -5,6 +5,7 @@ pub(crate) mod device;
 pub(crate) mod event;
 pub(crate) mod host;
 pub(crate) mod label;
+pub(crate) mod operator;
 pub(crate) mod presence;
 pub(crate) mod user;
 
@@ -29,6 +30,7 @@ mod tests {
                 crate::store::event::ALL,
                 crate::store::host::ALL,
                 crate::store::label::ALL,
+                crate::store::operator::ALL,
                 crate::store::presence::ALL,
                 crate::store::user::ALL,
             ] {

@@ -37,6 +37,9 @@ macro_rules! select {
     };
 }
 
+/// The columns of a [`HostRecord`].
+pub(crate) const COLUMNS: &str = columns!();
+
 statements! {
     /// One host.
     FIND = select!("WHERE h.id = $1");
