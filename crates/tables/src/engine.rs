@@ -358,3 +358,18 @@ fn exceeds(limit: LimitKind, limits: &Limits) -> QueryError {
         unit,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_can_be_moved_to_the_thread_that_owns_it() {
+        fn is_send<T: Send>(_: &T) {}
+        let engine = Engine::new(EngineOptions::default()).unwrap();
+        is_send(&engine);
+        is_send(engine.facts());
+        let moved = std::thread::spawn(move || engine.query("SELECT 1").unwrap().to_string_rows());
+        assert_eq!(moved.join().unwrap(), [["1"]]);
+    }
+}

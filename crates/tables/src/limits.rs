@@ -25,16 +25,17 @@ pub const DEFAULT_MEMORY_BYTES: usize = 64 * 1024 * 1024;
 
 /// The longest SQL text accepted, in bytes.
 pub const MAX_SQL_BYTES: usize = 256 * 1024;
-/// The longest single text or blob that an expression may build, in bytes: memory can be checked only between
-/// operations, so one operation must not be able to take much.
-pub(crate) const MAX_VALUE_BYTES: usize = 4 * 1024 * 1024;
+/// The longest single text or blob that an expression may build, in bytes. Time and memory are looked at only between
+/// operations, so that one operation must not be able to take much: some of SQLite's functions compare every part of
+/// one text with another.
+pub(crate) const MAX_VALUE_BYTES: usize = 1024 * 1024;
 /// The longest `LIKE` or `GLOB` pattern, in bytes. Matching takes time that grows steeply with the wildcards and
 /// cannot be interrupted.
 pub(crate) const MAX_PATTERN_BYTES: usize = 1024;
 /// How many warnings one query keeps; the rest are counted in a last one.
 pub(crate) const MAX_WARNINGS: usize = 50;
 /// How many operations SQLite runs between two looks at the watch.
-pub(crate) const CHECK_EVERY_OPERATIONS: i32 = 200;
+pub(crate) const CHECK_EVERY_OPERATIONS: i32 = 50;
 
 /// What one query may cost.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! Text functions: regular expressions, splitting, joining, versions, network addresses.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use regex_lite::{Regex, RegexBuilder};
 use rusqlite::Connection;
@@ -10,15 +11,20 @@ use super::PURE;
 use super::collation::compare_versions;
 use crate::cursor::cell_from;
 
-/// How large a compiled regular expression may be, in bytes.
-const MAX_REGEX_BYTES: usize = 1024 * 1024;
+/// How long a regular expression may be, in bytes.
+const MAX_REGEX_BYTES: usize = 4 * 1024;
+/// How large it may become when it is compiled, in bytes.
+const MAX_COMPILED_REGEX_BYTES: usize = 64 * 1024;
+/// How long a text may be that is matched, in bytes. Matching takes time that grows with the sizes of both, multiplied,
+/// and cannot be interrupted.
+const MAX_MATCHED_BYTES: usize = 64 * 1024;
 
 pub(super) fn register(connection: &Connection) -> rusqlite::Result<()> {
     connection.create_scalar_function("regex_match", 3, PURE, |context| {
         let (Some(text), Some(group)) = (text(context, 0), context.get::<Option<i64>>(2)?) else {
             return Ok(None);
         };
-        let regex = compiled(context, 1)?;
+        let regex = compiled(context, 1, &text)?;
         let Ok(group) = usize::try_from(group) else {
             return Ok(None);
         };
@@ -31,7 +37,7 @@ pub(super) fn register(connection: &Connection) -> rusqlite::Result<()> {
         let (Some(text), Some(index)) = (text(context, 0), context.get::<Option<i64>>(2)?) else {
             return Ok(None);
         };
-        let regex = compiled(context, 1)?;
+        let regex = compiled(context, 1, &text)?;
         Ok(nth(
             regex.split(&text).filter(|part| !part.is_empty()),
             index,
@@ -76,16 +82,24 @@ fn nth<'a>(mut parts: impl Iterator<Item = &'a str>, index: i64) -> Option<Strin
     parts.nth(usize::try_from(index).ok()?).map(str::to_owned)
 }
 
-/// The regular expression in an argument, compiled once for each statement.
-fn compiled(context: &Context<'_>, index: usize) -> Result<std::sync::Arc<Regex>, rusqlite::Error> {
-    let Some(pattern) = text(context, index) else {
-        return Err(rusqlite::Error::UserFunctionError(
-            "a regular expression must not be NULL".into(),
-        ));
+/// The regular expression in an argument, compiled once for each statement, to be matched with `text`.
+fn compiled(
+    context: &Context<'_>,
+    index: usize,
+    text: &str,
+) -> Result<Arc<Regex>, rusqlite::Error> {
+    let refuse = |reason: String| rusqlite::Error::UserFunctionError(reason.into());
+    let Some(pattern) = self::text(context, index) else {
+        return Err(refuse("a regular expression must not be NULL".to_owned()));
     };
+    if text.len() > MAX_MATCHED_BYTES || pattern.len() > MAX_REGEX_BYTES {
+        return Err(refuse(format!(
+            "a regular expression has at most {MAX_REGEX_BYTES} bytes and is matched with at most {MAX_MATCHED_BYTES}"
+        )));
+    }
     context.get_or_create_aux(i32::try_from(index).unwrap_or(0), |_| {
         RegexBuilder::new(&pattern)
-            .size_limit(MAX_REGEX_BYTES)
+            .size_limit(MAX_COMPILED_REGEX_BYTES)
             .build()
             .map_err(|error| format!("bad regular expression: {error}"))
     })
