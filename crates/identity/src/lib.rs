@@ -45,7 +45,7 @@ pub use master_key::{MasterKey, MasterKeyError};
 pub use migrations::MIGRATIONS;
 pub use password::{MAX_PASSWORD_CHARACTERS, MIN_PASSWORD_CHARACTERS};
 pub use principal::{Action, Credential, Principal, Role, Scope, TeamFilter};
-pub use service::{Identity, SetupToken};
+pub use service::{Identity, IdentityOptions, SetupToken};
 pub use sessions::{Login, Sessions};
 pub use teams::{Team, Teams};
 pub use users::{NewUser, TeamRole, User, UserChange, Users};

@@ -6,6 +6,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::hmac;
 use muster_clock::Randomness;
 
 /// The key's length in bytes.
@@ -15,7 +16,10 @@ const FORMAT: u8 = 1;
 
 /// Seals and opens secrets with AES-256-GCM. A sealed secret is bound to a context, so that one that was moved to
 /// another row does not open.
-pub struct MasterKey(LessSafeKey);
+pub struct MasterKey {
+    sealing: LessSafeKey,
+    deriving: hmac::Key,
+}
 
 /// The master key cannot be used, or something does not open with it.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +62,16 @@ impl MasterKey {
     /// A key from its bytes.
     pub fn from_bytes(bytes: &[u8; KEY_BYTES]) -> Self {
         let key = UnboundKey::new(&AES_256_GCM, bytes).expect("AES-256 takes keys of 32 bytes");
-        Self(LessSafeKey::new(key))
+        Self {
+            sealing: LessSafeKey::new(key),
+            deriving: hmac::Key::new(hmac::HMAC_SHA256, bytes),
+        }
+    }
+
+    /// A secret for one purpose that only those can compute who have the key, and always the same.
+    pub(crate) fn derive(&self, purpose: &str) -> [u8; KEY_BYTES] {
+        let tag = hmac::sign(&self.deriving, purpose.as_bytes());
+        tag.as_ref().try_into().expect("SHA-256 has 32 bytes")
     }
 
     /// Reads the key from its file; makes both when there is none. Refuses a file that others can read.
@@ -93,20 +106,11 @@ impl MasterKey {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut bytes = [0; KEY_BYTES];
                 randomness.fill(&mut bytes);
-                let mut file = fs::OpenOptions::new()
-                    .write(true)
-                    .create_new(true)
-                    .mode(0o600)
-                    .open(path)
-                    .map_err(file_error("make"))?;
-                let text = bytes
-                    .iter()
-                    .fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
-                file.write_all(text.as_bytes())
-                    .map_err(file_error("write"))?;
-                file.write_all(b"\n").map_err(file_error("write"))?;
-                file.sync_all().map_err(file_error("write"))?;
-                Ok(Self::from_bytes(&bytes))
+                if create(path, &bytes).map_err(file_error("make"))? {
+                    Ok(Self::from_bytes(&bytes))
+                } else {
+                    Self::load_or_create(path, randomness)
+                }
             }
             Err(source) => Err(file_error("read")(source)),
         }
@@ -117,7 +121,7 @@ impl MasterKey {
         let mut nonce = [0; NONCE_LEN];
         randomness.fill(&mut nonce);
         let mut sealed = secret.as_bytes().to_vec();
-        self.0
+        self.sealing
             .seal_in_place_append_tag(
                 Nonce::assume_unique_for_key(nonce),
                 Aad::from(context),
@@ -141,7 +145,7 @@ impl MasterKey {
         }
         let mut text = text.to_vec();
         let opened = self
-            .0
+            .sealing
             .open_in_place(
                 Nonce::assume_unique_for_key(*nonce),
                 Aad::from(context),
@@ -149,6 +153,32 @@ impl MasterKey {
             )
             .map_err(|_| MasterKeyError::Unsealable)?;
         String::from_utf8(opened.to_vec()).map_err(|_| MasterKeyError::Unsealable)
+    }
+}
+
+/// Makes the file whole or not at all, even when the power goes. False when somebody else was first.
+fn create(path: &Path, bytes: &[u8; KEY_BYTES]) -> io::Result<bool> {
+    let new = path.with_extension(format!("new-{}", std::process::id()));
+    let text = bytes
+        .iter()
+        .fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    let mut options = fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.write_all(b"\n")?;
+    file.sync_all()?;
+    // Unlike a rename, a link does not replace a key that another process has made meanwhile.
+    let linked = fs::hard_link(&new, path);
+    fs::remove_file(&new)?;
+    match linked {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -22,6 +22,11 @@ pub fn hash(secret: &str) -> [u8; 32] {
 pub(crate) fn new(kind: &str, randomness: &dyn Randomness) -> String {
     let mut bytes = [0; SECRET_BYTES];
     randomness.fill(&mut bytes);
+    spelled(kind, &bytes)
+}
+
+/// A secret as text.
+pub(crate) fn spelled(kind: &str, bytes: &[u8; SECRET_BYTES]) -> String {
     format!("mst_{kind}_{}", URL_SAFE_NO_PAD.encode(bytes))
 }
 

@@ -16,6 +16,22 @@ use crate::{
 /// How often what is kept in memory is written and compared with the database.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(30);
 
+/// What operators decide about people.
+#[derive(Debug, Clone)]
+pub struct IdentityOptions {
+    /// A session that is not used for so long ends.
+    pub session_lifetime: Duration,
+}
+
+impl Default for IdentityOptions {
+    /// Five days, as Fleet has it.
+    fn default() -> Self {
+        Self {
+            session_lifetime: Duration::from_secs(5 * 24 * 60 * 60),
+        }
+    }
+}
+
 /// What every service needs.
 pub(crate) struct Context {
     pub(crate) database: Database,
@@ -70,6 +86,19 @@ impl Identity {
         randomness: Arc<dyn Randomness>,
         master_key: Arc<MasterKey>,
     ) -> Self {
+        let options = IdentityOptions::default();
+        Self::with_options(database, bus, clock, randomness, master_key, &options)
+    }
+
+    /// The same, with what an operator decided.
+    pub fn with_options(
+        database: Database,
+        bus: Arc<dyn Bus>,
+        clock: Arc<dyn Clock>,
+        randomness: Arc<dyn Randomness>,
+        master_key: Arc<MasterKey>,
+        options: &IdentityOptions,
+    ) -> Self {
         let context = Arc::new(Context {
             database,
             bus,
@@ -79,16 +108,21 @@ impl Identity {
         let audit = Audit::new(Arc::clone(&context));
         let users = Users::new(Arc::clone(&context), audit.clone());
         Self {
-            sessions: Sessions::new(Arc::clone(&context), users.clone(), audit.clone()),
+            sessions: Sessions::new(
+                Arc::clone(&context),
+                users.clone(),
+                audit.clone(),
+                options.session_lifetime,
+            ),
             api_tokens: ApiTokens::new(Arc::clone(&context), users.clone(), audit.clone()),
             teams: Teams::new(Arc::clone(&context), audit.clone()),
+            setup: SetupToken::new(&master_key, users.clone()),
             enrollment_tokens: EnrollmentTokens::new(
                 Arc::clone(&context),
                 audit.clone(),
                 master_key,
             ),
             agent_keys: AgentKeys::new(Arc::clone(&context)),
-            setup: SetupToken::new(&context, users.clone()),
             users,
             audit,
         }
@@ -131,8 +165,8 @@ impl Identity {
     }
 }
 
-/// The one-time secret that makes the first admin. It lives in memory: a restart prints a new one, and it is void as
-/// soon as there is a user.
+/// The one-time secret that makes the first admin, void as soon as there is a user. It follows from the master key, so
+/// that all replicas take the same one, and it can be shown again on the server's machine.
 #[derive(Clone)]
 pub struct SetupToken {
     text: Arc<str>,
@@ -141,8 +175,8 @@ pub struct SetupToken {
 }
 
 impl SetupToken {
-    fn new(context: &Context, users: Users) -> Self {
-        let text = secret::new("setup", &*context.randomness);
+    fn new(master_key: &MasterKey, users: Users) -> Self {
+        let text = secret::spelled("setup", &master_key.derive("setup token"));
         Self {
             hash: secret::hash(&text),
             text: text.into(),

@@ -15,8 +15,6 @@ use crate::{
     Actor, Audit, AuditEntry, Credential, IdentityError, Principal, User, UserId, Users, secret,
 };
 
-/// A session that is not used for so long ends.
-const IDLE_LIFETIME: Duration = Duration::from_secs(5 * 24 * 60 * 60);
 /// How exact the last use of a session or token is kept.
 pub(crate) const USE_RESOLUTION: Duration = Duration::from_secs(5 * 60);
 /// The longest bearer token that is looked at, in bytes.
@@ -54,6 +52,7 @@ struct Inner {
     users: Users,
     audit: Audit,
     limits: LoginLimits,
+    idle_lifetime: Duration,
 }
 
 /// Sessions.
@@ -61,12 +60,19 @@ struct Inner {
 pub struct Sessions(Arc<Inner>);
 
 impl Sessions {
-    pub(crate) fn new(context: Arc<Context>, users: Users, audit: Audit) -> Self {
+    /// A session that is not used for `idle_lifetime` ends.
+    pub(crate) fn new(
+        context: Arc<Context>,
+        users: Users,
+        audit: Audit,
+        idle_lifetime: Duration,
+    ) -> Self {
         Self(Arc::new(Inner {
             context,
             users,
             audit,
             limits: LoginLimits::default(),
+            idle_lifetime,
         }))
     }
 
@@ -162,7 +168,8 @@ impl Sessions {
                 )
             })
         } else {
-            let found = store::find_session(&mut db, &hash, now.minus(IDLE_LIFETIME)).await?;
+            let found =
+                store::find_session(&mut db, &hash, now.minus(self.0.idle_lifetime)).await?;
             found.map(|(id, user, used_at)| (Credential::Session(id), user, used_at))
         };
         let Some((credential, user_id, used_at)) = found else {
@@ -224,7 +231,7 @@ impl Sessions {
 
     /// The sessions of a user that have not ended, oldest first.
     pub async fn list(&self, user: UserId) -> Result<Vec<Session>, IdentityError> {
-        let oldest = self.0.context.now().minus(IDLE_LIFETIME);
+        let oldest = self.0.context.now().minus(self.0.idle_lifetime);
         Ok(store::list_sessions(&mut &self.0.context.database, user, oldest).await?)
     }
 
@@ -235,7 +242,7 @@ impl Sessions {
     }
 
     pub(crate) async fn end_idle(&self) -> Result<(), IdentityError> {
-        let oldest = self.0.context.now().minus(IDLE_LIFETIME);
+        let oldest = self.0.context.now().minus(self.0.idle_lifetime);
         Ok(store::end_idle_sessions(&mut &self.0.context.database, oldest).await?)
     }
 }

@@ -15,7 +15,9 @@ on_both_databases! {
         let fixture = Fixture::new(db).await;
         let (users, replica) = (&fixture.identity.users, fixture.replica().await);
         assert!(!users.any().await.unwrap());
-        assert!(fixture.identity.setup.reveal().await.unwrap().is_some());
+        let link = fixture.identity.setup.reveal().await.unwrap().unwrap();
+        assert_eq!(Some(&link), replica.setup.reveal().await.unwrap().as_ref(), "every replica takes it");
+        assert!(replica.setup.is(&link) && !replica.setup.is("mst_setup_nope"));
         let actor = Actor::system();
         let (one, two) = tokio::join!(
             users.create_first(&actor, new_user("ann@example.com", Role::Observer)),
