@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,11 +10,13 @@ use std::sync::Arc;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use muster_bus::LocalBus;
 use muster_http::error_chain;
-use muster_identity::{Actor, NewUser, Role};
+use muster_identity::{Actor, Identity, NewUser, Role};
+use muster_store::{Address, Database};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{self, KEYS, Layered, Settings};
 use crate::schema::schema;
+use crate::services::{self, Services};
 use crate::start::{self, Ambient};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -108,6 +111,11 @@ pub fn command() -> Command {
                         "Examples:\n  muster-server admin create-user --email ann@example.com\n  \
                          MUSTER_PASSWORD=… muster-server admin create-user --email ci@example.com --role maintainer",
                     ),
+            )
+            .subcommand(
+                Command::new("setup-link")
+                    .about("Print again the link that makes the first administrator")
+                    .after_help("Examples:\n  muster-server admin setup-link --public-url https://muster.example.com"),
             ),
         )
         .subcommand(Command::new("openapi").about("Print the OpenAPI document of the API"))
@@ -123,15 +131,17 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
             _ => Ok(()),
         },
         Some(("migrate", migrate)) => {
-            with_runtime(do_migrate(settings(migrate)?, migrate.get_flag("plan")))
+            let plan = migrate.get_flag("plan");
+            with_runtime(None, do_migrate(settings(migrate)?, plan))
         }
         Some(("admin", admin)) => match admin.subcommand() {
-            Some(("create-user", user)) => with_runtime(create_user(settings(user)?, user)),
+            Some(("create-user", user)) => with_runtime(None, create_user(settings(user)?, user)),
+            Some(("setup-link", link)) => with_runtime(None, setup_link(settings(link)?)),
             _ => Ok(()),
         },
-        Some(("openapi", _)) => with_runtime(openapi()),
-        Some((_, serve)) => with_runtime(do_serve(settings(serve)?)),
-        None => with_runtime(do_serve(settings(matches)?)),
+        Some(("openapi", _)) => with_runtime(None, openapi()),
+        Some((_, serve)) => run_server(settings(serve)?),
+        None => run_server(settings(matches)?),
     }
 }
 
@@ -143,11 +153,19 @@ fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-fn with_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?
-        .block_on(work)
+fn run_server(settings: Settings) -> Result<(), Failure> {
+    with_runtime(settings.worker_threads, do_serve(settings))
+}
+
+fn with_runtime(
+    worker_threads: Option<usize>,
+    work: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = worker_threads {
+        builder.worker_threads(threads);
+    }
+    builder.enable_all().build()?.block_on(work)
 }
 
 fn layers(matches: &ArgMatches) -> Result<Layered, Failure> {
@@ -199,6 +217,7 @@ fn shown(layers: &Layered, json: bool) -> String {
 async fn do_serve(settings: Settings) -> Result<(), Failure> {
     crate::observe::begin_logging(settings.log_json, &settings.log_level)?;
     let data_dir = settings.data_dir.clone();
+    start::raise_file_limit();
     let running = start::start(settings, Ambient::default()).await?;
     let mut greeting = format!(
         "Muster {} listens on {}\n",
@@ -225,7 +244,7 @@ async fn do_serve(settings: Settings) -> Result<(), Failure> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hang_up.recv() => running.reload(),
+            _ = hang_up.recv() => running.reload().await,
         }
     }
     tracing::info!("stopping");
@@ -233,15 +252,29 @@ async fn do_serve(settings: Settings) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn do_migrate(settings: Settings, plan: bool) -> Result<(), Failure> {
-    let _folder = start::DataFolder::open(&settings.data_dir)?;
-    let database = start::open_database(&settings).await?;
+async fn do_migrate(mut settings: Settings, plan: bool) -> Result<(), Failure> {
     let ambient = Ambient::default();
+    let shown = settings.database.to_string();
+    let mut scratch = None;
+    if let Address::Sqlite(path) = &mut settings.database {
+        if !plan {
+            // Not beneath a server that runs: it would not know of new tables.
+            scratch = Some(Folder::Data(start::DataFolder::open(&settings.data_dir)?));
+        } else if !path.exists() {
+            // A plan leaves no trace: not even an empty database.
+            let folder = ScratchFolder::new()?;
+            *path = folder.0.join("muster.db");
+            scratch = Some(Folder::Scratch(folder));
+        }
+    }
+    let database = start::open_database(&settings).await?;
     let migrations = if plan {
         schema().plan(&database).await?
     } else {
         schema().apply(&database, ambient.clock.now()).await?
     };
+    database.close().await;
+    drop(scratch);
     let mut text = String::new();
     for migration in &migrations {
         let _ = writeln!(text, "-- {}/{}", migration.crate_name, migration.name);
@@ -250,14 +283,38 @@ async fn do_migrate(settings: Settings, plan: bool) -> Result<(), Failure> {
         }
     }
     let verb = if plan { "to apply" } else { "applied" };
-    let _ = writeln!(
-        text,
-        "{} migrations {verb} on {}",
-        migrations.len(),
-        settings.database
-    );
-    database.close().await;
+    let _ = writeln!(text, "{} migrations {verb} on {shown}", migrations.len());
     print(&text)
+}
+
+/// A folder that is kept while a migration runs.
+enum Folder {
+    Data(#[expect(dead_code, reason = "held for its lock")] start::DataFolder),
+    Scratch(#[expect(dead_code, reason = "held for its end")] ScratchFolder),
+}
+
+/// The database with everything that people need, for a command beside or instead of a server.
+async fn open_identity(settings: &Settings) -> Result<(Database, Identity), Failure> {
+    start::make_folder(&settings.data_dir)?;
+    let ambient = Ambient::default();
+    let database = start::open_database(settings).await?;
+    schema().apply(&database, ambient.clock.now()).await?;
+    let bus = Arc::new(LocalBus::new());
+    let identity = services::identity(settings, database.clone(), bus, &ambient)?;
+    Ok((database, identity))
+}
+
+async fn setup_link(settings: Settings) -> Result<(), Failure> {
+    let (database, identity) = open_identity(&settings).await?;
+    let token = identity.setup.reveal().await?;
+    database.close().await;
+    match token {
+        Some(token) => {
+            let url = start::public_url(&settings, settings.listen);
+            print(&format!("{url}/setup?token={token}\n"))
+        }
+        None => Err("there is an administrator already; the setup link is void".into()),
+    }
 }
 
 async fn create_user(settings: Settings, matches: &ArgMatches) -> Result<(), Failure> {
@@ -274,16 +331,7 @@ async fn create_user(settings: Settings, matches: &ArgMatches) -> Result<(), Fai
         Ok(password) => password,
         Err(_) => read_password()?,
     };
-    std::fs::create_dir_all(&settings.data_dir)?;
-    let ambient = Ambient::default();
-    let database = start::open_database(&settings).await?;
-    schema().apply(&database, ambient.clock.now()).await?;
-    let identity = start::services(
-        &settings,
-        database.clone(),
-        Arc::new(LocalBus::new()),
-        &ambient,
-    )?;
+    let (database, identity) = open_identity(&settings).await?;
     let new = NewUser {
         name,
         email,
@@ -305,23 +353,36 @@ fn read_password() -> Result<String, Failure> {
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// The document follows from the routes alone; no database is touched.
+/// The document follows from the routes alone; the services beneath them get a folder that is thrown away.
 async fn openapi() -> Result<(), Failure> {
-    let folder = std::env::temp_dir().join(format!("muster-openapi-{}", std::process::id()));
-    let data_dir = folder.to_string_lossy().into_owned();
+    let folder = ScratchFolder::new()?;
+    let data_dir = folder.0.to_string_lossy().into_owned();
     let layers = Layered::resolve(&[("data_dir".to_owned(), data_dir)], &Vec::new(), None)?;
     let settings = Settings::from_layers(&layers)?;
-    let _lock = start::DataFolder::open(&settings.data_dir)?;
     let database = start::open_database(&settings).await?;
-    let ambient = Ambient::default();
-    let identity = start::services(
-        &settings,
-        database.clone(),
-        Arc::new(LocalBus::new()),
-        &ambient,
-    )?;
-    let document = crate::compose::document(&identity);
-    database.close().await;
-    std::fs::remove_dir_all(&folder)?;
+    let (bus, ambient) = (Arc::new(LocalBus::new()), Ambient::default());
+    let services = Services::new(&settings, database, bus, &ambient)?;
+    let document = crate::compose::document(&services);
+    services.close().await;
     print(&document)
+}
+
+/// A private folder that goes with the value.
+struct ScratchFolder(PathBuf);
+
+impl ScratchFolder {
+    fn new() -> Result<Self, Failure> {
+        let mut number = [0; 8];
+        Ambient::default().randomness.fill(&mut number);
+        let name = format!("muster-{:016x}", u64::from_le_bytes(number));
+        let path = std::env::temp_dir().join(name);
+        std::fs::DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for ScratchFolder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }

@@ -5,29 +5,29 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
 use muster_http::{Problem, Shape};
-use muster_identity::Identity;
 use muster_negotiation::{FleetVersion, NATIVE_VERSION_HEADER, NativeVersion};
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::observe::{RequestIds, observe};
+use crate::observe::{Observer, observe};
 use crate::pages::{self, Pages};
+use crate::services::Services;
 
 /// Everything that answers requests.
 #[derive(Clone)]
 pub struct App {
-    /// Who is who.
-    pub identity: Identity,
+    /// The services.
+    pub services: Services,
     /// Pages and what the server says about itself.
     pub pages: Arc<Pages>,
-    /// Ids of requests.
-    pub request_ids: RequestIds,
+    /// Watches requests.
+    pub observer: Observer,
 }
 
 /// What stands at the head of our API's document.
@@ -42,17 +42,24 @@ pub struct App {
 struct Document;
 
 /// Our own API with its document.
-fn native(identity: &Identity) -> OpenApiRouter {
-    OpenApiRouter::with_openapi(Document::openapi()).nest(
-        "/api/muster",
-        muster_identity::http::native_routes(identity.clone()),
-    )
+fn native(services: &Services) -> (Router, utoipa::openapi::OpenApi) {
+    let routes = OpenApiRouter::new()
+        .merge(muster_identity::http::native_routes(
+            services.identity.clone(),
+        ))
+        .merge(muster_software::http::native_routes(
+            services.software.clone(),
+        ));
+    let (router, mut document) = OpenApiRouter::with_openapi(Document::openapi())
+        .nest("/api/muster", routes)
+        .split_for_parts();
+    document.info.version = NativeVersion::NEWEST.to_string();
+    (router, document)
 }
 
 /// The document of our own API, as JSON.
-pub fn document(identity: &Identity) -> String {
-    let (_, mut document) = native(identity).split_for_parts();
-    document.info.version = NativeVersion::NEWEST.to_string();
+pub fn document(services: &Services) -> String {
+    let (_, document) = native(services);
     document
         .to_pretty_json()
         .expect("the document can be written as JSON")
@@ -61,8 +68,8 @@ pub fn document(identity: &Identity) -> String {
 
 /// All routes.
 pub fn router(app: &App) -> Router {
-    let (native, mut document) = native(&app.identity).split_for_parts();
-    document.info.version = NativeVersion::NEWEST.to_string();
+    let services = &app.services;
+    let (native, document) = native(services);
     let document: Arc<str> = document
         .to_json()
         .expect("the document can be written as JSON")
@@ -77,44 +84,71 @@ pub fn router(app: &App) -> Router {
             )
             .layer(from_fn(negotiate))
             .layer(from_fn_with_state(
-                app.identity.clone(),
+                services.identity.clone(),
                 muster_identity::http::authenticate,
             ))
             .layer(from_fn_with_state(Shape::Native, muster_http::shape));
+    let pages = pages::routes(Arc::clone(&app.pages), services.identity.clone());
     let mut router = Router::new()
         .merge(native)
+        .merge(agents(services))
         .merge(fleet_setup(app))
-        .merge(pages::routes(Arc::clone(&app.pages), app.identity.clone()));
+        .merge(pages);
     for version in FleetVersion::ALL {
         router = router.nest(
             &format!("/api/{}/fleet", version.segment()),
-            fleet(app, version),
+            fleet(services, version),
         );
     }
     router
-        .fallback(not_found)
-        .layer(from_fn_with_state(app.request_ids.clone(), observe))
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(from_fn_with_state(app.observer.clone(), observe))
         .layer(from_fn(secure))
 }
 
-/// Fleet's user API in one of its versions.
-fn fleet(app: &App, version: FleetVersion) -> Router {
-    muster_identity::http::fleet_routes(app.identity.clone())
+/// What agents ask outside Fleet's versions. Served before there is a user, too: agents that wait for their server to be
+/// set up again must not lose their keys.
+fn agents(services: &Services) -> Router {
+    use muster_hosts::http::{device, orbit, osquery};
+    let agents = &services.agents;
+    Router::new()
+        .nest("/api/osquery", osquery::osquery_routes(agents.clone()))
+        .nest("/api/v1/osquery", osquery::osquery_routes(agents.clone()))
+        .nest("/api/fleet/orbit", orbit::orbit_routes(agents.clone()))
+        .nest("/api/fleet", device::device_ping_routes(agents))
+}
+
+/// Fleet's user and device APIs in one of their versions.
+fn fleet(services: &Services, version: FleetVersion) -> Router {
+    let identity = &services.identity;
+    let user = Router::new()
+        .merge(muster_identity::http::fleet_routes(identity.clone()))
+        .merge(muster_software::http::fleet_routes(
+            services.software.clone(),
+        ))
+        .merge(muster_hosts::http::software::fleet_software_routes(
+            services.agents.clone(),
+        ))
         .layer(from_fn_with_state(
-            app.identity.clone(),
+            identity.clone(),
             muster_identity::http::require_setup,
         ))
         .layer(from_fn_with_state(
-            app.identity.clone(),
+            identity.clone(),
             muster_identity::http::authenticate,
-        ))
-        .layer(from_fn_with_state(version, only_served))
-        .layer(Extension(version))
-        .layer(from_fn_with_state(Shape::Fleet, muster_http::shape))
+        ));
+    user.merge(muster_hosts::http::device::device_routes(
+        services.agents.clone(),
+    ))
+    .layer(from_fn_with_state(version, only_served))
+    .layer(Extension(version))
+    .layer(from_fn_with_state(Shape::Fleet, muster_http::shape))
 }
 
 fn fleet_setup(app: &App) -> Router {
-    muster_identity::http::fleet_setup_routes(app.identity.clone(), Arc::clone(&app.pages) as _)
+    let identity = app.services.identity.clone();
+    muster_identity::http::fleet_setup_routes(identity, Arc::clone(&app.pages) as _)
         .layer(from_fn_with_state(Shape::Fleet, muster_http::shape))
 }
 
@@ -148,13 +182,44 @@ async fn only_served(
     if version.serves(request.uri().path()) {
         next.run(request).await
     } else {
-        not_found().await
+        Problem::not_found("this path").into_response_as(Shape::Fleet)
     }
 }
 
-/// As agents and fleetctl know it.
-async fn not_found() -> Response {
-    (StatusCode::NOT_FOUND, "404 page not found\n").into_response()
+/// How the family that a path belongs to reads errors; none outside the APIs.
+fn shape_of(path: &str) -> Option<Shape> {
+    let under = |root: &str| {
+        path.strip_prefix(root)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    if under("/api/muster") {
+        Some(Shape::Native)
+    } else if under("/api/osquery") || under("/api/v1/osquery") {
+        Some(Shape::Osquery)
+    } else {
+        under("/api").then_some(Shape::Fleet)
+    }
+}
+
+/// Nothing is served there.
+async fn no_route(uri: Uri) -> Response {
+    match shape_of(uri.path()) {
+        Some(shape) => Problem::not_found("this path").into_response_as(shape),
+        None => (StatusCode::NOT_FOUND, "404 page not found\n").into_response(),
+    }
+}
+
+/// Something is served there, by other methods.
+async fn no_method(method: Method, uri: Uri) -> Response {
+    let problem = Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        format!("{method} is not possible here"),
+    );
+    match shape_of(uri.path()) {
+        Some(shape) => problem.into_response_as(shape),
+        None => StatusCode::METHOD_NOT_ALLOWED.into_response(),
+    }
 }
 
 /// Headers that every answer has.

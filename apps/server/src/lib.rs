@@ -4,6 +4,7 @@
 //! - [`tls`]: the certificate authority and certificate that it makes for itself, or yours.
 //! - [`listener`]: one port for HTTP/1.1 and HTTP/2, with limits.
 //! - [`compose`]: the domain crates put together into one router.
+//! - [`services`]: the domain crates' services, handed to each other.
 //! - [`start`]: from an empty folder to a running server, and to an orderly end.
 //! - [`cli`]: the command line.
 //!
@@ -12,10 +13,13 @@
 pub mod cli;
 pub mod compose;
 pub mod config;
+pub mod guard;
 pub mod listener;
 pub mod observe;
+pub mod options;
 pub mod pages;
 pub mod proxies;
 pub mod schema;
+pub mod services;
 pub mod start;
 pub mod tls;

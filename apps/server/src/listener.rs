@@ -1,7 +1,9 @@
 //! One port for HTTP/1.1 and HTTP/2, with limits against clients that are slow, many or hostile.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,23 +15,25 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use muster_http::ClientAddress;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
+use crate::guard::{Guarded, Watch};
 use crate::proxies::{Network, client_address};
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
-/// How long the head of an HTTP/1.1 request may take, idle time of a kept connection included: agents ask every ten
-/// seconds to a minute, and load balancers cut at an hour.
-const HEAD_TIME: Duration = Duration::from_secs(180);
+/// How long a kept HTTP/1.1 connection may be idle: agents ask every ten seconds to some minutes.
+const IDLE_TIME: Duration = Duration::from_secs(180);
+/// How many connections may wait in the kernel to be accepted: after a restart all agents come at once.
+const BACKLOG: u32 = 4_096;
 /// The most bytes of an HTTP/1.1 request's head.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// The most bytes of an HTTP/2 request's headers.
@@ -51,6 +55,19 @@ pub struct Service {
     pub trusted_proxies: Vec<Network>,
 }
 
+/// Binds the listener.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    // A restart must not wait for connections of the former process to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// Serves connections until it is told to stop; then finishes what is under way, for at most `patience`.
 pub async fn serve(
     listener: TcpListener,
@@ -60,10 +77,14 @@ pub async fn serve(
     stop: CancellationToken,
     patience: Duration,
 ) {
-    let acceptor = tls.map(TlsAcceptor::from);
-    let service = Arc::new(service);
+    let connections = TaskTracker::new();
+    let serving = Arc::new(Serving {
+        acceptor: tls.map(TlsAcceptor::from),
+        service,
+        stop: stop.clone(),
+    });
+    let cut = CancellationToken::new();
     let slots = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
-    let graceful = Arc::new(GracefulShutdown::new());
     loop {
         // Beyond the limit, clients wait in the kernel's queue rather than in our memory.
         let slot = tokio::select! {
@@ -83,28 +104,35 @@ pub async fn serve(
                 }
             },
         };
-        let connection = connection(
-            stream,
-            peer,
-            acceptor.clone(),
-            Arc::clone(&service),
-            graceful.watcher(),
-        );
-        tokio::spawn(async move {
-            connection.await;
+        let (serving, cut) = (Arc::clone(&serving), cut.clone());
+        connections.spawn(async move {
+            tokio::select! {
+                () = cut.cancelled() => {}
+                () = connection(stream, peer, serving) => {}
+            }
             drop(slot);
         });
     }
     drop(listener);
-    let Ok(graceful) = Arc::try_unwrap(graceful) else {
-        return;
-    };
-    if tokio::time::timeout(patience, graceful.shutdown())
+    connections.close();
+    if tokio::time::timeout(patience, connections.wait())
         .await
         .is_err()
     {
-        tracing::warn!("cut requests that did not finish in time");
+        tracing::warn!(
+            connections = connections.len(),
+            "cut requests that did not finish in time"
+        );
+        cut.cancel();
+        connections.wait().await;
     }
+}
+
+/// What every connection shares.
+struct Serving {
+    acceptor: Option<TlsAcceptor>,
+    service: Service,
+    stop: CancellationToken,
 }
 
 /// The client went away before it was accepted; nothing is wrong with us.
@@ -116,39 +144,36 @@ fn is_connection_error(error: &io::Error) -> bool {
     )
 }
 
-async fn connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    acceptor: Option<TlsAcceptor>,
-    service: Arc<Service>,
-    watcher: hyper_util::server::graceful::Watcher,
-) {
+async fn connection(stream: TcpStream, peer: SocketAddr, serving: Arc<Serving>) {
     // Small answers go out at once.
     let _ = stream.set_nodelay(true);
-    match acceptor {
-        None => serve_connection(stream, peer, service, watcher).await,
-        Some(acceptor) => match tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(stream)).await
-        {
-            Ok(Ok(stream)) => serve_connection(stream, peer, service, watcher).await,
-            Ok(Err(error)) => {
-                tracing::debug!(client.address = %peer, error = %error, "TLS handshake failed");
-            }
-            Err(_) => tracing::debug!(client.address = %peer, "TLS handshake took too long"),
-        },
+    let Some(acceptor) = serving.acceptor.clone() else {
+        return serve_connection(stream, peer, serving).await;
+    };
+    let handshake = tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(stream));
+    let shaken = tokio::select! {
+        () = serving.stop.cancelled() => return,
+        shaken = handshake => shaken,
+    };
+    match shaken {
+        Ok(Ok(stream)) => serve_connection(stream, peer, serving).await,
+        Ok(Err(error)) => {
+            tracing::debug!(client.address = %peer, error = %error, "TLS handshake failed");
+        }
+        Err(_) => tracing::debug!(client.address = %peer, "TLS handshake took too long"),
     }
 }
 
 async fn serve_connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: SocketAddr,
-    service: Arc<Service>,
-    watcher: hyper_util::server::graceful::Watcher,
+    serving: Arc<Serving>,
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME)
+        .header_read_timeout(IDLE_TIME)
         .max_buf_size(MAX_HEAD_BYTES)
         .keep_alive(true);
     builder
@@ -157,20 +182,36 @@ async fn serve_connection(
         .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
         .max_header_list_size(MAX_HEADER_LIST_BYTES)
         .keep_alive_interval(KEEP_ALIVE);
-    let answer = service_fn(move |request| answer(Arc::clone(&service), peer, request));
-    let connection = builder
-        .serve_connection_with_upgrades(TokioIo::new(stream), answer)
-        .into_owned();
-    if let Err(error) = watcher.watch(connection).await {
+    let watch = Arc::new(Watch::default());
+    let stream = TokioIo::new(Guarded::new(stream, Arc::clone(&watch)));
+    let stop = serving.stop.clone();
+    let answer = service_fn(move |request| {
+        let (serving, watch) = (Arc::clone(&serving), Arc::clone(&watch));
+        async move {
+            watch.begin();
+            let response = answer(&serving.service, peer, request).await;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                watch.upgrade();
+            }
+            watch.end();
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let mut connection = pin!(builder.serve_connection_with_upgrades(stream, answer));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            // Finishes the requests that have begun and takes no more.
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
         tracing::debug!(client.address = %peer, error = %error, "a connection ended early");
     }
 }
 
-async fn answer(
-    service: Arc<Service>,
-    peer: SocketAddr,
-    request: Request<Incoming>,
-) -> Result<Response, std::convert::Infallible> {
+async fn answer(service: &Service, peer: SocketAddr, request: Request<Incoming>) -> Response {
     let mut request = request.map(Body::new);
     let address = client_address(peer.ip(), request.headers(), &service.trusted_proxies);
     request.extensions_mut().insert(ClientAddress(address));
@@ -179,10 +220,11 @@ async fn answer(
             Some(uri) => *request.uri_mut() = uri,
             // orbit's own calls leave out the prefix, whatever it was given.
             None if request.uri().path().starts_with("/api/fleet/orbit/") => {}
-            None => return Ok((StatusCode::NOT_FOUND, "404 page not found\n").into_response()),
+            None => return (StatusCode::NOT_FOUND, "404 page not found\n").into_response(),
         }
     }
-    service.router.clone().oneshot(request).await
+    let Ok(response) = service.router.clone().oneshot(request).await;
+    response
 }
 
 /// The address below the prefix; none when it is not below.

@@ -2,17 +2,20 @@
 //!
 //! Paths can hold secrets (device tokens), so logs and metrics name the route's pattern and never the path.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
+use metrics::{Counter, Histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use muster_clock::Randomness;
 use muster_http::ClientAddress;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 use tracing_subscriber::EnvFilter;
 
@@ -24,6 +27,9 @@ const MAX_REQUEST_ID_BYTES: usize = 64;
 const BUCKETS: &[f64] = &[
     0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
+
+/// How often measurements are put into buckets.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Begins logging to standard error. Later calls do nothing: tests start several servers in one process.
 pub fn begin_logging(
@@ -51,7 +57,6 @@ pub struct Metrics {
 impl Metrics {
     /// Begins counting. The recorder is the process's; several servers in one process share it.
     pub fn begin() -> Self {
-        use std::sync::OnceLock;
         static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
         let handle = HANDLE.get_or_init(|| {
             let recorder = recorder();
@@ -68,8 +73,19 @@ impl Metrics {
 
     /// All metrics in Prometheus's text format.
     pub fn render(&self) -> String {
-        self.handle.run_upkeep();
         self.handle.render()
+    }
+
+    /// Puts what was measured into buckets now and then until `stop`: else every measurement since the last time
+    /// somebody asked would be kept.
+    pub async fn run(&self, stop: CancellationToken) {
+        let mut timer = tokio::time::interval(UPKEEP_INTERVAL);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = timer.tick() => self.handle.run_upkeep(),
+            }
+        }
     }
 }
 
@@ -85,17 +101,22 @@ fn describe() {
     describe_counter!(
         "muster_http_requests_total",
         Unit::Count,
-        "Requests by route, method and status"
+        "Requests by route, method and class of status"
+    );
+    describe_counter!(
+        "muster_check_ins_total",
+        Unit::Count,
+        "Times that a host asked whether there is something to do, and was answered"
     );
     describe_histogram!(
         "muster_http_request_duration_seconds",
         Unit::Seconds,
         "Time to answer, by route"
     );
-    describe_gauge!(
-        "muster_database_statements",
+    describe_counter!(
+        "muster_database_statements_total",
         Unit::Count,
-        "Statements run since the start"
+        "Statements run on the database"
     );
     describe_gauge!(
         "muster_database_up",
@@ -119,27 +140,109 @@ fn describe() {
     );
 }
 
-/// Makes ids of requests: a random start and a counter.
+/// Watches requests: gives them ids, counts and times them, logs them.
 #[derive(Clone)]
-pub struct RequestIds(Arc<(u64, AtomicU64)>);
+pub struct Observer(Arc<Inner>);
 
-impl RequestIds {
-    /// Ids that other processes do not make.
+struct Inner {
+    /// Where ids begin: other processes do not make the same.
+    start: u64,
+    number: AtomicU64,
+    /// Looking up a metric by its labels costs more than many requests do: each route's are looked up once.
+    routes: RwLock<HashMap<String, Arc<RouteMetrics>>>,
+}
+
+/// What is counted for one route.
+struct RouteMetrics {
+    duration: Histogram,
+    requests: [[OnceLock<Counter>; CLASSES.len()]; METHODS.len()],
+    /// Set for the route by which osquery asks whether there is something to do.
+    check_ins: Option<Counter>,
+}
+
+/// The methods that become labels; others are the client's word and count together.
+const METHODS: [&str; 8] = [
+    "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other",
+];
+/// The classes of answers.
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+/// The route of requests that no route serves.
+const NO_ROUTE: &str = "none";
+
+impl RouteMetrics {
+    fn new(route: &str) -> Self {
+        let is_check_in = route.ends_with("/osquery/distributed/read");
+        let labels = [("route", route.to_owned())];
+        Self {
+            duration: metrics::histogram!("muster_http_request_duration_seconds", &labels),
+            requests: Default::default(),
+            check_ins: is_check_in.then(|| metrics::counter!("muster_check_ins_total")),
+        }
+    }
+
+    fn count(&self, route: &str, method: &str, status: StatusCode, elapsed: Duration) {
+        let known = METHODS.iter().position(|known| *known == method);
+        let method = known.unwrap_or(METHODS.len() - 1);
+        let class = usize::from(status.as_u16() / 100 - 1).min(CLASSES.len() - 1);
+        let counter = self.requests[method][class].get_or_init(|| {
+            let labels = [
+                ("route", route.to_owned()),
+                ("method", METHODS[method].to_owned()),
+                ("status", CLASSES[class].to_owned()),
+            ];
+            metrics::counter!("muster_http_requests_total", &labels)
+        });
+        counter.increment(1);
+        self.duration.record(elapsed.as_secs_f64());
+        if let Some(check_ins) = &self.check_ins
+            && status.is_success()
+        {
+            check_ins.increment(1);
+        }
+    }
+}
+
+impl Observer {
+    /// Nothing seen yet.
     pub fn new(randomness: &dyn Randomness) -> Self {
         let mut start = [0; 8];
         randomness.fill(&mut start);
-        Self(Arc::new((u64::from_le_bytes(start), AtomicU64::new(0))))
+        Self(Arc::new(Inner {
+            start: u64::from_le_bytes(start),
+            number: AtomicU64::new(0),
+            routes: RwLock::default(),
+        }))
     }
 
-    fn next(&self) -> String {
-        let number = self.0.1.fetch_add(1, Ordering::Relaxed);
-        format!("{:016x}-{number:x}", self.0.0)
+    fn next_id(&self) -> String {
+        let number = self.0.number.fetch_add(1, Ordering::Relaxed);
+        format!("{:016x}-{number:x}", self.0.start)
+    }
+
+    fn route(&self, route: &str) -> Arc<RouteMetrics> {
+        let routes = &self.0.routes;
+        let known = routes
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(route)
+            .cloned();
+        known.unwrap_or_else(|| {
+            let mut routes = routes.write().unwrap_or_else(PoisonError::into_inner);
+            let metrics = routes
+                .entry(route.to_owned())
+                .or_insert_with(|| Arc::new(RouteMetrics::new(route)));
+            Arc::clone(metrics)
+        })
     }
 }
 
 /// Middleware on every route: gives the request an id, counts and times it, and logs it at level debug, or at info when
-/// it was refused by a fault of ours. The answer carries the id.
-pub async fn observe(State(ids): State<RequestIds>, mut request: Request, next: Next) -> Response {
+/// a fault of ours kept it from being answered. The answer carries the id.
+pub async fn observe(
+    State(observer): State<Observer>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let given = request
         .headers()
         .get(&REQUEST_ID)
@@ -150,33 +253,32 @@ pub async fn observe(State(ids): State<RequestIds>, mut request: Request, next: 
     };
     let id = given
         .filter(allowed)
-        .map_or_else(|| ids.next(), str::to_owned);
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
-    let method = request.method().as_str().to_owned();
-    let address = request
-        .extensions()
-        .get::<ClientAddress>()
-        .map(ToString::to_string)
-        .unwrap_or_default();
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        request.headers_mut().insert(REQUEST_ID, value);
+        .map_or_else(|| observer.next_id(), str::to_owned);
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let route = matched.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
+    let method = request.method().clone();
+    let address = request.extensions().get::<ClientAddress>().copied();
+    let header = HeaderValue::from_str(&id).ok();
+    if let Some(value) = &header {
+        request.headers_mut().insert(REQUEST_ID, value.clone());
     }
     let span = tracing::info_span!("request", request.id = %id);
     let start = Instant::now();
     let mut response = next.run(request).instrument(span.clone()).await;
     let elapsed = start.elapsed();
     let status = response.status();
-    count(&route, &method, status.as_u16(), elapsed);
+    observer
+        .route(route)
+        .count(route, method.as_str(), status, elapsed);
     let _entered = span.enter();
     let duration_ms = elapsed.as_secs_f64() * 1_000.0;
-    if status.is_server_error() {
+    let address = address.as_ref().map(tracing::field::display);
+    let (method, status) = (method.as_str(), status.as_u16());
+    if status >= 500 {
         tracing::info!(
             http.route = route,
             http.method = method,
-            http.status = status.as_u16(),
+            http.status = status,
             client.address = address,
             duration_ms,
             "answered with a fault"
@@ -185,31 +287,14 @@ pub async fn observe(State(ids): State<RequestIds>, mut request: Request, next: 
         tracing::debug!(
             http.route = route,
             http.method = method,
-            http.status = status.as_u16(),
+            http.status = status,
             client.address = address,
             duration_ms,
             "answered"
         );
     }
-    if let Ok(value) = HeaderValue::from_str(&id) {
+    if let Some(value) = header {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     response
-}
-
-fn count(route: &str, method: &str, status: u16, elapsed: Duration) {
-    // Methods are the client's word; only the usual ones become labels.
-    const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-    let method = METHODS
-        .into_iter()
-        .find(|known| *known == method)
-        .unwrap_or("other");
-    let labels = [
-        ("route", route.to_owned()),
-        ("method", method.to_owned()),
-        ("status", status.to_string()),
-    ];
-    metrics::counter!("muster_http_requests_total", &labels).increment(1);
-    metrics::histogram!("muster_http_request_duration_seconds", "route" => route.to_owned())
-        .record(elapsed.as_secs_f64());
 }

@@ -159,7 +159,8 @@ async fn metrics(State(state): State<PageState>, address: ClientAddress) -> Resp
     if !allowed {
         return StatusCode::NOT_FOUND.into_response();
     }
-    metrics::gauge!("muster_database_statements").set(state.pages.database.statements() as f64);
+    metrics::counter!("muster_database_statements_total")
+        .absolute(state.pages.database.statements());
     metrics::gauge!("muster_build_info", "release" => env!("CARGO_PKG_VERSION")).set(1.0);
     metrics::gauge!("muster_process_start_time_seconds")
         .set(state.pages.started_at.as_micros() as f64 / 1e6);
@@ -245,7 +246,8 @@ fn already_set_up() -> Response {
 }
 
 fn wrong_link() -> Response {
-    let body = "<p>This is not the setup link that the running server printed. After a restart it prints a new one.</p>";
+    let body = "<p>This is not the setup link of this server. It prints the link when it starts; \
+                <code>muster-server admin setup-link</code> on its machine prints it again.</p>";
     page(StatusCode::FORBIDDEN, "Wrong link", body)
 }
 

@@ -4,5 +4,8 @@ use muster_store::Schema;
 
 /// The schema that this release needs.
 pub fn schema() -> Schema {
-    Schema::default().with("identity", muster_identity::MIGRATIONS)
+    Schema::default()
+        .with("identity", muster_identity::MIGRATIONS)
+        .with("hosts", muster_hosts::MIGRATIONS)
+        .with("software", muster_software::MIGRATIONS)
 }

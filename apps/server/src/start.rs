@@ -10,19 +10,18 @@ use std::time::Duration;
 
 use muster_bus::{Bus, LocalBus};
 use muster_clock::{Clock, Randomness, SystemClock, SystemRandomness};
-use muster_identity::{Identity, MasterKey};
 use muster_store::{Database, Options};
 use rustix::fs::FlockOperation;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::compose::{self, App};
 use crate::config::Settings;
 use crate::listener;
-use crate::observe::{Metrics, RequestIds};
+use crate::observe::{Metrics, Observer};
 use crate::pages::Pages;
 use crate::schema::schema;
+use crate::services::Services;
 use crate::tls::{Tls, TlsError};
 
 /// How often certificates are looked at again.
@@ -75,6 +74,12 @@ pub enum StartError {
     /// Certificates.
     #[error("prepare TLS")]
     Tls(#[from] TlsError),
+    /// The files of logs.
+    #[error("open the files for what hosts log")]
+    Sink(#[from] muster_sinks::OpenError),
+    /// What has to be in memory.
+    #[error("read what has to be in memory")]
+    Load(#[source] muster_store::StoreError),
     /// People.
     #[error("read who may log in")]
     Identity(#[from] muster_identity::IdentityError),
@@ -98,6 +103,30 @@ impl Default for Ambient {
     }
 }
 
+/// Makes the data folder, for its owner only, when it is not there.
+pub fn make_folder(path: &Path) -> Result<(), StartError> {
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path);
+    made.map_err(|source| StartError::Folder {
+        attempt: "make the data folder",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Lets this process have as many files open as it may: a connection is a file, and the usual limit of 1,024 is for
+/// programs that do not know better.
+pub fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(error = %error, "the limit of open files could not be raised");
+    }
+}
+
 /// The data folder, held by a lock while the value lives.
 pub struct DataFolder {
     path: PathBuf,
@@ -107,23 +136,17 @@ pub struct DataFolder {
 impl DataFolder {
     /// Makes the folder (0700) when it is not there, and takes its lock.
     pub fn open(path: &Path) -> Result<Self, StartError> {
-        let folder_error = |attempt| {
-            move |source| StartError::Folder {
-                attempt,
-                path: path.to_owned(),
-                source,
-            }
-        };
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(folder_error("make the data folder"))?;
+        make_folder(path)?;
         let lock = fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(path.join("lock"));
-        let lock = lock.map_err(folder_error("lock the data folder"))?;
+        let lock_error = |source| StartError::Folder {
+            attempt: "lock the data folder",
+            path: path.to_owned(),
+            source,
+        };
+        let lock = lock.map_err(lock_error)?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self {
                 path: path.to_owned(),
@@ -132,7 +155,7 @@ impl DataFolder {
             Err(rustix::io::Errno::WOULDBLOCK) => Err(StartError::InUse {
                 path: path.to_owned(),
             }),
-            Err(errno) => Err(folder_error("lock the data folder")(errno.into())),
+            Err(errno) => Err(lock_error(errno.into())),
         }
     }
 }
@@ -152,25 +175,6 @@ pub async fn open_database(settings: &Settings) -> Result<Database, StartError> 
         })
 }
 
-/// The domain services on a migrated database.
-pub fn services(
-    settings: &Settings,
-    database: Database,
-    bus: Arc<dyn Bus>,
-    ambient: &Ambient,
-) -> Result<Identity, StartError> {
-    let key =
-        MasterKey::load_or_create(&settings.data_dir.join("master.key"), &*ambient.randomness)?;
-    let (clock, randomness) = (Arc::clone(&ambient.clock), Arc::clone(&ambient.randomness));
-    Ok(Identity::new(
-        database,
-        bus,
-        clock,
-        randomness,
-        Arc::new(key),
-    ))
-}
-
 /// A server that runs.
 pub struct Running {
     /// Where it listens.
@@ -183,7 +187,7 @@ pub struct Running {
     pub setup_link: Option<String>,
     tls: Option<Arc<Tls>>,
     ambient: Ambient,
-    database: Database,
+    services: Services,
     stop_serving: CancellationToken,
     stop_tasks: CancellationToken,
     serving: tokio::task::JoinHandle<()>,
@@ -195,15 +199,12 @@ pub struct Running {
 pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, StartError> {
     let folder = DataFolder::open(&settings.data_dir)?;
     // The port first: that it is taken is the most frequent mistake, and nothing has been done yet.
-    let listener = TcpListener::bind(settings.listen).await;
-    let listener = listener.map_err(|source| StartError::Listen {
+    let listen_error = |source| StartError::Listen {
         address: settings.listen,
         source,
-    })?;
-    let address = listener.local_addr().map_err(|source| StartError::Listen {
-        address: settings.listen,
-        source,
-    })?;
+    };
+    let listener = listener::bind(settings.listen).map_err(listen_error)?;
+    let address = listener.local_addr().map_err(listen_error)?;
     let public_url = public_url(&settings, address);
     let now = ambient.clock.now();
     let tls = Tls::open(
@@ -216,8 +217,10 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
     let database = open_database(&settings).await?;
     schema().apply(&database, now).await?;
     let bus: Arc<dyn Bus> = Arc::new(LocalBus::new());
-    let identity = services(&settings, database.clone(), bus, &ambient)?;
-    let setup_link = identity
+    let services = Services::new(&settings, database.clone(), bus, &ambient)?;
+    services.load().await.map_err(StartError::Load)?;
+    let setup_link = services
+        .identity
         .setup
         .reveal()
         .await?
@@ -225,9 +228,11 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
 
     let (stop_serving, stop_tasks) = (CancellationToken::new(), CancellationToken::new());
     let tasks = TaskTracker::new();
+    services.run(&tasks, &stop_tasks);
+    let metrics = Metrics::begin();
     tasks.spawn({
-        let (identity, stop) = (identity.clone(), stop_tasks.clone());
-        async move { identity.run_maintenance(stop).await }
+        let (metrics, stop) = (metrics.clone(), stop_tasks.clone());
+        async move { metrics.run(stop).await }
     });
     if let Some(tls) = &tls {
         tasks.spawn(watch_certificates(
@@ -238,16 +243,16 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
     }
     tasks.close();
     let app = App {
-        identity,
+        services: services.clone(),
         pages: Arc::new(Pages {
-            database: database.clone(),
-            metrics: Metrics::begin(),
+            database,
+            metrics,
             metrics_access: settings.metrics_access,
             fleet_version: settings.fleet_version.clone(),
             public_url: public_url.clone(),
             started_at: now,
         }),
-        request_ids: RequestIds::new(&*ambient.randomness),
+        observer: Observer::new(&*ambient.randomness),
     };
     let service = listener::Service {
         router: compose::router(&app),
@@ -272,7 +277,7 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
         setup_link,
         tls,
         ambient,
-        database,
+        services,
         stop_serving,
         stop_tasks,
         serving,
@@ -283,7 +288,8 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
 
 impl Running {
     /// Takes new certificates and reopens files, as on SIGHUP.
-    pub fn reload(&self) {
+    pub async fn reload(&self) {
+        self.services.reopen().await;
         if let Some(tls) = &self.tls
             && let Err(error) = tls.reload(self.ambient.clock.now())
         {
@@ -302,7 +308,7 @@ impl Running {
         }
         self.stop_tasks.cancel();
         self.tasks.wait().await;
-        self.database.close().await;
+        self.services.close().await;
     }
 }
 
@@ -334,7 +340,8 @@ fn host_name() -> String {
     }
 }
 
-fn public_url(settings: &Settings, address: SocketAddr) -> String {
+/// Where clients reach the server, prefix included.
+pub fn public_url(settings: &Settings, address: SocketAddr) -> String {
     let base = settings.public_url.clone().unwrap_or_else(|| {
         let scheme = if matches!(settings.tls, crate::config::TlsSettings::Off) {
             "http"

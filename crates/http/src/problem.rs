@@ -160,6 +160,13 @@ impl Problem {
         &self.message
     }
 
+    /// The answer in the shape of a family, for what stands outside its router.
+    pub fn into_response_as(self, shape: Shape) -> Response {
+        let mut response = self.render(shape);
+        response.extensions_mut().insert(self);
+        response
+    }
+
     fn render(&self, shape: Shape) -> Response {
         let body = match shape {
             Shape::Native => self.native_body(),
@@ -224,9 +231,7 @@ impl From<StoreError> for Problem {
 impl IntoResponse for Problem {
     /// In the native shape, until the family's router renders it anew.
     fn into_response(self) -> Response {
-        let mut response = self.render(Shape::Native);
-        response.extensions_mut().insert(self);
-        response
+        self.into_response_as(Shape::Native)
     }
 }
 

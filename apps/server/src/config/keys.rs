@@ -162,6 +162,12 @@ pub const KEYS: &[Key] = &[
         "The most connections from clients at a time.",
     ),
     key(
+        "worker_threads",
+        Kind::Number,
+        "0",
+        "How many threads serve requests; 0 for one per core.",
+    ),
+    key(
         "shutdown_timeout",
         Kind::Span,
         "20s",
@@ -178,6 +184,12 @@ pub const KEYS: &[Key] = &[
         Kind::Text,
         "info",
         "What it logs: error, warn, info, debug or trace; also target=level,…",
+    ),
+    key(
+        "session.lifetime",
+        Kind::Span,
+        "5d",
+        "A login that is not used for so long ends.",
     ),
     key(
         "sink.folder",
@@ -220,7 +232,8 @@ pub const KEYS: &[Key] = &[
         "emulate",
         Kind::Text,
         "",
-        "Play the server of an older release: it says only the capabilities which that release had. For tests.",
+        "Play the server of an older release, such as 0.1.0: it says only the capabilities which that release had. For \
+         tests of upgrades.",
     ),
 ];
 

@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use toml::de::{DeTable, DeValue};
+
 use super::keys::{KEYS, Key, Kind};
 
 /// The variables of the process: name and value.
 pub type Environment = Vec<(String, String)>;
 
+/// How our variables begin.
+const PREFIX: &str = "MUSTER_";
 /// Variables that begin like ours and are no keys.
 const OTHER_VARIABLES: &[&str] = &["MUSTER_CONFIG", "MUSTER_PASSWORD"];
 /// How the variables of our other programs begin.
@@ -26,8 +30,8 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 pub enum Origin {
     /// Nobody set it.
     Default,
-    /// The file, at this path.
-    File(PathBuf),
+    /// The file at this path, in this line.
+    File(PathBuf, usize),
     /// A variable of the environment.
     Variable(String),
     /// A flag.
@@ -38,7 +42,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
-            Self::File(path) => write!(f, "{}", path.display()),
+            Self::File(path, line) => write!(f, "{}:{line}", path.display()),
             Self::Variable(name) => write!(f, "${name}"),
             Self::Flag(name) => write!(f, "--{name}"),
         }
@@ -80,11 +84,13 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is not TOML.
-    #[error("{}: {message}", path.display())]
+    #[error("{}:{line}: {message}", path.display())]
     Syntax {
         /// Which.
         path: PathBuf,
-        /// Line and reason.
+        /// In which line.
+        line: usize,
+        /// The reason.
         message: String,
     },
     /// A key that does not exist.
@@ -152,8 +158,8 @@ impl Layered {
         let implied = Path::new(data_dir).join("muster.toml");
         let path = file.map_or(implied.as_path(), |path| path);
         if file.is_some() || path.exists() {
-            for (name, value) in read_file(path)? {
-                layered.set(&name, value, Origin::File(path.to_owned()));
+            for (name, value, line) in read_file(path)? {
+                layered.set(&name, value, Origin::File(path.to_owned(), line));
             }
         }
         for (name, value) in from_environment {
@@ -220,12 +226,14 @@ fn read_environment(environment: &Environment) -> Result<Vec<(String, String)>, 
             || OTHER_PREFIXES
                 .iter()
                 .any(|prefix| variable.starts_with(prefix));
-        if !variable.starts_with("MUSTER_") || other {
+        if !variable.starts_with(PREFIX) || other {
             continue;
         }
         let Some(key) = KEYS.iter().find(|key| key.variable() == *variable) else {
             let known: Vec<String> = KEYS.iter().map(Key::variable).collect();
-            let suggested = nearest(variable, known.iter().map(String::as_str));
+            let known = known.iter().filter_map(|name| name.strip_prefix(PREFIX));
+            let suggested = nearest(variable.trim_start_matches(PREFIX), known);
+            let suggested = suggested.map(|name| format!("{PREFIX}{name}"));
             let name = variable.clone();
             return Err(ConfigError::Unknown {
                 place: "environment".to_owned(),
@@ -238,91 +246,110 @@ fn read_environment(environment: &Environment) -> Result<Vec<(String, String)>, 
     Ok(values)
 }
 
-fn read_file(path: &Path) -> Result<Vec<(String, String)>, ConfigError> {
+/// A key of the file, its value as text, and its line.
+type Entry = (String, String, usize);
+
+fn read_file(path: &Path) -> Result<Vec<Entry>, ConfigError> {
     let io = |source| ConfigError::File {
         path: path.to_owned(),
         source,
     };
     if std::fs::metadata(path).map_err(io)?.len() > MAX_FILE_BYTES {
-        let message = format!("has more than {MAX_FILE_BYTES} bytes");
         return Err(ConfigError::Syntax {
             path: path.to_owned(),
-            message,
+            line: 1,
+            message: format!("has more than {MAX_FILE_BYTES} bytes"),
         });
     }
     let text = std::fs::read_to_string(path).map_err(io)?;
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+    let file = File { path, text: &text };
+    let table = DeTable::parse(&text).map_err(|error| {
         // The library's text quotes the line, and the line may hold a password.
-        let line = error.span().map_or(0, |span| {
-            text[..span.start.min(text.len())].matches('\n').count() + 1
-        });
-        let message = format!("line {line}: {}", error.message());
         ConfigError::Syntax {
             path: path.to_owned(),
-            message,
+            line: file.line(error.span().map_or(0, |span| span.start)),
+            message: error.message().to_owned(),
         }
     })?;
     let mut values = Vec::new();
-    flatten("", &table, path, &mut values)?;
+    file.flatten("", table.get_ref(), &mut values)?;
     Ok(values)
 }
 
-fn flatten(
-    prefix: &str,
-    table: &toml::Table,
-    path: &Path,
-    values: &mut Vec<(String, String)>,
-) -> Result<(), ConfigError> {
-    for (member, value) in table {
-        let name = if prefix.is_empty() {
-            member.clone()
-        } else {
-            format!("{prefix}.{member}")
-        };
-        let section = format!("{name}.");
-        match (find(&name), value) {
-            (None, toml::Value::Table(inner))
-                if KEYS.iter().any(|key| key.name.starts_with(&section)) =>
-            {
-                flatten(&name, inner, path, values)?;
-            }
-            (None, _) => {
-                let sections = KEYS
-                    .iter()
-                    .filter_map(|key| Some(key.name.split_once('.')?.0));
-                let suggested = nearest(&name, KEYS.iter().map(|key| key.name).chain(sections));
-                let place = path.display().to_string();
-                return Err(ConfigError::Unknown {
-                    place,
-                    name,
-                    suggested,
-                });
-            }
-            (Some(key), value) => {
-                let Some(text) = scalar(key.kind, value) else {
-                    let reason = format!("must be a {}", key.kind.name());
-                    return Err(ConfigError::Value {
-                        origin: path.display().to_string(),
-                        name,
-                        reason,
-                    });
-                };
-                values.push((name, text));
-            }
-        }
-    }
-    Ok(())
+/// The configuration file.
+struct File<'a> {
+    path: &'a Path,
+    text: &'a str,
 }
 
-fn scalar(kind: Kind, value: &toml::Value) -> Option<String> {
+impl File<'_> {
+    /// The line of a place in the text.
+    fn line(&self, offset: usize) -> usize {
+        let before = self.text.bytes().take(offset);
+        1 + before.filter(|byte| *byte == b'\n').count()
+    }
+
+    fn flatten(
+        &self,
+        prefix: &str,
+        table: &DeTable<'_>,
+        values: &mut Vec<Entry>,
+    ) -> Result<(), ConfigError> {
+        for (member, value) in table {
+            let name = if prefix.is_empty() {
+                member.get_ref().to_string()
+            } else {
+                format!("{prefix}.{}", member.get_ref())
+            };
+            let section = format!("{name}.");
+            let line = self.line(member.span().start);
+            let place = || Origin::File(self.path.to_owned(), line).to_string();
+            match (find(&name), value.get_ref()) {
+                (None, DeValue::Table(inner))
+                    if KEYS.iter().any(|key| key.name.starts_with(&section)) =>
+                {
+                    self.flatten(&name, inner, values)?;
+                }
+                (None, _) => {
+                    let sections = KEYS
+                        .iter()
+                        .filter_map(|key| Some(key.name.split_once('.')?.0));
+                    let suggested = nearest(&name, KEYS.iter().map(|key| key.name).chain(sections));
+                    return Err(ConfigError::Unknown {
+                        place: place(),
+                        name,
+                        suggested,
+                    });
+                }
+                (Some(key), value) => match scalar(key.kind, value) {
+                    Some(text) => values.push((name, text, line)),
+                    None => {
+                        return Err(ConfigError::Value {
+                            origin: place(),
+                            name,
+                            reason: format!("expected {}", key.kind.name()),
+                        });
+                    }
+                },
+            }
+        }
+        Ok(())
+    }
+}
+
+fn scalar(kind: Kind, value: &DeValue<'_>) -> Option<String> {
     match (kind, value) {
-        (Kind::List, toml::Value::Array(items)) => {
-            let items: Option<Vec<&str>> = items.iter().map(toml::Value::as_str).collect();
+        (Kind::List, DeValue::Array(items)) => {
+            let items = items.iter().map(|item| item.get_ref().as_str());
+            let items: Option<Vec<&str>> = items.collect();
             Some(items?.join(","))
         }
-        (_, toml::Value::String(text)) => Some(text.clone()),
-        (_, toml::Value::Integer(number)) => Some(number.to_string()),
-        (_, toml::Value::Boolean(flag)) => Some(flag.to_string()),
+        (_, DeValue::String(text)) => Some(text.to_string()),
+        (_, DeValue::Integer(number)) => {
+            let number = i64::from_str_radix(number.as_str(), number.radix()).ok()?;
+            Some(number.to_string())
+        }
+        (_, DeValue::Boolean(flag)) => Some(flag.to_string()),
         _ => None,
     }
 }

@@ -66,12 +66,16 @@ pub struct Settings {
     pub log_json: bool,
     /// What is logged, as tracing's filter.
     pub log_level: String,
+    /// How many threads serve requests; none for one per core.
+    pub worker_threads: Option<usize>,
+    /// A session that is not used for so long ends.
+    pub session_lifetime: Duration,
     /// Folder of what hosts log.
     pub sink_folder: PathBuf,
     /// A file of it is rotated when it is larger, in bytes.
     pub sink_max_file_bytes: u64,
     /// How many rotated files are kept.
-    pub sink_max_backups: usize,
+    pub sink_max_backups: u32,
     /// The version that Fleet's clients are told.
     pub fleet_version: String,
     /// How long a live query without a stream waits.
@@ -134,9 +138,12 @@ impl Settings {
             shutdown_timeout: span(layers, "shutdown_timeout")?,
             log_json: choice(layers, "log.format", &["text", "json"])? == "json",
             log_level: text("log.level").to_owned(),
+            worker_threads: Some(number(layers, "worker_threads", 0, 1_024)? as usize)
+                .filter(|threads| *threads > 0),
+            session_lifetime: span(layers, "session.lifetime")?,
             sink_folder,
             sink_max_file_bytes: bytes(layers, "sink.max_file_size")?,
-            sink_max_backups: number(layers, "sink.max_backups", 0, 1_000)? as usize,
+            sink_max_backups: number(layers, "sink.max_backups", 0, 1_000)? as u32,
             fleet_version: text("fleet.version").to_owned(),
             live_query_rest_period: span(layers, "live_query.rest_period")?,
             metrics_access: match choice(

@@ -54,8 +54,8 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
     insta::assert_snapshot!(shown.replace(data_dir, "FOLDER"), @r"
     data_dir = FOLDER ($MUSTER_DATA_DIR)
     listen = 127.0.0.1:3 (--listen)
-    database.timeout = 9s (FOLDER/muster.toml)
-    max_connections = 7 (FOLDER/muster.toml)
+    database.timeout = 9s (FOLDER/muster.toml:6)
+    max_connections = 7 (FOLDER/muster.toml:2)
     log.level = warn ($MUSTER_LOG_LEVEL)
     ");
     let settings = Settings::from_layers(&layers).unwrap();

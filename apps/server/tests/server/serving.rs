@@ -315,7 +315,7 @@ async fn metrics_pass_promtool_and_hold_no_secret() {
         .unwrap();
     assert!(
         text.contains(
-            "muster_http_requests_total{route=\"/healthz\",method=\"GET\",status=\"200\"}"
+            "muster_http_requests_total{route=\"/healthz\",method=\"GET\",status=\"2xx\"}"
         ),
         "{text}"
     );

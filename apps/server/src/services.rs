@@ -1,0 +1,126 @@
+//! The domain crates' services, put together over one database.
+//!
+//! Here is decided which crate is handed which other; none of them knows the server.
+
+use std::sync::Arc;
+
+use muster_bus::Bus;
+use muster_hosts::{AgentParts, Agents, NoSchedule};
+use muster_identity::{Identity, IdentityOptions, MasterKey};
+use muster_negotiation::{CapabilitySet, Family, Sender};
+use muster_sinks::{FileSink, FileSinkOptions, Sink};
+use muster_software::Software;
+use muster_store::{Database, StoreError};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Settings;
+use crate::options::StandardOptions;
+use crate::start::{Ambient, StartError};
+
+/// All services of a server.
+#[derive(Clone)]
+pub struct Services {
+    /// The database beneath all of them.
+    pub database: Database,
+    /// Who is who.
+    pub identity: Identity,
+    /// Inventories of software.
+    pub software: Software,
+    /// What agents ask.
+    pub agents: Agents,
+    /// Where agents' logs go.
+    pub sink: Arc<FileSink>,
+}
+
+/// Who is who, on a migrated database: all that the administrator's commands need.
+pub fn identity(
+    settings: &Settings,
+    database: Database,
+    bus: Arc<dyn Bus>,
+    ambient: &Ambient,
+) -> Result<Identity, StartError> {
+    let path = settings.data_dir.join("master.key");
+    let key = MasterKey::load_or_create(&path, &*ambient.randomness)?;
+    let options = IdentityOptions {
+        session_lifetime: settings.session_lifetime,
+    };
+    let (clock, randomness) = (Arc::clone(&ambient.clock), Arc::clone(&ambient.randomness));
+    let key = Arc::new(key);
+    Ok(Identity::with_options(
+        database, bus, clock, randomness, key, &options,
+    ))
+}
+
+impl Services {
+    /// Puts the services together on a migrated database. Opens the files of logs; reads nothing else yet.
+    pub fn new(
+        settings: &Settings,
+        database: Database,
+        bus: Arc<dyn Bus>,
+        ambient: &Ambient,
+    ) -> Result<Self, StartError> {
+        let identity = identity(settings, database.clone(), Arc::clone(&bus), ambient)?;
+        let sink = Arc::new(FileSink::open(FileSinkOptions {
+            folder: settings.sink_folder.clone(),
+            max_file_bytes: settings.sink_max_file_bytes,
+            kept_files: settings.sink_max_backups,
+        })?);
+        let software = Software::new(database.clone());
+        let said = |family| CapabilitySet::of(settings.emulate, Sender::Server, family);
+        let agents = Agents::new(AgentParts {
+            database: database.clone(),
+            bus,
+            clock: Arc::clone(&ambient.clock),
+            enrollment_tokens: identity.enrollment_tokens.clone(),
+            agent_keys: identity.agent_keys.clone(),
+            options: Arc::new(StandardOptions::default()),
+            software: software.clone(),
+            sink: Arc::clone(&sink) as Arc<dyn Sink>,
+            sources: Vec::new(),
+            schedule: Arc::new(NoSchedule),
+            orbit_capabilities: said(Family::Orbit),
+            device_capabilities: said(Family::Device),
+        });
+        Ok(Self {
+            database,
+            identity,
+            software,
+            agents,
+            sink,
+        })
+    }
+
+    /// Reads what has to be in memory before the first request.
+    pub async fn load(&self) -> Result<(), StoreError> {
+        self.agents.start().await
+    }
+
+    /// Starts what runs beside requests: it ends when `stop` is cancelled, after writing what is in memory.
+    pub fn run(&self, tasks: &TaskTracker, stop: &CancellationToken) {
+        tasks.spawn({
+            let (identity, stop) = (self.identity.clone(), stop.clone());
+            async move { identity.run_maintenance(stop).await }
+        });
+        tasks.spawn({
+            let (agents, stop) = (self.agents.clone(), stop.clone());
+            async move { agents.run(stop).await }
+        });
+    }
+
+    /// Opens the files of logs again, after somebody else renamed them.
+    pub async fn reopen(&self) {
+        if let Err(error) = self.sink.reopen().await {
+            tracing::error!(
+                error = muster_http::error_chain(&error),
+                "the files of logs could not be opened again; logs of hosts are refused until they can"
+            );
+        }
+    }
+
+    /// Writes what waits and closes the database. Call it when nothing runs any more.
+    pub async fn close(&self) {
+        self.sink.close().await;
+        self.database.close().await;
+    }
+}
