@@ -1,0 +1,208 @@
+//! Our own API: the organisation and agent options.
+
+use axum::extract::{Path, State};
+use muster_http::{Json, Problem};
+use muster_identity::{Action, Actor, Principal, Scope, TeamId};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::{Documents, Organisation, SettingsError, SettingsService, Strictness};
+
+/// The routes, relative to `/api/muster`.
+pub fn native_routes(settings: SettingsService) -> OpenApiRouter {
+    OpenApiRouter::new()
+        .routes(routes!(get_settings, set_settings))
+        .routes(routes!(get_options, set_options))
+        .routes(routes!(
+            get_team_options,
+            set_team_options,
+            delete_team_options
+        ))
+        .with_state(settings)
+}
+
+/// Agent options, and whose they are.
+#[derive(Serialize, ToSchema)]
+struct OptionsAnswer {
+    /// The options: `config`, `overrides`, `command_line_flags`, `extensions`, `update_channels`,
+    /// `script_execution_timeout`.
+    #[schema(value_type = Object)]
+    options: Value,
+    /// The team has none of its own: these are everybody's.
+    inherited: bool,
+}
+
+/// Agent options.
+#[derive(Deserialize, ToSchema)]
+struct OptionsRequest {
+    /// The options, whole.
+    #[schema(value_type = Object)]
+    options: Value,
+}
+
+/// The organisation
+#[utoipa::path(get, path = "/settings", tag = "settings", responses((status = 200, body = Organisation)))]
+async fn get_settings(
+    State(settings): State<SettingsService>,
+    principal: Principal,
+) -> Result<axum::Json<Organisation>, Problem> {
+    principal.authorize(Action::ReadSettings, Scope::Global)?;
+    Ok(axum::Json(
+        settings.current().documents.organisation.clone(),
+    ))
+}
+
+/// Change the organisation
+///
+/// What is left out stays as it is.
+#[utoipa::path(put, path = "/settings", tag = "settings", request_body = Organisation, responses(
+    (status = 200, body = Organisation), (status = 400, description = "a member that does not exist"),
+    (status = 422, description = "a value that is not allowed")))]
+async fn set_settings(
+    State(settings): State<SettingsService>,
+    principal: Principal,
+    Json(wishes): Json<serde_json::Map<String, Value>>,
+) -> Result<axum::Json<Organisation>, Problem> {
+    principal.authorize(Action::WriteSettings, Scope::Global)?;
+    let change = |now: &Documents| {
+        let organisation = now.organisation.with(&wishes)?;
+        Ok(Documents {
+            organisation,
+            ..now.clone()
+        })
+    };
+    let actor = Actor::from(&principal);
+    let kept = settings
+        .change(&actor, Strictness::Full, false, change)
+        .await?;
+    Ok(axum::Json(kept.organisation))
+}
+
+/// Agent options of hosts whose team has none of its own
+#[utoipa::path(get, path = "/settings/agent-options", tag = "settings", responses((status = 200, body = OptionsAnswer)))]
+async fn get_options(
+    State(settings): State<SettingsService>,
+    principal: Principal,
+) -> Result<axum::Json<OptionsAnswer>, Problem> {
+    principal.authorize(Action::ReadSettings, Scope::Global)?;
+    Ok(axum::Json(OptionsAnswer {
+        options: settings.current().documents.agent_options.clone(),
+        inherited: false,
+    }))
+}
+
+/// Set the agent options of hosts whose team has none of its own
+#[utoipa::path(put, path = "/settings/agent-options", tag = "settings", request_body = OptionsRequest, responses(
+    (status = 200, body = OptionsAnswer), (status = 400, description = "options that make no sense")))]
+async fn set_options(
+    State(settings): State<SettingsService>,
+    principal: Principal,
+    Json(body): Json<OptionsRequest>,
+) -> Result<axum::Json<OptionsAnswer>, Problem> {
+    principal.authorize(Action::WriteSettings, Scope::Global)?;
+    let change = |now: &Documents| {
+        Ok(Documents {
+            agent_options: body.options.clone(),
+            ..now.clone()
+        })
+    };
+    let actor = Actor::from(&principal);
+    let kept = settings
+        .change(&actor, Strictness::Full, false, change)
+        .await?;
+    Ok(axum::Json(OptionsAnswer {
+        options: kept.agent_options,
+        inherited: false,
+    }))
+}
+
+fn of_team(settings: &SettingsService, team: TeamId) -> OptionsAnswer {
+    let current = settings.current();
+    let own = current.team_documents.get(&team);
+    OptionsAnswer {
+        inherited: own.is_none(),
+        options: own.unwrap_or(&current.documents.agent_options).clone(),
+    }
+}
+
+/// Agent options of a team
+///
+/// A team's options replace those of everybody wholly.
+#[utoipa::path(get, path = "/teams/{id}/agent-options", tag = "settings", params(("id" = i64, Path, description = "The team")),
+    responses((status = 200, body = OptionsAnswer), (status = 404, description = "no such team")))]
+async fn get_team_options(
+    State(settings): State<SettingsService>,
+    principal: Principal,
+    Path(id): Path<i64>,
+) -> Result<axum::Json<OptionsAnswer>, Problem> {
+    let team = settings.visible_team(&principal, TeamId(id)).await?;
+    Ok(axum::Json(of_team(&settings, team.id)))
+}
+
+/// Set the agent options of a team
+#[utoipa::path(put, path = "/teams/{id}/agent-options", tag = "settings", request_body = OptionsRequest,
+    params(("id" = i64, Path, description = "The team")), responses((status = 200, body = OptionsAnswer),
+    (status = 400, description = "options that make no sense"), (status = 404, description = "no such team")))]
+async fn set_team_options(
+    State(settings): State<SettingsService>,
+    principal: Principal,
+    Path(id): Path<i64>,
+    Json(body): Json<OptionsRequest>,
+) -> Result<axum::Json<OptionsAnswer>, Problem> {
+    set_team(&settings, &principal, id, Some(body.options)).await
+}
+
+/// Take the agent options of a team back
+///
+/// Those of everybody are in force for it then.
+#[utoipa::path(delete, path = "/teams/{id}/agent-options", tag = "settings",
+    params(("id" = i64, Path, description = "The team")),
+    responses((status = 200, body = OptionsAnswer), (status = 404, description = "no such team")))]
+async fn delete_team_options(
+    State(settings): State<SettingsService>,
+    principal: Principal,
+    Path(id): Path<i64>,
+) -> Result<axum::Json<OptionsAnswer>, Problem> {
+    set_team(&settings, &principal, id, None).await
+}
+
+async fn set_team(
+    settings: &SettingsService,
+    principal: &Principal,
+    id: i64,
+    options: Option<Value>,
+) -> Result<axum::Json<OptionsAnswer>, Problem> {
+    let team = settings.visible_team(principal, TeamId(id)).await?.id;
+    principal.authorize(Action::WriteTeams, Scope::Team(Some(team)))?;
+    let actor = Actor::from(principal);
+    settings
+        .set_team_agent_options(&actor, team, options, Strictness::Full, false)
+        .await?;
+    Ok(axum::Json(of_team(settings, team)))
+}
+
+impl Organisation {
+    /// With the members that are given; `null` brings the default back.
+    fn with(&self, wishes: &serde_json::Map<String, Value>) -> Result<Self, SettingsError> {
+        let mut members = json!(self);
+        let defaults = json!(Self {
+            additional_queries: Some(Value::Null),
+            ..Self::default()
+        });
+        let defaults = defaults.as_object().cloned().unwrap_or_default();
+        let known: Vec<&str> = defaults.keys().map(String::as_str).collect();
+        crate::options::known_members(wishes, &known)?;
+        for (name, value) in wishes {
+            let value = if value.is_null() {
+                &defaults[name]
+            } else {
+                value
+            };
+            members[name.as_str()] = value.clone();
+        }
+        serde_json::from_value(members).map_err(|error| SettingsError::Malformed(error.to_string()))
+    }
+}

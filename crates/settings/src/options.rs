@@ -1,0 +1,262 @@
+//! Agent options: what an operator may write, and what agents are given.
+
+use std::collections::HashMap;
+
+use muster_hosts::AgentOptions;
+use serde_json::{Map, Value};
+
+use crate::SettingsError;
+
+/// The members of agent options.
+const MEMBERS: &[&str] = &[
+    "command_line_flags",
+    "config",
+    "extensions",
+    "overrides",
+    "script_execution_timeout",
+    "update_channels",
+];
+
+/// The members of osquery's configuration.
+const CONFIG_MEMBERS: &[&str] = &[
+    "auto_table_construction",
+    "decorators",
+    "events",
+    "exclude_paths",
+    "feature_vectors",
+    "file_accesses",
+    "file_paths",
+    "options",
+    "packs",
+    "prometheus_targets",
+    "schedule",
+    "views",
+    "yara",
+];
+
+/// Options of osquery that we read ourselves: how often a host asks.
+const INTERVALS: &[&str] = &[
+    "config_refresh",
+    "config_tls_refresh",
+    "distributed_interval",
+    "logger_tls_period",
+];
+
+/// Flags that would take a host away from this server.
+const REFUSED_FLAGS: &[&str] = &["extensions_autoload", "host_identifier"];
+
+/// Programs whose channel can be chosen.
+const CHANNELS: &[&str] = &["desktop", "orbit", "osqueryd"];
+
+/// The longest that a script may run.
+const MAX_SCRIPT_SECONDS: u64 = 3_600;
+
+/// How strictly options are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strictness {
+    /// Everything that we know to be wrong is refused.
+    Full,
+    /// Only what we could not read ourselves is refused: an operator who knows better insists.
+    Forced,
+}
+
+/// Whether these are agent options.
+pub fn check_agent_options(options: &Value, strictness: Strictness) -> Result<(), SettingsError> {
+    let options = object(options, "agent_options")?;
+    if strictness == Strictness::Forced {
+        return Ok(());
+    }
+    known_members(options, MEMBERS)?;
+    if let Some(config) = given(options, "config") {
+        check_config(config, "")?;
+    }
+    if let Some(overrides) = given(options, "overrides") {
+        let overrides = object(overrides, "overrides")?;
+        known_members(overrides, &["platforms"])?;
+        if let Some(platforms) = given(overrides, "platforms") {
+            for (platform, config) in object(platforms, "overrides.platforms")? {
+                check_config(config, &format!("overrides.platforms.{platform}."))?;
+            }
+        }
+    }
+    if let Some(flags) = given(options, "command_line_flags") {
+        for (name, value) in object(flags, "command_line_flags")? {
+            if REFUSED_FLAGS.contains(&name.as_str()) {
+                return Err(SettingsError::Malformed(format!(
+                    "The --{name} flag isn't supported. Please remove this flag."
+                )));
+            }
+            if value.is_object() || value.is_array() {
+                let place = format!("command_line_flags.{name}");
+                return Err(SettingsError::wrong_type(&place, "a text, number or flag"));
+            }
+        }
+    }
+    if let Some(extensions) = given(options, "extensions") {
+        for (name, extension) in object(extensions, "extensions")? {
+            object(extension, &format!("extensions.{name}"))?;
+        }
+    }
+    if let Some(channels) = given(options, "update_channels") {
+        let channels = object(channels, "update_channels")?;
+        known_members(channels, CHANNELS)?;
+        for (program, channel) in channels {
+            if channel.as_str().is_none_or(str::is_empty) {
+                let place = format!("update_channels.{program}");
+                return Err(SettingsError::wrong_type(&place, "a text"));
+            }
+        }
+    }
+    if let Some(timeout) = given(options, "script_execution_timeout")
+        && timeout
+            .as_u64()
+            .is_none_or(|seconds| seconds > MAX_SCRIPT_SECONDS)
+    {
+        let expected = format!("seconds from 0 to {MAX_SCRIPT_SECONDS}");
+        return Err(SettingsError::wrong_type(
+            "script_execution_timeout",
+            &expected,
+        ));
+    }
+    Ok(())
+}
+
+/// osquery's own options are not listed here: there are hundreds, and each release has more.
+fn check_config(config: &Value, place: &str) -> Result<(), SettingsError> {
+    let config = object(config, &format!("{place}config"))?;
+    known_members(config, CONFIG_MEMBERS)?;
+    let Some(options) = given(config, "options") else {
+        return Ok(());
+    };
+    let options = object(options, &format!("{place}options"))?;
+    for name in INTERVALS {
+        if given(options, name).is_some_and(|value| value.as_u64().is_none()) {
+            let place = format!("{place}options.{name}");
+            return Err(SettingsError::wrong_type(&place, "uint64"));
+        }
+    }
+    Ok(())
+}
+
+/// `null` counts as absent.
+fn given<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    object.get(name).filter(|value| !value.is_null())
+}
+
+fn object<'a>(value: &'a Value, place: &str) -> Result<&'a Map<String, Value>, SettingsError> {
+    value
+        .as_object()
+        .ok_or_else(|| SettingsError::wrong_type(place, "an object"))
+}
+
+pub(crate) fn known_members(
+    object: &Map<String, Value>,
+    known: &[&str],
+) -> Result<(), SettingsError> {
+    match object.keys().find(|key| !known.contains(&key.as_str())) {
+        Some(key) => Err(SettingsError::unknown_key(key, known)),
+        None => Ok(()),
+    }
+}
+
+/// As agents' side reads them. What makes no sense is left out: agents must get something in any case.
+pub fn parse_agent_options(options: &Value) -> AgentOptions {
+    let get = |name: &str| options.get(name).filter(|value| !value.is_null()).cloned();
+    let platforms = options.pointer("/overrides/platforms");
+    let overrides: HashMap<String, Value> = platforms
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .filter(|(_, config)| config.is_object())
+        .map(|(platform, config)| (platform.clone(), config.clone()))
+        .collect();
+    AgentOptions {
+        config: get("config").unwrap_or_else(|| Value::Object(Map::new())),
+        overrides,
+        command_line_flags: get("command_line_flags"),
+        extensions: get("extensions"),
+        update_channels: get("update_channels"),
+        script_execution_timeout: get("script_execution_timeout").and_then(|value| value.as_u64()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_an_operator_may_write_and_what_is_refused_with_its_reason() {
+        let cases = [
+            (json!({}), None),
+            (crate::default_agent_options(), None),
+            (
+                json!({"config": null, "overrides": {"platforms": {"ubuntu": {"options": {}}}}}),
+                None,
+            ),
+            (
+                json!({"nope": 1}),
+                Some("unsupported key provided: \"nope\""),
+            ),
+            (json!({"confg": {}}), Some("did you mean \"config\"?")),
+            (json!({"config": []}), Some("'config': expected an object")),
+            (
+                json!({"config": {"option": {}}}),
+                Some("did you mean \"options\"?"),
+            ),
+            (
+                json!({"config": {"options": {"distributed_interval": "ten"}}}),
+                Some("invalid value type at 'options.distributed_interval': expected uint64"),
+            ),
+            (
+                json!({"overrides": {"linux": {}}}),
+                Some("unsupported key provided: \"linux\""),
+            ),
+            (
+                json!({"command_line_flags": {"host_identifier": "uuid"}}),
+                Some("The --host_identifier flag isn't supported. Please remove this flag."),
+            ),
+            (
+                json!({"command_line_flags": {"extensions_autoload": "x"}}),
+                Some("--extensions_autoload"),
+            ),
+            (
+                json!({"command_line_flags": {"verbose": {}}}),
+                Some("command_line_flags.verbose"),
+            ),
+            (
+                json!({"update_channels": {"orbit": 1}}),
+                Some("update_channels.orbit"),
+            ),
+            (
+                json!({"script_execution_timeout": 3601}),
+                Some("seconds from 0 to 3600"),
+            ),
+        ];
+        for (options, wanted) in cases {
+            let found = check_agent_options(&options, Strictness::Full);
+            match wanted {
+                None => assert!(found.is_ok(), "{options}: {found:?}"),
+                Some(reason) => {
+                    let error = found.expect_err(&options.to_string()).to_string();
+                    assert!(error.contains(reason), "{options}: {error}");
+                }
+            }
+        }
+        assert!(check_agent_options(&json!({"nope": 1}), Strictness::Forced).is_ok());
+        assert!(check_agent_options(&json!([]), Strictness::Forced).is_err());
+    }
+
+    #[test]
+    fn agents_get_something_from_options_that_make_no_sense() {
+        let options = parse_agent_options(&json!({
+            "config": {"options": {}}, "overrides": {"platforms": {"ubuntu": {"a": 1}, "darwin": 7}},
+            "command_line_flags": null, "script_execution_timeout": "x",
+        }));
+        assert_eq!(options.overrides.len(), 1);
+        assert_eq!(options.command_line_flags, None);
+        assert_eq!(options.script_execution_timeout, None);
+        assert_eq!(parse_agent_options(&json!(7)).config, json!({}));
+    }
+}
