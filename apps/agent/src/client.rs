@@ -1,0 +1,330 @@
+//! The two APIs that a server speaks to agents, over HTTPS.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use muster_negotiation::{CAPABILITIES_HEADER, Capability, CapabilitySet, Family, Release, Sender};
+use muster_wire_fleet::orbit;
+use muster_wire_osquery::{
+    ConfigAnswer, ConfigRequest, DistributedResult, DistributedWrite, EnrollAnswer, EnrollRequest,
+    ReadAnswer, Refusal,
+};
+use reqwest::{Response, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// How long a request may take from start to end.
+const REQUEST_TIME: Duration = Duration::from_secs(60);
+/// How long a connection may take to be made.
+const CONNECT_TIME: Duration = Duration::from_secs(15);
+/// The largest answer that is read, in bytes.
+const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+
+/// A call was not answered as hoped.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The server knows the key no more, or refuses the enrollment.
+    #[error("the server refused: {0}")]
+    Refused(String),
+    /// The server does not have this.
+    #[error("the server does not have {0}")]
+    Missing(String),
+    /// The server cannot answer now; come again, perhaps after what it asked for.
+    #[error("the server answered {status}: {message}")]
+    Unavailable {
+        /// The status.
+        status: u16,
+        /// What it said.
+        message: String,
+        /// When to come again.
+        retry_after: Option<Duration>,
+    },
+    /// The server was not reached, or the connection broke.
+    #[error("reach the server")]
+    Network(#[source] reqwest::Error),
+    /// The answer is not what the protocol has.
+    #[error("the server's answer cannot be read")]
+    Unreadable(#[source] serde_json::Error),
+    /// The answer is larger than allowed.
+    #[error("the server's answer has more than {MAX_ANSWER_BYTES} bytes")]
+    TooLarge,
+}
+
+impl CallError {
+    /// When the server wants to be asked again.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Unavailable { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+/// How a server's certificate is trusted.
+#[derive(Debug, Clone, Default)]
+pub struct Trust {
+    /// Only certificates that these issued, as PEM; without it, the system's.
+    pub authorities_pem: Option<Vec<u8>>,
+    /// Any certificate at all.
+    pub insecure: bool,
+}
+
+/// The client cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The URL is not one of a server.
+    #[error("{0:?} is not the URL of a server, such as https://muster.example.com")]
+    Url(String),
+    /// The CA file holds no certificate.
+    #[error("the CA file holds no certificate")]
+    Authorities(#[source] reqwest::Error),
+    /// TLS.
+    #[error("prepare TLS")]
+    Tls(#[source] reqwest::Error),
+}
+
+/// Calls a server.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    server: String,
+    capabilities: String,
+    /// What the server said on its last successful answer of the orbit family.
+    said: Arc<Mutex<CapabilitySet>>,
+}
+
+impl Client {
+    /// A client of a server at a URL.
+    pub fn new(server: &str, trust: &Trust) -> Result<Self, ClientError> {
+        let server = server.trim().trim_end_matches('/');
+        let rest = server
+            .strip_prefix("https://")
+            .or_else(|| server.strip_prefix("http://"));
+        if rest.is_none_or(|rest| rest.is_empty() || rest.starts_with('/')) {
+            return Err(ClientError::Url(server.to_owned()));
+        }
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("muster-agent/", env!("CARGO_PKG_VERSION")))
+            .timeout(REQUEST_TIME)
+            .connect_timeout(CONNECT_TIME)
+            .pool_idle_timeout(Duration::from_secs(90))
+            .pool_max_idle_per_host(1);
+        if let Some(pem) = &trust.authorities_pem {
+            let authorities =
+                reqwest::Certificate::from_pem_bundle(pem).map_err(ClientError::Authorities)?;
+            builder = builder.tls_certs_only(authorities);
+        }
+        if trust.insecure {
+            builder = builder.tls_danger_accept_invalid_certs(true);
+        }
+        let http = builder.build().map_err(ClientError::Tls)?;
+        let capabilities =
+            CapabilitySet::of(Release::current(), Sender::Agent, Family::Orbit).to_header_value();
+        Ok(Self {
+            http,
+            server: server.to_owned(),
+            capabilities,
+            said: Arc::default(),
+        })
+    }
+
+    /// The server's URL.
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// Whether the server said on its last answer that it can do this.
+    pub fn server_has(&self, capability: Capability) -> bool {
+        self.said
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .has(capability)
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, CallError> {
+        let orbit = path.starts_with("/api/fleet/orbit/");
+        let bytes = serde_json::to_vec(body).map_err(CallError::Unreadable)?;
+        let mut request = self
+            .http
+            .post(format!("{}{path}", self.server))
+            .header("content-type", "application/json")
+            .body(bytes);
+        if orbit {
+            request = request.header(CAPABILITIES_HEADER, &self.capabilities);
+        }
+        let response = request.send().await.map_err(CallError::Network)?;
+        let status = response.status();
+        let retry_after = retry_after(&response);
+        if orbit && status.is_success() {
+            // The whole set is replaced by each successful answer: a server that says nothing can do nothing.
+            let values = response.headers().get_all(CAPABILITIES_HEADER);
+            let said =
+                CapabilitySet::parse(values.iter().map(reqwest::header::HeaderValue::as_bytes));
+            *self.said.lock().unwrap_or_else(PoisonError::into_inner) = said;
+        }
+        let bytes = read(response).await?;
+        if status.is_success() {
+            return serde_json::from_slice(&bytes).map_err(CallError::Unreadable);
+        }
+        Err(refusal(status, &bytes, retry_after, path))
+    }
+
+    /// Enrolls by orbit's API.
+    pub async fn orbit_enroll(&self, request: &orbit::EnrollRequest) -> Result<String, CallError> {
+        let answer: orbit::EnrollAnswer = self.call("/api/fleet/orbit/enroll", request).await?;
+        let key = answer.orbit_node_key.into_exposed();
+        if key.is_empty() {
+            Err(CallError::Refused("it gave no key".to_owned()))
+        } else {
+            Ok(key)
+        }
+    }
+
+    /// Asks for orbit's configuration, and so for what the server can do.
+    pub async fn orbit_config(
+        &self,
+        request: &orbit::KeyRequest,
+    ) -> Result<orbit::Config, CallError> {
+        self.call("/api/fleet/orbit/config", request).await
+    }
+
+    /// Enrolls by osquery's API.
+    pub async fn enroll(&self, request: &EnrollRequest) -> Result<String, CallError> {
+        let answer: EnrollAnswer = self.call("/api/v1/osquery/enroll", request).await?;
+        if answer.node_key.is_empty() {
+            return Err(CallError::Refused("it gave no key".to_owned()));
+        }
+        Ok(answer.node_key)
+    }
+
+    /// Asks for osquery's configuration.
+    pub async fn config(&self, request: &ConfigRequest) -> Result<ConfigAnswer, CallError> {
+        self.call("/api/v1/osquery/config", request).await
+    }
+
+    /// Asks what to run.
+    pub async fn read(&self, node_key: &str) -> Result<ReadAnswer, CallError> {
+        self.call(
+            "/api/v1/osquery/distributed/read",
+            &serde_json::json!({ "node_key": node_key }),
+        )
+        .await
+    }
+
+    /// Says what came of it.
+    pub async fn write(
+        &self,
+        node_key: &str,
+        results: &[DistributedResult],
+    ) -> Result<(), CallError> {
+        let body = DistributedWrite { node_key, results };
+        self.call::<serde_json::Value>("/api/v1/osquery/distributed/write", &body)
+            .await
+            .map(drop)
+    }
+}
+
+fn retry_after(response: &Response) -> Option<Duration> {
+    let value = response
+        .headers()
+        .get(reqwest::header::RETRY_AFTER)?
+        .to_str()
+        .ok()?;
+    value.trim().parse().ok().map(Duration::from_secs)
+}
+
+async fn read(mut response: Response) -> Result<Vec<u8>, CallError> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(CallError::Network)? {
+        if bytes.len() + chunk.len() > MAX_ANSWER_BYTES {
+            return Err(CallError::TooLarge);
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+/// What an answer that is no success means. Only a clear refusal makes an agent throw its key away: a proxy's page or a
+/// fault of the server does not.
+fn refusal(
+    status: StatusCode,
+    bytes: &[u8],
+    retry_after: Option<Duration>,
+    path: &str,
+) -> CallError {
+    #[derive(serde::Deserialize, Default)]
+    #[serde(default)]
+    struct Message {
+        message: String,
+    }
+    let osquery: Refusal = serde_json::from_slice(bytes).unwrap_or_default();
+    let orbit: Message = serde_json::from_slice(bytes).unwrap_or_default();
+    let message = osquery.error.unwrap_or(orbit.message);
+    let orbit_refuses = path.starts_with("/api/fleet/orbit/") && status == StatusCode::UNAUTHORIZED;
+    if osquery.node_invalid || orbit_refuses {
+        return CallError::Refused(message);
+    }
+    if status == StatusCode::NOT_FOUND {
+        return CallError::Missing(path.to_owned());
+    }
+    CallError::Unavailable {
+        status: status.as_u16(),
+        message,
+        retry_after,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meaning(status: u16, body: &str, path: &str) -> &'static str {
+        let status = StatusCode::from_u16(status).unwrap();
+        match refusal(status, body.as_bytes(), None, path) {
+            CallError::Refused(_) => "refused",
+            CallError::Missing(_) => "missing",
+            CallError::Unavailable { .. } => "unavailable",
+            _ => "other",
+        }
+    }
+
+    #[test]
+    fn only_a_clear_refusal_throws_a_key_away() {
+        let (osquery, orbit) = ("/api/v1/osquery/config", "/api/fleet/orbit/config");
+        assert_eq!(
+            meaning(401, r#"{"error":"x","node_invalid":true}"#, osquery),
+            "refused"
+        );
+        assert_eq!(
+            meaning(401, r#"{"message":"Authentication required"}"#, orbit),
+            "refused"
+        );
+        assert_eq!(meaning(401, "<html>proxy</html>", osquery), "unavailable");
+        assert_eq!(meaning(503, r#"{"error":"x"}"#, osquery), "unavailable");
+        assert_eq!(meaning(502, "<html>", orbit), "unavailable");
+        assert_eq!(meaning(404, "404 page not found", orbit), "missing");
+    }
+
+    #[test]
+    fn a_url_must_name_a_server() {
+        for good in [
+            "https://muster.example.com",
+            "http://localhost:8080/prefix/",
+        ] {
+            assert!(Client::new(good, &Trust::default()).is_ok(), "{good}");
+        }
+        for bad in ["", "muster.example.com", "https://", "ftp://x"] {
+            assert!(
+                matches!(
+                    Client::new(bad, &Trust::default()),
+                    Err(ClientError::Url(_))
+                ),
+                "{bad}"
+            );
+        }
+    }
+}

@@ -1,0 +1,524 @@
+//! The loop: enroll, ask, run, answer, until it is stopped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_clock::{Clock, Randomness};
+use muster_negotiation::Capability;
+use muster_tables::{AgentFacts, EngineOptions, FlagFact, OrbitFacts};
+use muster_wire_fleet::{Secret, orbit};
+use muster_wire_osquery::{
+    ConfigAnswer, ConfigRequest, DistributedResult, EnrollRequest, HostDetails, Row,
+};
+use serde_json::Value;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::backoff::{Backoff, jittered};
+use crate::client::{CallError, Client, ClientError};
+use crate::config::{Intervals, Settings};
+use crate::denylist::Denylist;
+use crate::keys::{DataFileError, DataFolder, Keys};
+use crate::notify;
+use crate::runner::{Runner, RunnerError, Wanted, chain};
+
+/// The most results that wait to be acknowledged; what is older is given up first.
+const MAX_WAITING: usize = 1_000;
+/// How many times results are sent that the server does not take, before they are given up.
+const MAX_SENDS: u32 = 20;
+/// The shortest interval that a configuration may ask for.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often it asks while the server wants it to hurry.
+const HURRY: Duration = Duration::from_secs(5);
+/// How long to wait before the notification socket is tried again.
+const NOTIFY_PAUSE: Duration = Duration::from_secs(15);
+
+/// The agent could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The data folder.
+    #[error("use the data folder")]
+    Data(#[from] DataFileError),
+    /// The client.
+    #[error("prepare to call the server")]
+    Client(#[from] ClientError),
+    /// The tables.
+    #[error("prepare to answer queries")]
+    Runner(#[from] RunnerError),
+}
+
+/// An agent that runs.
+pub struct Session {
+    settings: Settings,
+    folder: DataFolder,
+    keys: Keys,
+    client: Client,
+    runner: Runner,
+    clock: Arc<dyn Clock>,
+    randomness: Arc<dyn Randomness>,
+    intervals: Intervals,
+    etag: Option<String>,
+    backoff: Backoff,
+    waiting: Vec<DistributedResult>,
+    sends: u32,
+    hurry_until: Option<Instant>,
+    orbit_is_there: bool,
+    /// The orbit key for whoever holds the notification socket; none while the server does not have it.
+    notify_key: watch::Sender<Option<String>>,
+}
+
+/// When each thing is due.
+struct Due {
+    distributed: Instant,
+    config: Instant,
+    orbit: Instant,
+}
+
+impl Session {
+    /// Opens the data folder and starts the thread for queries.
+    pub fn new(
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        randomness: Arc<dyn Randomness>,
+    ) -> Result<Self, SessionError> {
+        let folder = DataFolder::open(&settings.data_dir)?;
+        let client = Client::new(&settings.server, &settings.trust)?;
+        let mut keys = folder.load_keys()?;
+        if keys.instance_id.is_empty() {
+            keys.instance_id = new_instance_id(&*randomness);
+        }
+        if keys.server != client.server() {
+            // Keys of another server mean nothing here.
+            (keys.node_key, keys.orbit_node_key) = (None, None);
+            client.server().clone_into(&mut keys.server);
+        }
+        folder.save_keys(&keys)?;
+        let facts = facts(&settings, &keys, &*clock);
+        let options = EngineOptions {
+            facts,
+            ..EngineOptions::default()
+        };
+        let denylist = Denylist::load(Some(folder.clone()));
+        let runner = Runner::start(options, denylist, Arc::clone(&clock))?;
+        Ok(Self {
+            settings,
+            folder,
+            keys,
+            client,
+            runner,
+            clock,
+            randomness,
+            intervals: Intervals::default(),
+            etag: Some(String::new()),
+            backoff: Backoff::default(),
+            waiting: Vec::new(),
+            sends: 0,
+            hurry_until: None,
+            orbit_is_there: true,
+            notify_key: watch::channel(None).0,
+        })
+    }
+
+    /// Runs until `stop` is true.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), SessionError> {
+        let (ask, mut asked) = mpsc::channel(1);
+        let socket = tokio::spawn(hold_socket(
+            self.settings.clone(),
+            self.notify_key.subscribe(),
+            ask,
+        ));
+        let runner = self.runner.clone();
+        let result = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => Ok(()),
+            result = self.work(&mut asked) => result,
+        };
+        runner.cancel();
+        socket.abort();
+        result
+    }
+
+    async fn work(&mut self, asked: &mut mpsc::Receiver<()>) -> Result<(), SessionError> {
+        let mut due = Due {
+            distributed: Instant::now(),
+            config: Instant::now(),
+            orbit: Instant::now(),
+        };
+        loop {
+            if let Err(error) = self.ensure_enrolled().await? {
+                let wait = self.after(&error);
+                tokio::time::sleep(wait).await;
+                continue;
+            }
+            let step = self.step(&mut due).await?;
+            if let Err(error) = step {
+                let wait = self.after(&error);
+                tokio::time::sleep(wait).await;
+                continue;
+            }
+            self.backoff.reset();
+            let next = due.distributed.min(due.config).min(due.orbit);
+            tokio::select! {
+                () = tokio::time::sleep_until(next) => {}
+                Some(()) = asked.recv() => due.distributed = Instant::now(),
+            }
+        }
+    }
+
+    /// How long to wait after a call that failed; says why, once per kind of trouble.
+    fn after(&mut self, error: &CallError) -> Duration {
+        let wait = match error {
+            CallError::Refused(_) => self.backoff.refused(&*self.randomness),
+            other => self.backoff.failed(other.retry_after(), &*self.randomness),
+        };
+        let text = chain(error);
+        self.runner
+            .facts()
+            .update(|facts| facts.orbit.last_recorded_error.clone_from(&text));
+        if self.backoff.failures() == 1 {
+            tracing::warn!(error = text, "the server could not be asked; trying again");
+        } else {
+            tracing::debug!(
+                error = text,
+                wait_ms = wait.as_millis() as u64,
+                "still trying"
+            );
+        }
+        wait
+    }
+
+    /// Gets the keys that are missing. The inner error is the server's; the outer one ends the agent.
+    async fn ensure_enrolled(&mut self) -> Result<Result<(), CallError>, SessionError> {
+        let needs_orbit = self.orbit_is_there && self.keys.orbit_node_key.is_none();
+        if !needs_orbit && self.keys.node_key.is_some() {
+            return Ok(Ok(()));
+        }
+        let token = match self.settings.token.read() {
+            Ok(Some(token)) => token,
+            Ok(None) => {
+                return Ok(Err(CallError::Refused(
+                    "there is no enrollment token: give --enrollment-token-file".to_owned(),
+                )));
+            }
+            Err(error) => return Ok(Err(CallError::Refused(chain(&error)))),
+        };
+        let details = self.details().await;
+        let uuid = details.system_info.filled("uuid").map(str::to_lowercase);
+        let identifier = uuid.unwrap_or_else(|| self.keys.instance_id.clone());
+        if needs_orbit {
+            let request = orbit_enrollment(&token, &identifier, &details);
+            match self.client.orbit_enroll(&request).await {
+                Ok(key) => {
+                    self.keys.orbit_node_key = Some(key);
+                    self.folder.save_keys(&self.keys)?;
+                }
+                // A server without orbit's API: osquery's alone will do.
+                Err(CallError::Missing(_)) => self.orbit_is_there = false,
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        if self.keys.node_key.is_none() {
+            let request = EnrollRequest {
+                enroll_secret: token,
+                host_identifier: identifier,
+                platform_type: "9".to_owned(),
+                host_details: details,
+            };
+            match self.client.enroll(&request).await {
+                Ok(key) => {
+                    self.keys.node_key = Some(key);
+                    self.folder.save_keys(&self.keys)?;
+                    self.etag = Some(String::new());
+                    tracing::info!(server = self.client.server(), "enrolled");
+                }
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        self.runner
+            .facts()
+            .update(|facts| facts.orbit.enrolled = true);
+        Ok(Ok(()))
+    }
+
+    async fn details(&self) -> HostDetails {
+        let runner = &self.runner;
+        let first = |sql: &'static str| async move {
+            runner
+                .rows(sql)
+                .await
+                .into_iter()
+                .next()
+                .unwrap_or_default()
+        };
+        HostDetails {
+            os_version: first("SELECT * FROM os_version").await,
+            osquery_info: first("SELECT * FROM osquery_info").await,
+            system_info: first("SELECT * FROM system_info").await,
+            platform_info: first("SELECT * FROM platform_info").await,
+        }
+    }
+
+    /// Does what is due. A refused key is forgotten: the next round enrolls.
+    async fn step(&mut self, due: &mut Due) -> Result<Result<(), CallError>, SessionError> {
+        let now = Instant::now();
+        if self.orbit_is_there && due.orbit <= now {
+            due.orbit = now
+                + jittered(self.intervals.orbit, &*self.randomness).max(self.intervals.orbit / 2);
+            if let Err(error) = self.ask_orbit().await {
+                if !matches!(error, CallError::Refused(_)) {
+                    return Ok(Err(error));
+                }
+                tracing::warn!("the server knows the orbit key no more; enrolling again");
+                self.keys.orbit_node_key = None;
+                self.folder.save_keys(&self.keys)?;
+                self.notify_key.send_replace(None);
+                return Ok(Ok(()));
+            }
+        }
+        let result = self.ask_osquery(due, now).await;
+        if let Err(CallError::Refused(_)) = &result {
+            tracing::warn!("the server knows the node key no more; enrolling again");
+            self.keys.node_key = None;
+            self.waiting.clear();
+            self.folder.save_keys(&self.keys)?;
+        }
+        Ok(result)
+    }
+
+    async fn ask_orbit(&mut self) -> Result<(), CallError> {
+        let Some(key) = self.keys.orbit_node_key.clone() else {
+            return Ok(());
+        };
+        let request = orbit::KeyRequest {
+            orbit_node_key: Secret::new(key.clone()),
+        };
+        self.client.orbit_config(&request).await?;
+        // Decided anew with every answer: a server that was rolled back does not have the socket any more.
+        let wanted = self.client.server_has(Capability::Notify).then_some(key);
+        self.notify_key.send_if_modified(|current| {
+            let changed = *current != wanted;
+            *current = wanted;
+            changed
+        });
+        Ok(())
+    }
+
+    async fn ask_osquery(&mut self, due: &mut Due, now: Instant) -> Result<(), CallError> {
+        let Some(key) = self.keys.node_key.clone() else {
+            return Ok(());
+        };
+        if due.config <= now {
+            due.config = now
+                + jittered(self.intervals.config, &*self.randomness).max(self.intervals.config / 2);
+            let request = ConfigRequest {
+                node_key: key.clone(),
+                etag: self.etag.clone(),
+            };
+            if let ConfigAnswer::Changed { config, etag } = self.client.config(&request).await? {
+                self.take_config(&Value::Object(config));
+                self.etag = etag.or_else(|| Some(String::new()));
+            }
+        }
+        if !self.waiting.is_empty() {
+            self.send(&key).await?;
+        }
+        if due.distributed <= now {
+            let hurry = self.hurry_until.is_some_and(|until| until > now);
+            let interval = if hurry {
+                HURRY.min(self.intervals.distributed)
+            } else {
+                self.intervals.distributed
+            };
+            due.distributed = now + interval;
+            let answer = self.client.read(&key).await?;
+            if let Some(seconds) = answer.accelerate {
+                self.hurry_until = Some(now + Duration::from_secs(seconds.min(600)));
+            }
+            let discovery = |name: &str| answer.discovery.iter().find(|(found, _)| found == name);
+            let wanted = answer.queries.iter().filter_map(|(name, sql)| {
+                // When any query has a discovery, those without are not run.
+                let found = discovery(name).map(|(_, sql)| sql.clone());
+                (found.is_some() || answer.discovery.is_empty()).then(|| Wanted {
+                    name: name.clone(),
+                    sql: sql.clone(),
+                    discovery: found,
+                })
+            });
+            let wanted: Vec<Wanted> = wanted.collect();
+            if !wanted.is_empty() {
+                let results = self.runner.run(wanted).await;
+                self.waiting.extend(results);
+                let extra = self.waiting.len().saturating_sub(MAX_WAITING);
+                self.waiting.drain(..extra);
+                self.sends = 0;
+                self.send(&key).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what waits. It is kept until the server took it.
+    async fn send(&mut self, key: &str) -> Result<(), CallError> {
+        self.sends += 1;
+        match self.client.write(key, &self.waiting).await {
+            Ok(()) => {
+                self.waiting.clear();
+                Ok(())
+            }
+            Err(CallError::Unavailable {
+                status, message, ..
+            }) if self.sends >= MAX_SENDS || status == 413 => {
+                tracing::warn!(
+                    status,
+                    message,
+                    "the server does not take these results; giving them up"
+                );
+                self.waiting.clear();
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn take_config(&mut self, config: &Value) {
+        let option = |names: &[&str]| {
+            let value = names
+                .iter()
+                .find_map(|name| config.pointer(&format!("/options/{name}")))?;
+            let seconds = value.as_u64().or_else(|| value.as_str()?.parse().ok())?;
+            Some(Duration::from_secs(seconds).clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL))
+        };
+        let defaults = Intervals::default();
+        self.intervals = Intervals {
+            distributed: option(&["distributed_interval"]).unwrap_or(defaults.distributed),
+            config: option(&["config_refresh", "config_tls_refresh"]).unwrap_or(defaults.config),
+            orbit: defaults.orbit,
+        };
+        let flags = config
+            .pointer("/options")
+            .and_then(Value::as_object)
+            .map(|options| {
+                let flag = |(name, value): (&String, &Value)| FlagFact {
+                    name: name.clone(),
+                    value: value
+                        .as_str()
+                        .map_or_else(|| value.to_string(), str::to_owned),
+                    ..FlagFact::default()
+                };
+                options.iter().map(flag).collect::<Vec<_>>()
+            });
+        self.runner.facts().update(|facts| {
+            facts.config_valid = true;
+            if let Some(flags) = flags {
+                facts.flags = flags;
+            }
+        });
+        tracing::debug!(at = %self.clock.now(), "took a configuration");
+    }
+}
+
+/// Holds the notification socket while there is a key for it.
+async fn hold_socket(
+    settings: Settings,
+    mut key: watch::Receiver<Option<String>>,
+    ask: mpsc::Sender<()>,
+) {
+    loop {
+        let Some(current) = key.borrow_and_update().clone() else {
+            if key.changed().await.is_err() {
+                return;
+            }
+            continue;
+        };
+        let server = settings.server.trim_end_matches('/');
+        tokio::select! {
+            held = notify::hold(server, &current, &settings.trust, &ask) => {
+                let reason = held.err().map_or_else(|| "closed".to_owned(), |error| chain(&error));
+                tracing::debug!(reason, "the notification socket ended; asking at the interval");
+                tokio::time::sleep(NOTIFY_PAUSE).await;
+            }
+            changed = key.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+fn orbit_enrollment(token: &str, identifier: &str, details: &HostDetails) -> orbit::EnrollRequest {
+    let text = |row: &Row, column: &str| row.get(column).unwrap_or_default().to_owned();
+    orbit::EnrollRequest {
+        enroll_secret: Secret::new(token),
+        hardware_uuid: identifier.to_owned(),
+        hardware_serial: text(&details.system_info, "hardware_serial"),
+        hostname: text(&details.system_info, "hostname"),
+        platform: text(&details.os_version, "platform"),
+        platform_like: text(&details.os_version, "platform_like"),
+        osquery_identifier: identifier.to_owned(),
+        computer_name: text(&details.system_info, "computer_name"),
+        hardware_model: text(&details.system_info, "hardware_model"),
+    }
+}
+
+fn facts(settings: &Settings, keys: &Keys, clock: &dyn Clock) -> AgentFacts {
+    let flag = |name: &str, value: &str| FlagFact {
+        name: name.to_owned(),
+        value: value.to_owned(),
+        ..FlagFact::default()
+    };
+    let intervals = Intervals::default();
+    AgentFacts {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        instance_id: keys.instance_id.clone(),
+        start_time: clock.now(),
+        flags: vec![
+            flag(
+                "distributed_interval",
+                &intervals.distributed.as_secs().to_string(),
+            ),
+            flag("config_refresh", &intervals.config.as_secs().to_string()),
+            flag(
+                "tls_hostname",
+                settings.server.split("://").nth(1).unwrap_or_default(),
+            ),
+        ],
+        orbit: OrbitFacts {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            enrolled: keys.orbit_node_key.is_some(),
+            ..OrbitFacts::default()
+        },
+        ..AgentFacts::default()
+    }
+}
+
+/// A random UUID (version 4).
+fn new_instance_id(randomness: &dyn Randomness) -> String {
+    let mut bytes = [0; 16];
+    randomness.fill(&mut bytes);
+    bytes[6] = (bytes[6] & 0x0f) | 0x40;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    let hex: String = bytes
+        .iter()
+        .fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_clock::SeededRandomness;
+
+    use super::*;
+
+    #[test]
+    fn an_instance_id_is_a_random_uuid() {
+        let randomness = SeededRandomness::new(1);
+        let id = new_instance_id(&randomness);
+        assert_eq!((id.len(), &id[14..15]), (36, "4"), "{id}");
+        assert_ne!(id, new_instance_id(&randomness));
+    }
+}
