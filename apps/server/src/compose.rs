@@ -3,6 +3,7 @@
 //! Each API family gets its middleware here and nowhere else: how it reads errors, who may ask, which versions there are.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, Uri};
@@ -26,6 +27,8 @@ pub struct App {
     pub services: Services,
     /// Pages and what the server says about itself.
     pub pages: Arc<Pages>,
+    /// How long a live query without a stream waits.
+    pub live_query_rest_period: Duration,
     /// Watches requests.
     pub observer: Observer,
 }
@@ -49,6 +52,9 @@ fn native(services: &Services) -> (Router, utoipa::openapi::OpenApi) {
         ))
         .merge(muster_software::http::native_routes(
             services.software.clone(),
+        ))
+        .merge(muster_queries::http::native_routes(
+            services.queries.clone(),
         ));
     let (router, mut document) = OpenApiRouter::with_openapi(Document::openapi())
         .nest("/api/muster", routes)
@@ -97,7 +103,7 @@ pub fn router(app: &App) -> Router {
     for version in FleetVersion::ALL {
         router = router.nest(
             &format!("/api/{}/fleet", version.segment()),
-            fleet(services, version),
+            fleet(app, version),
         );
     }
     router
@@ -112,7 +118,11 @@ pub fn router(app: &App) -> Router {
 fn agents(services: &Services) -> Router {
     use muster_hosts::http::{device, orbit, osquery};
     let agents = &services.agents;
+    let queries = services.queries.clone();
+    let notify = muster_queries::http::notify_routes(queries, services.identity.agent_keys.clone())
+        .layer(from_fn_with_state(Shape::Fleet, muster_http::shape));
     Router::new()
+        .nest("/api/fleet/orbit", notify)
         .nest("/api/osquery", osquery::osquery_routes(agents.clone()))
         .nest("/api/v1/osquery", osquery::osquery_routes(agents.clone()))
         .nest("/api/fleet/orbit", orbit::orbit_routes(agents.clone()))
@@ -120,7 +130,8 @@ fn agents(services: &Services) -> Router {
 }
 
 /// Fleet's user and device APIs in one of their versions.
-fn fleet(services: &Services, version: FleetVersion) -> Router {
+fn fleet(app: &App, version: FleetVersion) -> Router {
+    let services = &app.services;
     let identity = &services.identity;
     let user = Router::new()
         .merge(muster_identity::http::fleet_routes(identity.clone()))
@@ -129,6 +140,11 @@ fn fleet(services: &Services, version: FleetVersion) -> Router {
         ))
         .merge(muster_hosts::http::software::fleet_software_routes(
             services.agents.clone(),
+        ))
+        .merge(muster_queries::http::fleet_routes(
+            services.queries.clone(),
+            identity.clone(),
+            app.live_query_rest_period,
         ))
         .layer(from_fn_with_state(
             identity.clone(),

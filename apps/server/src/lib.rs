@@ -22,4 +22,5 @@ pub mod proxies;
 pub mod schema;
 pub mod services;
 pub mod start;
+pub mod targets;
 pub mod tls;

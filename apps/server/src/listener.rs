@@ -3,15 +3,17 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
-use hyper::body::Incoming;
+use bytes::Bytes;
+use hyper::body::{Body as _, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -21,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
@@ -194,7 +196,7 @@ async fn serve_connection(
                 watch.upgrade();
             }
             watch.end();
-            Ok::<_, Infallible>(response)
+            Ok::<_, Infallible>(breakable(response, &serving.stop))
         }
     });
     let mut connection = pin!(builder.serve_connection_with_upgrades(stream, answer));
@@ -225,6 +227,42 @@ async fn answer(service: &Service, peer: SocketAddr, request: Request<Incoming>)
     }
     let Ok(response) = service.router.clone().oneshot(request).await;
     response
+}
+
+/// An answer without a known length: a stream that may go on for hours. When the server is told to stop it breaks, so that
+/// its reader comes again and resumes, rather than keep everybody waiting.
+struct Streaming {
+    body: Body,
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl hyper::body::Body for Streaming {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        // What there is goes out first.
+        match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Pending if self.stopped.as_mut().poll(context).is_ready() => {
+                let error = io::Error::new(io::ErrorKind::ConnectionAborted, "the server stops");
+                Poll::Ready(Some(Err(axum::Error::new(error))))
+            }
+            polled => polled,
+        }
+    }
+}
+
+fn breakable(response: Response, stop: &CancellationToken) -> Response {
+    if response.body().size_hint().exact().is_some() {
+        return response;
+    }
+    response.map(|body| {
+        let stopped = Box::pin(stop.clone().cancelled_owned());
+        Body::new(Streaming { body, stopped })
+    })
 }
 
 /// The address below the prefix; none when it is not below.

@@ -8,4 +8,5 @@ pub fn schema() -> Schema {
         .with("identity", muster_identity::MIGRATIONS)
         .with("hosts", muster_hosts::MIGRATIONS)
         .with("software", muster_software::MIGRATIONS)
+        .with("queries", muster_queries::MIGRATIONS)
 }

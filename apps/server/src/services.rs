@@ -5,9 +5,10 @@
 use std::sync::Arc;
 
 use muster_bus::Bus;
-use muster_hosts::{AgentParts, Agents, NoSchedule};
+use muster_hosts::{AgentParts, Agents, DistributedSource, Hosts};
 use muster_identity::{Identity, IdentityOptions, MasterKey};
 use muster_negotiation::{CapabilitySet, Family, Sender};
+use muster_queries::{AlwaysOn, Queries};
 use muster_sinks::{FileSink, FileSinkOptions, Sink};
 use muster_software::Software;
 use muster_store::{Database, StoreError};
@@ -17,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Settings;
 use crate::options::StandardOptions;
 use crate::start::{Ambient, StartError};
+use crate::targets::HostTargets;
 
 /// All services of a server.
 #[derive(Clone)]
@@ -27,6 +29,10 @@ pub struct Services {
     pub identity: Identity,
     /// Inventories of software.
     pub software: Software,
+    /// Hosts as operators see them.
+    pub hosts: Hosts,
+    /// What hosts are asked.
+    pub queries: Queries,
     /// What agents ask.
     pub agents: Agents,
     /// Where agents' logs go.
@@ -67,18 +73,34 @@ impl Services {
             kept_files: settings.sink_max_backups,
         })?);
         let software = Software::new(database.clone());
+        let clock = Arc::clone(&ambient.clock);
+        let hosts = Hosts::new(
+            database.clone(),
+            Arc::clone(&bus),
+            Arc::clone(&clock),
+            identity.clone(),
+            software.clone(),
+        );
+        let queries = Queries::new(
+            database.clone(),
+            Arc::clone(&bus),
+            Arc::clone(&clock),
+            identity.audit.clone(),
+            Arc::new(HostTargets(hosts.clone())),
+            Arc::new(AlwaysOn),
+        );
         let said = |family| CapabilitySet::of(settings.emulate, Sender::Server, family);
         let agents = Agents::new(AgentParts {
             database: database.clone(),
             bus,
-            clock: Arc::clone(&ambient.clock),
+            clock,
             enrollment_tokens: identity.enrollment_tokens.clone(),
             agent_keys: identity.agent_keys.clone(),
             options: Arc::new(StandardOptions::default()),
             software: software.clone(),
             sink: Arc::clone(&sink) as Arc<dyn Sink>,
-            sources: Vec::new(),
-            schedule: Arc::new(NoSchedule),
+            sources: vec![Arc::new(queries.live.clone()) as Arc<dyn DistributedSource>],
+            schedule: Arc::new(queries.saved.clone()),
             orbit_capabilities: said(Family::Orbit),
             device_capabilities: said(Family::Device),
         });
@@ -86,6 +108,8 @@ impl Services {
             database,
             identity,
             software,
+            hosts,
+            queries,
             agents,
             sink,
         })
@@ -93,6 +117,7 @@ impl Services {
 
     /// Reads what has to be in memory before the first request.
     pub async fn load(&self) -> Result<(), StoreError> {
+        self.queries.start().await?;
         self.agents.start().await
     }
 
@@ -105,6 +130,10 @@ impl Services {
         tasks.spawn({
             let (agents, stop) = (self.agents.clone(), stop.clone());
             async move { agents.run(stop).await }
+        });
+        tasks.spawn({
+            let (queries, stop) = (self.queries.clone(), stop.clone());
+            async move { queries.run(stop).await }
         });
     }
 

@@ -252,6 +252,7 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
             public_url: public_url.clone(),
             started_at: now,
         }),
+        live_query_rest_period: settings.live_query_rest_period,
         observer: Observer::new(&*ambient.randomness),
     };
     let service = listener::Service {

@@ -1,0 +1,63 @@
+//! What `queries` has to know of hosts, from `hosts`: neither of the two knows the other's operators' side.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use muster_clock::Timestamp;
+use muster_hosts::{HostPresence, HostRecord, Hosts, OperatorError, Selection, presence_of};
+use muster_identity::TeamFilter;
+use muster_queries::{Target, TargetError, TargetHost, Targets};
+use muster_store::StoreError;
+
+/// A host counts as new for so long after it enrolled.
+const NEW_TIME: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Finds hosts for live queries.
+pub struct HostTargets(pub Hosts);
+
+#[async_trait]
+impl Targets for HostTargets {
+    async fn select(
+        &self,
+        target: &Target,
+        visible: &TeamFilter,
+        now: Timestamp,
+    ) -> Result<Vec<TargetHost>, TargetError> {
+        let selection = Selection {
+            all: target.all,
+            host_ids: target.host_ids.clone(),
+            hosts: target.hosts.clone(),
+            label_ids: target.label_ids.clone(),
+            labels: target.labels.clone(),
+            team_ids: target.team_ids.clone(),
+            platforms: target.platforms.clone(),
+        };
+        let hosts = self.0.select(&selection, visible).await;
+        let hosts = hosts.map_err(target_error)?;
+        Ok(hosts.iter().map(|host| target_host(host, now)).collect())
+    }
+}
+
+fn target_host(host: &HostRecord, now: Timestamp) -> TargetHost {
+    let presence = presence_of(host, now);
+    TargetHost {
+        id: host.id,
+        hostname: host.facts.hostname.clone(),
+        display_name: host.display_name(),
+        team_id: host.team_id,
+        online: presence == HostPresence::Online,
+        seen_at: host.seen_at,
+        new: host.created_at.plus(NEW_TIME) >= now,
+        missing: presence == HostPresence::Missing,
+    }
+}
+
+fn target_error(error: OperatorError) -> TargetError {
+    match error {
+        OperatorError::UnknownLabels(names) => TargetError::UnknownLabels { names },
+        OperatorError::UnknownHosts(names) => TargetError::UnknownHosts { names },
+        OperatorError::UnknownHost(name) => TargetError::UnknownHosts { names: vec![name] },
+        OperatorError::Store(error) => error.into(),
+        other => StoreError::corrupt("find hosts", other.to_string()).into(),
+    }
+}
