@@ -14,10 +14,6 @@ use crate::workspace::Workspace;
 /// A program of this workspace that prints a page.
 #[derive(Clone, Copy)]
 enum Generator {
-    #[expect(
-        dead_code,
-        reason = "pages by binaries come with the server and the command line"
-    )]
     Binary(&'static str),
     Example(&'static str),
 }
@@ -29,11 +25,23 @@ struct Page {
     arguments: &'static [&'static str],
 }
 
-const PAGES: &[Page] = &[Page {
-    path: "docs/reference/capabilities.md",
-    generator: Generator::Example("capabilities-page"),
-    arguments: &[],
-}];
+const PAGES: &[Page] = &[
+    Page {
+        path: "docs/reference/capabilities.md",
+        generator: Generator::Example("capabilities-page"),
+        arguments: &[],
+    },
+    Page {
+        path: "docs/reference/configuration.md",
+        generator: Generator::Binary("muster-server"),
+        arguments: &["config", "reference"],
+    },
+    Page {
+        path: "docs/reference/openapi.json",
+        generator: Generator::Binary("muster-server"),
+        arguments: &["openapi"],
+    },
+];
 
 /// Writes the committed reference pages that are generated from the code.
 ///

@@ -14,6 +14,8 @@ use axum::{Extension, Router};
 use muster_http::{Problem, Shape};
 use muster_negotiation::{FleetVersion, NATIVE_VERSION_HEADER, NativeVersion};
 use utoipa::OpenApi as _;
+use utoipa::openapi::OpenApi;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::observe::{Observer, observe};
@@ -45,7 +47,7 @@ pub struct App {
 struct Document;
 
 /// Our own API with its document.
-fn native(services: &Services) -> (Router, utoipa::openapi::OpenApi) {
+fn native(services: &Services) -> (Router, OpenApi) {
     let routes = OpenApiRouter::new()
         .merge(muster_identity::http::native_routes(
             services.identity.clone(),
@@ -60,7 +62,46 @@ fn native(services: &Services) -> (Router, utoipa::openapi::OpenApi) {
         .nest("/api/muster", routes)
         .split_for_parts();
     document.info.version = NativeVersion::NEWEST.to_string();
+    identify(&mut document);
+    authenticated(&mut document);
     (router, document)
+}
+
+/// Names every operation after its method and path, such as `post_campaigns_id_cancel`: the functions behind them, after
+/// which they are named otherwise, share names between crates.
+fn identify(document: &mut OpenApi) {
+    for (path, item) in &mut document.paths.paths {
+        let path = path.trim_start_matches("/api/muster");
+        let words = path.split(|character: char| !character.is_ascii_alphanumeric());
+        let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+        let operations = [
+            ("get", &mut item.get),
+            ("put", &mut item.put),
+            ("post", &mut item.post),
+            ("patch", &mut item.patch),
+            ("delete", &mut item.delete),
+        ];
+        for (method, operation) in operations {
+            if let Some(operation) = operation {
+                operation.operation_id = Some(format!("{method}_{}", words.join("_")));
+            }
+        }
+    }
+}
+
+/// Says how requests prove who sends them, and which need not.
+fn authenticated(document: &mut OpenApi) {
+    let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+    let components = document.components.get_or_insert_default();
+    components.add_security_scheme("bearer", scheme);
+    let required = SecurityRequirement::new::<_, _, &str>("bearer", []);
+    document.security = Some(vec![required]);
+    for path in ["/api/muster/login", "/api/muster/setup"] {
+        let item = document.paths.paths.get_mut(path);
+        if let Some(operation) = item.and_then(|item| item.post.as_mut()) {
+            operation.security = Some(Vec::new());
+        }
+    }
 }
 
 /// The document of our own API, as JSON.
