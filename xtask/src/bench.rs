@@ -17,7 +17,16 @@ struct Bench {
     arguments: &'static [&'static str],
 }
 
-const BENCHES: &[Bench] = &[];
+const BENCHES: &[Bench] = &[Bench {
+    name: "check-in",
+    about: "how many hosts one core of the server carries",
+    binary: "muster-swarm",
+    arguments: &[
+        "check-in",
+        "--server-binary",
+        "target/release/muster-server",
+    ],
+}];
 
 /// A measurement, by a release build; `--list` names them.
 #[derive(Args)]

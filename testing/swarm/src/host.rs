@@ -1,0 +1,325 @@
+//! One simulated host.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use muster_clock::{Randomness as _, SeededRandomness};
+use muster_wire_osquery::{DistributedResult, DistributedWrite, ReadAnswer, Row};
+use rustls_pki_types::pem::PemObject as _;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio_rustls::TlsConnector;
+
+use crate::Failure;
+use crate::measure::Measures;
+
+/// How often a host asks for distributed queries.
+const DISTRIBUTED: Duration = Duration::from_secs(10);
+/// How often a host asks for its configuration.
+const CONFIG: Duration = Duration::from_secs(60);
+/// How often a host sends logs.
+const LOG: Duration = Duration::from_secs(10);
+/// How many packages a host has.
+const PACKAGES: u32 = 40;
+
+/// The server that hosts talk to.
+pub(crate) struct Target {
+    address: SocketAddr,
+    tls: TlsConnector,
+    secret: String,
+}
+
+impl Target {
+    pub(crate) fn new(
+        address: SocketAddr,
+        authority_pem: &str,
+        secret: String,
+    ) -> Result<Self, Failure> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(rustls_pki_types::CertificateDer::from_pem_slice(
+            authority_pem.as_bytes(),
+        )?)?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self {
+            address,
+            tls: TlsConnector::from(Arc::new(config)),
+            secret,
+        })
+    }
+}
+
+pub(crate) struct Host {
+    name: String,
+    uuid: String,
+    number: u32,
+    target: Arc<Target>,
+    measures: Arc<Measures>,
+    randomness: SeededRandomness,
+    connection: Option<SendRequest<Full<Bytes>>>,
+    node_key: String,
+    etag: String,
+}
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+enum CallError {
+    #[error("connect: {0}")]
+    Connect(#[from] std::io::Error),
+    #[error("HTTP: {0}")]
+    Http(#[from] hyper::Error),
+    #[error("{0}: {1}")]
+    Status(StatusCode, String),
+    #[error("JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("the certificate names no localhost")]
+    Name,
+}
+
+impl Host {
+    pub(crate) fn new(
+        number: u32,
+        seed: u64,
+        target: Arc<Target>,
+        measures: Arc<Measures>,
+    ) -> Self {
+        let randomness =
+            SeededRandomness::new(seed.wrapping_mul(1_000_003).wrapping_add(u64::from(number)));
+        let mut bytes = [0; 16];
+        randomness.fill(&mut bytes);
+        let hex = bytes
+            .iter()
+            .fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+        let uuid = format!(
+            "{}-{}-4{}-8{}-{}",
+            &hex[..8],
+            &hex[8..12],
+            &hex[13..16],
+            &hex[17..20],
+            &hex[20..]
+        );
+        Self {
+            name: format!("swarm-{number:06}"),
+            uuid,
+            number,
+            target,
+            measures,
+            randomness,
+            connection: None,
+            node_key: String::new(),
+            etag: String::new(),
+        }
+    }
+
+    /// Enrolls after a while, and then lives until it is told to stop.
+    pub(crate) async fn live(mut self, delay: Duration, mut stop: watch::Receiver<bool>) {
+        tokio::time::sleep(delay).await;
+        if let Err(error) = self.enroll().await {
+            self.measures.failed(&format!("enroll: {error}"));
+            return;
+        }
+        self.measures.enrolled();
+        let phase =
+            |span: Duration| Duration::from_millis(self.randomness.below(span.as_millis() as u64));
+        let start = tokio::time::Instant::now();
+        let mut distributed = start + phase(DISTRIBUTED);
+        let mut config = start;
+        let mut log = start + phase(LOG);
+        loop {
+            let next = distributed.min(config).min(log);
+            tokio::select! {
+                () = tokio::time::sleep_until(next) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            let done = if next == config {
+                config += CONFIG;
+                self.config().await
+            } else if next == log {
+                log += LOG;
+                self.log().await
+            } else {
+                distributed += DISTRIBUTED;
+                self.distributed().await
+            };
+            if *stop.borrow() {
+                return;
+            }
+            if let Err(error) = done {
+                self.measures.failed(&error.to_string());
+                self.connection = None;
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, CallError> {
+        let stream = tokio::net::TcpStream::connect(self.target.address).await?;
+        stream.set_nodelay(true)?;
+        let name =
+            rustls_pki_types::ServerName::try_from("localhost").map_err(|_| CallError::Name)?;
+        let stream = self.target.tls.connect(name, stream).await?;
+        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+
+    async fn call(&mut self, path: &str, body: Vec<u8>) -> Result<Bytes, CallError> {
+        let start = Instant::now();
+        let usable = self
+            .connection
+            .as_ref()
+            .is_some_and(|connection| !connection.is_closed());
+        if !usable {
+            self.connection = Some(self.connect().await?);
+        }
+        let Some(connection) = &mut self.connection else {
+            return Err(CallError::Name);
+        };
+        connection.ready().await?;
+        let request = Request::post(path)
+            .header("host", "localhost")
+            .header("content-type", "application/json")
+            .header("user-agent", "osquery/5.11.0")
+            .body(Full::new(Bytes::from(body)));
+        let Ok(request) = request else {
+            return Err(CallError::Name);
+        };
+        let response = connection.send_request(request).await?;
+        let status = response.status();
+        let bytes = response.into_body().collect().await?.to_bytes();
+        if status != StatusCode::OK {
+            return Err(CallError::Status(
+                status,
+                format!("{path}: {}", String::from_utf8_lossy(&bytes)),
+            ));
+        }
+        self.measures.answered(start.elapsed());
+        Ok(bytes)
+    }
+
+    async fn enroll(&mut self) -> Result<(), CallError> {
+        let details = json!({
+            "os_version": { "name": "Debian GNU/Linux", "version": "12 (bookworm)", "platform": "debian", "major": "12" },
+            "osquery_info": { "version": "5.11.0", "uuid": self.uuid, "instance_id": self.uuid },
+            "system_info": { "hostname": self.name, "uuid": self.uuid, "hardware_serial": format!("S{}", self.number) },
+        });
+        let body = json!({
+            "enroll_secret": self.target.secret, "host_identifier": self.uuid, "host_details": details,
+        });
+        let answer = self
+            .call("/api/osquery/enroll", body.to_string().into_bytes())
+            .await?;
+        let answer: Value = serde_json::from_slice(&answer)?;
+        self.node_key = answer["node_key"].as_str().unwrap_or_default().to_owned();
+        Ok(())
+    }
+
+    async fn config(&mut self) -> Result<(), CallError> {
+        let body = json!({ "node_key": self.node_key, "etag": self.etag });
+        let answer = self
+            .call("/api/osquery/config", body.to_string().into_bytes())
+            .await?;
+        let answer: Value = serde_json::from_slice(&answer)?;
+        if let Some(etag) = answer["etag"].as_str().filter(|etag| *etag != "ok") {
+            etag.clone_into(&mut self.etag);
+        }
+        Ok(())
+    }
+
+    async fn log(&mut self) -> Result<(), CallError> {
+        let entry = json!({
+            "name": "pack/Global/swarm", "hostIdentifier": self.uuid, "action": "snapshot", "numerics": false,
+            "snapshot": [{ "name": self.name, "value": self.number.to_string() }], "unixTime": 1_795_392_000,
+        });
+        let body = json!({ "node_key": self.node_key, "log_type": "result", "data": [entry] });
+        self.call("/api/osquery/log", body.to_string().into_bytes())
+            .await
+            .map(drop)
+    }
+
+    async fn distributed(&mut self) -> Result<(), CallError> {
+        let body = json!({ "node_key": self.node_key })
+            .to_string()
+            .into_bytes();
+        let answer = self.call("/api/osquery/distributed/read", body).await?;
+        let answer: ReadAnswer = serde_json::from_slice(&answer)?;
+        if answer.queries.is_empty() {
+            return Ok(());
+        }
+        let results: Vec<DistributedResult> = answer
+            .queries
+            .into_iter()
+            .map(|(name, _)| self.answer(name))
+            .collect();
+        let body = serde_json::to_vec(&DistributedWrite {
+            node_key: &self.node_key,
+            results: &results,
+        })?;
+        self.call("/api/osquery/distributed/write", body)
+            .await
+            .map(drop)
+    }
+
+    /// Plausible rows for details and labels; one row for anything else.
+    fn answer(&self, name: String) -> DistributedResult {
+        let row = |cells: &[(&str, &str)]| cells.iter().copied().collect::<Row>();
+        let detail = name.strip_prefix("fleet_detail_query_").unwrap_or_default();
+        let rows = match detail {
+            "os_version" => vec![row(&[
+                ("name", "Debian GNU/Linux"),
+                ("version", "12 (bookworm)"),
+                ("platform", "debian"),
+                ("platform_like", "debian"),
+                ("major", "12"),
+            ])],
+            "osquery_info" => vec![row(&[("version", "5.11.0")])],
+            "system_info" => vec![row(&[
+                ("hostname", &self.name),
+                ("computer_name", &self.name),
+                ("uuid", &self.uuid),
+                ("hardware_serial", &format!("S{}", self.number)),
+                ("cpu_brand", "Simulated"),
+                ("physical_memory", "8589934592"),
+            ])],
+            "uptime" => vec![row(&[("total_seconds", "100000"), ("days", "1")])],
+            detail if detail.starts_with("network_interface") => vec![row(&[
+                (
+                    "address",
+                    &format!("10.{}.{}.7", self.number / 256 % 256, self.number % 256),
+                ),
+                ("mac", "02:00:00:00:00:01"),
+            ])],
+            detail if detail.starts_with("software") => (0..PACKAGES)
+                .map(|number| {
+                    let version = format!("1.{}", (number + self.number) % 3);
+                    row(&[
+                        ("name", &format!("package-{number}")),
+                        ("version", &version),
+                        ("source", "deb_packages"),
+                    ])
+                })
+                .collect(),
+            "users" => vec![row(&[
+                ("uid", "1000"),
+                ("username", "user"),
+                ("groupname", "user"),
+                ("shell", "/bin/sh"),
+            ])],
+            "" => vec![row(&[("1", "1")])],
+            _ => Vec::new(),
+        };
+        DistributedResult {
+            name,
+            rows,
+            ..DistributedResult::default()
+        }
+    }
+}

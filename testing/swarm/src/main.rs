@@ -1,0 +1,137 @@
+//! Simulated hosts from one seed, over real TLS: the load that benchmarks put on a server.
+//!
+//! Each host has a connection of its own that it keeps, enrolls, and then lives on the profile of Fleet's simulator:
+//! distributed queries every 10 s, configuration every 60 s, a log batch every 10 s. It answers the details and live
+//! queries that it is asked. The server's processor time and memory are read from the kernel, so that the figure does not
+//! depend on what else the machine does.
+
+mod host;
+mod measure;
+mod server;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use muster_clock::{Randomness as _, SeededRandomness};
+
+use crate::host::{Host, Target};
+use crate::measure::{Measures, Report};
+use crate::server::Server;
+
+/// Puts the load of a fleet on a server and says what it cost.
+#[derive(Debug, Parser)]
+#[command(
+    after_help = "Examples:\n  muster-swarm check-in --hosts 2000 --seconds 60 --server-binary target/release/muster-server"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Hosts that check in: how many one core of the server carries.
+    CheckIn(CheckIn),
+}
+
+#[derive(Debug, clap::Args)]
+struct CheckIn {
+    /// How many hosts.
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    hosts: u32,
+    /// How long is measured, in seconds, after all have enrolled and settled.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    seconds: u64,
+    /// Over how many seconds hosts enroll; also how long they settle before the measure begins.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    start_period: u64,
+    /// What decides the hosts' names and phases.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The server to start.
+    #[arg(long, value_name = "FILE")]
+    server_binary: std::path::PathBuf,
+    /// The database that the server uses; without it, the embedded one.
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    let Command::CheckIn(options) = Cli::parse().command;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let result = runtime
+        .map_err(Failure::from)
+        .and_then(|runtime| runtime.block_on(check_in(&options)));
+    match result {
+        Ok(report) if report.errors == 0 => ExitCode::SUCCESS,
+        Ok(report) => {
+            eprintln!(
+                "muster-swarm: {} requests failed; the first: {}",
+                report.errors, report.first_error
+            );
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("muster-swarm: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn check_in(options: &CheckIn) -> Result<Report, Failure> {
+    raise_file_limit();
+    let server = Server::start(&options.server_binary, options.database.as_deref()).await?;
+    let secret = server.enrollment_secret().await?;
+    let target = Arc::new(Target::new(server.address, &server.authority_pem, secret)?);
+    let measures = Arc::new(Measures::default());
+    let randomness = SeededRandomness::new(options.seed);
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let mut hosts = tokio::task::JoinSet::new();
+    let period_ms = options.start_period * 1_000;
+    for number in 0..options.hosts {
+        let host = Host::new(
+            number,
+            options.seed,
+            Arc::clone(&target),
+            Arc::clone(&measures),
+        );
+        let delay = Duration::from_millis(randomness.below(period_ms));
+        hosts.spawn(host.live(delay, stopped.clone()));
+    }
+    // Enrolling, and the details that follow, are another figure.
+    tokio::time::sleep(Duration::from_secs(2 * options.start_period)).await;
+    measures.begin();
+    let before = server.cost()?;
+    tokio::time::sleep(Duration::from_secs(options.seconds)).await;
+    let after = server.cost()?;
+    measures.end();
+    // Hosts that see it end with the next thing they would do; the rest are dropped.
+    let _ = stop.send(true);
+    hosts.shutdown().await;
+    let report = measures.report(options.hosts, options.seconds, &before, &after);
+    if options.json {
+        println!("{:#}", report.json());
+    } else {
+        print!("{}", report.text());
+    }
+    server.stop().await?;
+    Ok(report)
+}
+
+/// A connection per host needs as many files.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Without it large swarms fail with a clear error of the kernel.
+    let _ = setrlimit(Resource::Nofile, limit);
+}

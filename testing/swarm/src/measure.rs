@@ -1,0 +1,163 @@
+//! What is measured, and how it is told.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+
+/// What the server used so far.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cost {
+    /// Processor time in seconds.
+    pub(crate) cpu_seconds: f64,
+    /// Memory in bytes.
+    pub(crate) rss_bytes: u64,
+}
+
+/// What all hosts saw while it is measured.
+pub(crate) struct Measures {
+    measuring: AtomicBool,
+    requests: AtomicU64,
+    errors: AtomicU64,
+    enrolled: AtomicU64,
+    first_error: Mutex<String>,
+    latency_us: Mutex<Histogram<u64>>,
+}
+
+impl Default for Measures {
+    fn default() -> Self {
+        let histogram =
+            Histogram::new_with_bounds(1, 60_000_000, 3).expect("the bounds are in order");
+        Self {
+            measuring: AtomicBool::new(false),
+            requests: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            enrolled: AtomicU64::new(0),
+            first_error: Mutex::default(),
+            latency_us: Mutex::new(histogram),
+        }
+    }
+}
+
+impl Measures {
+    pub(crate) fn begin(&self) {
+        self.measuring.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn end(&self) {
+        self.measuring.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn enrolled(&self) {
+        self.enrolled.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn answered(&self, latency: Duration) {
+        if self.measuring.load(Ordering::Relaxed) {
+            self.requests.fetch_add(1, Ordering::Relaxed);
+            let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+            self.latency_us
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .saturating_record(micros);
+        }
+    }
+
+    /// Errors count from the first enrollment on: none is allowed at any time.
+    pub(crate) fn failed(&self, error: &str) {
+        if self.errors.fetch_add(1, Ordering::Relaxed) == 0 {
+            error.clone_into(
+                &mut self
+                    .first_error
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner),
+            );
+        }
+    }
+
+    pub(crate) fn report(&self, hosts: u32, seconds: u64, before: &Cost, after: &Cost) -> Report {
+        let latency = self
+            .latency_us
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let cpu_seconds = after.cpu_seconds - before.cpu_seconds;
+        Report {
+            hosts,
+            enrolled: self.enrolled.load(Ordering::Relaxed),
+            seconds,
+            requests: self.requests.load(Ordering::Relaxed),
+            errors: self.errors.load(Ordering::Relaxed),
+            first_error: self
+                .first_error
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
+            p50_ms: latency.value_at_quantile(0.5) as f64 / 1_000.0,
+            p99_ms: latency.value_at_quantile(0.99) as f64 / 1_000.0,
+            cpu_seconds,
+            hosts_per_core: f64::from(hosts) * seconds as f64 / cpu_seconds.max(0.01),
+            rss_bytes: after.rss_bytes,
+        }
+    }
+}
+
+/// The figures.
+pub(crate) struct Report {
+    hosts: u32,
+    enrolled: u64,
+    seconds: u64,
+    requests: u64,
+    pub(crate) errors: u64,
+    pub(crate) first_error: String,
+    p50_ms: f64,
+    p99_ms: f64,
+    cpu_seconds: f64,
+    hosts_per_core: f64,
+    rss_bytes: u64,
+}
+
+impl Report {
+    pub(crate) fn json(&self) -> Value {
+        json!({
+            "hosts": self.hosts, "enrolled": self.enrolled, "seconds": self.seconds, "requests": self.requests,
+            "errors": self.errors, "p50_ms": self.p50_ms, "p99_ms": self.p99_ms,
+            "server_cpu_seconds": self.cpu_seconds, "hosts_per_core": self.hosts_per_core.round(),
+            "server_rss_bytes": self.rss_bytes,
+        })
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |name: &str, value: String| {
+            let _ = writeln!(text, "{name:<20} {value}");
+        };
+        line(
+            "hosts",
+            format!("{} ({} enrolled)", self.hosts, self.enrolled),
+        );
+        line("seconds", self.seconds.to_string());
+        line(
+            "requests",
+            format!(
+                "{} ({:.0} a second)",
+                self.requests,
+                self.requests as f64 / self.seconds as f64
+            ),
+        );
+        line("errors", self.errors.to_string());
+        line(
+            "p50, p99",
+            format!("{:.2} ms, {:.2} ms", self.p50_ms, self.p99_ms),
+        );
+        line("server CPU", format!("{:.2} s", self.cpu_seconds));
+        line("hosts per core", format!("{:.0}", self.hosts_per_core));
+        line(
+            "server RSS",
+            format!("{:.1} MiB", self.rss_bytes as f64 / (1024.0 * 1024.0)),
+        );
+        text
+    }
+}
