@@ -313,7 +313,7 @@ impl RunArgs {
                         self.enrollment_token_file.take().or(Some(text.into()));
                 }
                 "enrollment_token" => {
-                    self.enrollment_token = self.enrollment_token.take().or(Some(text))
+                    self.enrollment_token = self.enrollment_token.take().or(Some(text));
                 }
                 "ca_file" => self.ca_file = self.ca_file.take().or(Some(text.into())),
                 "data_dir" => self.data_dir = self.data_dir.take().or(Some(text.into())),

@@ -218,7 +218,10 @@ impl Host {
             .call("/api/osquery/enroll", body.to_string().into_bytes())
             .await?;
         let answer: Value = serde_json::from_slice(&answer)?;
-        self.node_key = answer["node_key"].as_str().unwrap_or_default().to_owned();
+        answer["node_key"]
+            .as_str()
+            .unwrap_or_default()
+            .clone_into(&mut self.node_key);
         Ok(())
     }
 
