@@ -361,7 +361,8 @@ async fn openapi() -> Result<(), Failure> {
     let settings = Settings::from_layers(&layers)?;
     let database = start::open_database(&settings).await?;
     let (bus, ambient) = (Arc::new(LocalBus::new()), Ambient::default());
-    let services = Services::new(&settings, database, bus, &ambient)?;
+    let url = start::public_url(&settings, settings.listen);
+    let services = Services::new(&settings, &url, database, bus, &ambient)?;
     let document = crate::compose::document(&services);
     services.close().await;
     print(&document)

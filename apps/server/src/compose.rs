@@ -55,6 +55,9 @@ fn native(services: &Services) -> (Router, OpenApi) {
         .merge(muster_software::http::native_routes(
             services.software.clone(),
         ))
+        .merge(muster_settings::http::native_routes(
+            services.settings.clone(),
+        ))
         .merge(muster_queries::http::native_routes(
             services.queries.clone(),
         ));
@@ -181,6 +184,10 @@ fn fleet(app: &App, version: FleetVersion) -> Router {
         ))
         .merge(muster_hosts::http::software::fleet_software_routes(
             services.agents.clone(),
+        ))
+        .merge(muster_settings::http::fleet_routes(
+            services.settings.clone(),
+            Arc::clone(&app.pages) as _,
         ))
         .merge(muster_queries::http::fleet_routes(
             services.queries.clone(),

@@ -16,7 +16,6 @@ pub mod config;
 pub mod guard;
 pub mod listener;
 pub mod observe;
-pub mod options;
 pub mod pages;
 pub mod proxies;
 pub mod schema;

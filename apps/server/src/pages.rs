@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use axum::Router;
 use axum::extract::{Form, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -9,13 +10,18 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use muster_clock::Timestamp;
 use muster_http::{ClientAddress, Problem, bearer_token};
+use muster_identity::http::SetupObserver;
 use muster_identity::{Action, Actor, Identity, NewUser, Role, Scope};
+use muster_settings::http::ServerFacts;
+use muster_settings::{Documents, SettingsService, Strictness};
 use muster_store::Database;
+use muster_wire_fleet::VersionAnswer;
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::config::MetricsAccess;
 use crate::observe::Metrics;
+use crate::tls::Tls;
 
 /// What the pages need.
 pub struct Pages {
@@ -29,13 +35,61 @@ pub struct Pages {
     pub fleet_version: String,
     /// Where clients reach the server, prefix included.
     pub public_url: String,
+    /// What operators edit.
+    pub settings: SettingsService,
+    /// The certificates; none when a proxy has them.
+    pub tls: Option<Arc<Tls>>,
     /// When it began.
     pub started_at: Timestamp,
 }
 
-impl muster_identity::http::SetupObserver for Pages {
+#[async_trait]
+impl SetupObserver for Pages {
     fn server_url(&self) -> String {
-        self.public_url.clone()
+        self.settings.server_url()
+    }
+
+    /// The name of the organisation is kept. Its address is not: what a client calls this server at setup need not be how
+    /// agents reach it.
+    async fn set_up(&self, organisation: &str) {
+        let change = |now: &Documents| {
+            let mut then = now.clone();
+            organisation.clone_into(&mut then.organisation.name);
+            Ok(then)
+        };
+        let actor = Actor::system();
+        let kept = self
+            .settings
+            .change(&actor, Strictness::Full, false, change)
+            .await;
+        if let Err(error) = kept {
+            tracing::warn!(
+                error = muster_http::error_chain(&error),
+                "the name of the organisation was not kept; set it in the settings"
+            );
+        }
+    }
+}
+
+impl ServerFacts for Pages {
+    fn version(&self) -> VersionAnswer {
+        VersionAnswer {
+            version: self.fleet_version.clone(),
+            ..VersionAnswer::default()
+        }
+    }
+
+    fn certificate_pem(&self) -> String {
+        let Some(tls) = &self.tls else {
+            return String::new();
+        };
+        tls.chain_pem().unwrap_or_else(|error| {
+            tracing::warn!(
+                error = muster_http::error_chain(&error),
+                "the certificate could not be read"
+            );
+            String::new()
+        })
     }
 }
 
@@ -138,16 +192,7 @@ async fn healthz(
 
 /// What Fleet's clients compare with their own version. Open to everybody: a simulator asks without a token.
 async fn version(State(state): State<PageState>) -> Response {
-    axum::Json(json!({
-        "version": state.pages.fleet_version,
-        "branch": "",
-        "revision": "",
-        "go_version": "",
-        "build_date": "",
-        "build_user": "",
-        "muster_version": env!("CARGO_PKG_VERSION"),
-    }))
-    .into_response()
+    axum::Json(state.pages.version()).into_response()
 }
 
 async fn metrics(State(state): State<PageState>, address: ClientAddress) -> Response {

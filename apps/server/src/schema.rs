@@ -8,5 +8,6 @@ pub fn schema() -> Schema {
         .with("identity", muster_identity::MIGRATIONS)
         .with("hosts", muster_hosts::MIGRATIONS)
         .with("software", muster_software::MIGRATIONS)
+        .with("settings", muster_settings::MIGRATIONS)
         .with("queries", muster_queries::MIGRATIONS)
 }

@@ -8,7 +8,8 @@ use muster_bus::Bus;
 use muster_hosts::{AgentParts, Agents, DistributedSource, Hosts};
 use muster_identity::{Identity, IdentityOptions, MasterKey};
 use muster_negotiation::{CapabilitySet, Family, Sender};
-use muster_queries::{AlwaysOn, Queries};
+use muster_queries::Queries;
+use muster_settings::SettingsService;
 use muster_sinks::{FileSink, FileSinkOptions, Sink};
 use muster_software::Software;
 use muster_store::{Database, StoreError};
@@ -16,9 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Settings;
-use crate::options::StandardOptions;
 use crate::start::{Ambient, StartError};
-use crate::targets::HostTargets;
+use crate::targets::{HostTargets, SettingSwitches};
 
 /// All services of a server.
 #[derive(Clone)]
@@ -29,6 +29,8 @@ pub struct Services {
     pub identity: Identity,
     /// Inventories of software.
     pub software: Software,
+    /// What operators edit.
+    pub settings: SettingsService,
     /// Hosts as operators see them.
     pub hosts: Hosts,
     /// What hosts are asked.
@@ -61,19 +63,27 @@ pub fn identity(
 impl Services {
     /// Puts the services together on a migrated database. Opens the files of logs; reads nothing else yet.
     pub fn new(
-        settings: &Settings,
+        configuration: &Settings,
+        public_url: &str,
         database: Database,
         bus: Arc<dyn Bus>,
         ambient: &Ambient,
     ) -> Result<Self, StartError> {
-        let identity = identity(settings, database.clone(), Arc::clone(&bus), ambient)?;
+        let identity = identity(configuration, database.clone(), Arc::clone(&bus), ambient)?;
         let sink = Arc::new(FileSink::open(FileSinkOptions {
-            folder: settings.sink_folder.clone(),
-            max_file_bytes: settings.sink_max_file_bytes,
-            kept_files: settings.sink_max_backups,
+            folder: configuration.sink_folder.clone(),
+            max_file_bytes: configuration.sink_max_file_bytes,
+            kept_files: configuration.sink_max_backups,
         })?);
         let software = Software::new(database.clone());
         let clock = Arc::clone(&ambient.clock);
+        let settings = SettingsService::new(
+            database.clone(),
+            Arc::clone(&bus),
+            Arc::clone(&clock),
+            &identity,
+            public_url,
+        );
         let hosts = Hosts::new(
             database.clone(),
             Arc::clone(&bus),
@@ -87,16 +97,16 @@ impl Services {
             Arc::clone(&clock),
             identity.audit.clone(),
             Arc::new(HostTargets(hosts.clone())),
-            Arc::new(AlwaysOn),
+            Arc::new(SettingSwitches(settings.clone())),
         );
-        let said = |family| CapabilitySet::of(settings.emulate, Sender::Server, family);
+        let said = |family| CapabilitySet::of(configuration.emulate, Sender::Server, family);
         let agents = Agents::new(AgentParts {
             database: database.clone(),
             bus,
             clock,
             enrollment_tokens: identity.enrollment_tokens.clone(),
             agent_keys: identity.agent_keys.clone(),
-            options: Arc::new(StandardOptions::default()),
+            options: Arc::new(settings.clone()),
             software: software.clone(),
             sink: Arc::clone(&sink) as Arc<dyn Sink>,
             sources: vec![Arc::new(queries.live.clone()) as Arc<dyn DistributedSource>],
@@ -108,6 +118,7 @@ impl Services {
             database,
             identity,
             software,
+            settings,
             hosts,
             queries,
             agents,
@@ -117,6 +128,7 @@ impl Services {
 
     /// Reads what has to be in memory before the first request.
     pub async fn load(&self) -> Result<(), StoreError> {
+        self.settings.reload().await?;
         self.queries.start().await?;
         self.agents.start().await
     }
@@ -126,6 +138,10 @@ impl Services {
         tasks.spawn({
             let (identity, stop) = (self.identity.clone(), stop.clone());
             async move { identity.run_maintenance(stop).await }
+        });
+        tasks.spawn({
+            let (settings, stop) = (self.settings.clone(), stop.clone());
+            async move { settings.run(stop).await }
         });
         tasks.spawn({
             let (agents, stop) = (self.agents.clone(), stop.clone());

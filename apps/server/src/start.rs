@@ -217,7 +217,7 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
     let database = open_database(&settings).await?;
     schema().apply(&database, now).await?;
     let bus: Arc<dyn Bus> = Arc::new(LocalBus::new());
-    let services = Services::new(&settings, database.clone(), bus, &ambient)?;
+    let services = Services::new(&settings, &public_url, database.clone(), bus, &ambient)?;
     services.load().await.map_err(StartError::Load)?;
     let setup_link = services
         .identity
@@ -250,6 +250,8 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
             metrics_access: settings.metrics_access,
             fleet_version: settings.fleet_version.clone(),
             public_url: public_url.clone(),
+            settings: services.settings.clone(),
+            tls: tls.clone(),
             started_at: now,
         }),
         live_query_rest_period: settings.live_query_rest_period,

@@ -1,4 +1,4 @@
-//! What `queries` has to know of hosts, from `hosts`: neither of the two knows the other's operators' side.
+//! What `queries` has to know of hosts and settings: it knows neither of their crates' operators' sides.
 
 use std::time::Duration;
 
@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use muster_clock::Timestamp;
 use muster_hosts::{HostPresence, HostRecord, Hosts, OperatorError, Selection, presence_of};
 use muster_identity::TeamFilter;
-use muster_queries::{Target, TargetError, TargetHost, Targets};
+use muster_queries::{Switches, Target, TargetError, TargetHost, Targets};
+use muster_settings::SettingsService;
 use muster_store::StoreError;
 
 /// A host counts as new for so long after it enrolled.
@@ -14,6 +15,19 @@ const NEW_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Finds hosts for live queries.
 pub struct HostTargets(pub Hosts);
+
+/// What operators switched off.
+pub struct SettingSwitches(pub SettingsService);
+
+impl Switches for SettingSwitches {
+    fn live_queries_disabled(&self) -> bool {
+        self.0
+            .current()
+            .documents
+            .organisation
+            .live_queries_disabled
+    }
+}
 
 #[async_trait]
 impl Targets for HostTargets {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use axum::Router;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
@@ -16,9 +17,12 @@ use super::{fleet_secrets, fleet_users};
 use crate::{Action, Actor, AuditFilter, Credential, Identity, NewUser, Principal};
 
 /// What setup has to know of the server that it runs in.
+#[async_trait]
 pub trait SetupObserver: Send + Sync + 'static {
     /// Where clients reach the server.
     fn server_url(&self) -> String;
+    /// The first administrator is made; whoever did it named the organisation so.
+    async fn set_up(&self, organisation: &str);
 }
 
 /// The routes, relative to `/api/{version}/fleet`.
@@ -96,6 +100,13 @@ async fn set_up(
         .create_first(&Actor::setup(address), new)
         .await?
         .ok_or_else(gone)?;
+    let named = body
+        .org_info
+        .as_ref()
+        .and_then(|info| info["org_name"].as_str());
+    if let Some(name) = named.map(str::trim).filter(|name| !name.is_empty()) {
+        observer.set_up(name).await;
+    }
     let token = identity.sessions.begin(&user, address).await?;
     Ok(axum::Json(json!({
         "admin": FleetUser::new(&user, &[]),
