@@ -1,6 +1,6 @@
 //! The program `muster-agent`.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,10 +72,19 @@ fn query(args: &QueryArgs) -> Result<(), Failure> {
 
 fn run(args: RunArgs) -> Result<(), Failure> {
     let settings = args.settings(std::env::var("MUSTER_AGENT_ENROLLMENT_TOKEN").ok())?;
-    let filter = tracing_subscriber::EnvFilter::builder().parse(&settings.log_level)?;
+    // Libraries beneath would drown what the agent itself has to say; name them to hear them.
+    let quiet = "h2=info,hyper=info,hyper_util=info,reqwest=info,rustls=info,tungstenite=info";
+    let level = &settings.log_level;
+    let directives = if level.contains(['=', ',']) {
+        level.clone()
+    } else {
+        format!("{level},{quiet}")
+    };
+    let filter = tracing_subscriber::EnvFilter::builder().parse(directives)?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
+        .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr)
         .init();
     // One thread for the network is plenty, and small; queries have their own.

@@ -36,9 +36,17 @@ pub fn begin_logging(
     json: bool,
     level: &str,
 ) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let filter = EnvFilter::builder().parse(level)?;
+    // Libraries beneath would drown what the server itself has to say; name them to hear them.
+    let quiet = "h2=info,hyper=info,hyper_util=info,rustls=info,tungstenite=info,sqlx=warn";
+    let directives = if level.contains(['=', ',']) {
+        level.to_owned()
+    } else {
+        format!("{level},{quiet}")
+    };
+    let filter = EnvFilter::builder().parse(directives)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     let _ = if json {
         builder.json().try_init()
