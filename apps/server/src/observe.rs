@@ -3,6 +3,7 @@
 //! Paths can hold secrets (device tokens), so logs and metrics name the route's pattern and never the path.
 
 use std::collections::HashMap;
+use std::io::IsTerminal as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
