@@ -2,9 +2,15 @@
 
 pub mod capabilities;
 pub mod device;
+mod fleet_hosts;
+mod fleet_labels;
+mod fleet_picker;
+mod fleet_shape;
 pub mod orbit;
 pub mod osquery;
 pub mod software;
+
+pub use fleet_hosts::fleet_host_routes;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, header};

@@ -8,18 +8,22 @@ use muster_clock::{Clock, Timestamp};
 use muster_http::{Listing, Page, Problem};
 use muster_identity::{
     Action, Actor, AgentKeyInfo, AuditEntry, HostId, Identity, IdentityError, Principal, Scope,
-    TeamFilter, TeamId,
+    TeamId,
 };
 use muster_software::Software;
 use muster_store::{Database, StoreError};
 use serde_json::json;
 
-use crate::checkin::{HOST_TOPIC, LABELS_TOPIC};
-use crate::record::{
-    HostCapabilities, HostEvent, HostRecord, HostUser, LabelId, LabelMembership, LabelRecord,
-};
+use crate::checkin::HOST_TOPIC;
+use crate::record::{HostCapabilities, HostEndUser, HostEvent, HostRecord, HostUser, LabelRecord};
 use crate::store;
 use crate::store::operator::Filter;
+
+mod labels;
+mod select;
+
+pub use labels::{LabelChange, LabelSpecification, NewLabel};
+pub use select::Selection;
 
 /// A host that was not heard of for so long beyond its interval is offline.
 pub(crate) const GRACE: Duration = Duration::from_secs(60);
@@ -29,8 +33,6 @@ pub(crate) const MISSING_AFTER: Duration = Duration::from_secs(30 * 24 * 3_600);
 pub(crate) const NEW_FOR: Duration = Duration::from_secs(24 * 3_600);
 /// How many hosts are deleted or moved at a time.
 const MAX_AT_ONCE: usize = 10_000;
-/// The longest name of a label, in characters.
-const MAX_LABEL_CHARACTERS: usize = 255;
 
 /// How a host stands now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,31 +81,15 @@ pub fn presence(host: &HostRecord, now: Timestamp) -> Presence {
     }
 }
 
-/// Which hosts are meant. See [`Hosts::select`].
-#[derive(Debug, Clone, Default)]
-pub struct Selection {
-    /// All.
-    pub all: bool,
-    /// By id.
-    pub host_ids: Vec<i64>,
-    /// By host name, hardware UUID or serial number.
-    pub hosts: Vec<String>,
-    /// Labels by id.
-    pub label_ids: Vec<i64>,
-    /// Labels by name.
-    pub labels: Vec<String>,
-    /// Teams by id.
-    pub team_ids: Vec<i64>,
-    /// Platforms; `linux` means every distribution.
-    pub platforms: Vec<String>,
-}
-
 /// The operators' side could not do as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorError {
     /// No such host, or none that may be seen.
     #[error("host {0} does not exist")]
     UnknownHost(String),
+    /// No such label.
+    #[error("label {0} does not exist")]
+    UnknownLabel(String),
     /// Labels that do not exist.
     #[error("Invalid label name(s): {}", .0.join(", "))]
     UnknownLabels(Vec<String>),
@@ -133,6 +119,7 @@ impl From<OperatorError> for Problem {
     fn from(error: OperatorError) -> Self {
         match error {
             OperatorError::UnknownHost(id) => Self::not_found(format_args!("host {id}")),
+            OperatorError::UnknownLabel(id) => Self::not_found(format_args!("label {id}")),
             OperatorError::UnknownLabels(_) | OperatorError::UnknownHosts(_) => {
                 Self::bad_request(error.to_string())
             }
@@ -153,6 +140,8 @@ pub struct HostDetail {
     pub labels: Vec<LabelRecord>,
     /// The accounts on it.
     pub users: Vec<HostUser>,
+    /// The people who use it.
+    pub end_users: Vec<HostEndUser>,
     /// What its programs said that they can do.
     pub capabilities: Vec<HostCapabilities>,
     /// Its keys.
@@ -172,6 +161,16 @@ pub struct HostQuery {
     pub label_id: Option<i64>,
     /// Only hosts of this platform; `linux` means every distribution.
     pub platform: Option<String>,
+    /// Only hosts whose operating system is called so: `Ubuntu 22.04.3 LTS`.
+    pub os_version: Option<String>,
+    /// Only hosts with less free disk space than so many gigabytes.
+    pub low_disk_gb: Option<i64>,
+    /// Only hosts that have this version of a piece of software.
+    pub software_version_id: Option<i64>,
+    /// Only hosts that have any version of this piece of software.
+    pub software_title_id: Option<i64>,
+    /// Only hosts with a higher id.
+    pub after_id: Option<i64>,
 }
 
 /// Fields that lists of hosts can be sorted by.
@@ -189,6 +188,11 @@ pub const HOST_SORTS: &[&str] = &[
     "uuid",
     "primary_ip",
     "memory_bytes",
+    "osquery_version",
+    "hardware_model",
+    "computer_name",
+    "public_ip",
+    "updated_at",
 ];
 
 struct Inner {
@@ -240,15 +244,15 @@ impl Hosts {
         }
     }
 
-    fn filter(
+    async fn filter(
         &self,
         principal: &Principal,
-        listing: &Listing,
+        search: Option<String>,
         query: &HostQuery,
     ) -> Result<Filter, OperatorError> {
         let mut filter = Filter::new(self.now());
         filter.visible(&principal.visible_teams());
-        if let Some(pattern) = listing.search_pattern() {
+        if let Some(pattern) = search {
             filter.search(&pattern);
         }
         if let Some(status) = query.status.as_deref().filter(|status| !status.is_empty())
@@ -273,6 +277,25 @@ impl Hosts {
         {
             filter.platforms(&[platform.to_owned()]);
         }
+        if let Some(name) = &query.os_version {
+            filter.os_version(name);
+        }
+        if let Some(gigabytes) = query.low_disk_gb {
+            filter.low_disk(gigabytes);
+        }
+        let mut installed = Vec::new();
+        if let Some(id) = query.software_version_id {
+            installed.push(self.0.software.hosts_with_version(id).await?);
+        }
+        if let Some(id) = query.software_title_id {
+            installed.push(self.0.software.hosts_with_title(id).await?);
+        }
+        for hosts in installed {
+            filter.ids(&hosts.iter().map(|host| host.0).collect::<Vec<_>>());
+        }
+        if let Some(id) = query.after_id {
+            filter.after_id(id);
+        }
         Ok(filter)
     }
 
@@ -283,23 +306,39 @@ impl Hosts {
         listing: &Listing,
         query: &HostQuery,
     ) -> Result<Page<HostRecord>, OperatorError> {
-        let filter = self.filter(principal, listing, query)?;
+        let filter = self
+            .filter(principal, listing.search_pattern(), query)
+            .await?;
         let mut db = &self.0.database;
         let total = store::operator::count(&mut db, &filter).await?;
         let hosts = store::operator::list(&mut db, &filter, listing).await?;
         Ok(listing.page(hosts, total))
     }
 
-    /// How many hosts there are by status and platform, of those that the principal may see.
+    /// How many hosts there are, of those that the principal may see.
     pub async fn count(
         &self,
         principal: &Principal,
+        search: Option<&str>,
         query: &HostQuery,
     ) -> Result<u64, OperatorError> {
-        let listing = muster_http::ListingQuery::default().check(HOST_SORTS);
-        let Ok(listing) = listing else { return Ok(0) };
-        let filter = self.filter(principal, &listing, query)?;
+        let filter = self
+            .filter(principal, search_pattern(search), query)
+            .await?;
         Ok(store::operator::count(&mut &self.0.database, &filter).await?)
+    }
+
+    /// The ids of hosts that have something in common, of those that the principal may see.
+    pub async fn matching(
+        &self,
+        principal: &Principal,
+        search: Option<&str>,
+        query: &HostQuery,
+    ) -> Result<Vec<HostId>, OperatorError> {
+        let filter = self
+            .filter(principal, search_pattern(search), query)
+            .await?;
+        Ok(store::operator::ids(&mut &self.0.database, &filter).await?)
     }
 
     /// How many hosts there are of each platform, of those that the principal may see.
@@ -347,6 +386,7 @@ impl Hosts {
         let mut db = &self.0.database;
         Ok(HostDetail {
             labels: store::operator::labels_of(&mut db, host.id).await?,
+            end_users: store::user::list_end_users(&mut db, host.id).await?,
             users: store::user::list(&mut db, host.id).await?,
             capabilities: store::capability::list(&mut db, host.id).await?,
             keys: self.0.identity.agent_keys.list(host.id).await?,
@@ -429,13 +469,18 @@ impl Hosts {
         ids: &[HostId],
         team: Option<TeamId>,
     ) -> Result<u64, Problem> {
-        if let Some(team) = team
-            && self.0.identity.teams.find(team).await.is_err()
-        {
-            return Err(Problem::invalid(
-                "team_id",
-                format!("team {team} does not exist"),
-            ));
+        if let Some(team) = team {
+            self.0
+                .identity
+                .teams
+                .find(team)
+                .await
+                .map_err(|error| match error {
+                    IdentityError::NotFound { what } => {
+                        Problem::invalid("team_id", format!("{what} does not exist"))
+                    }
+                    other => other.into(),
+                })?;
         }
         principal.authorize(Action::WriteHosts, Scope::Team(team))?;
         let hosts = self.authorized(principal, Action::WriteHosts, ids).await?;
@@ -476,253 +521,21 @@ impl Hosts {
         self.hint(HOST_TOPIC, id).await;
         Ok(())
     }
-
-    /// The hosts that a question is for, of the teams that may be asked: single hosts always; else those that are in any
-    /// of the platform labels and in any of the other labels (with "All Hosts" every host), of any of the platforms, and
-    /// of the teams when there are any.
-    pub async fn select(
-        &self,
-        selection: &Selection,
-        visible: &TeamFilter,
-    ) -> Result<Vec<HostRecord>, OperatorError> {
-        let mut db = &self.0.database;
-        let now = self.now();
-        let mut chosen: std::collections::BTreeMap<i64, HostRecord> =
-            std::collections::BTreeMap::new();
-        let mut add =
-            |hosts: Vec<HostRecord>| chosen.extend(hosts.into_iter().map(|host| (host.id.0, host)));
-        if !selection.host_ids.is_empty() {
-            let mut filter = Filter::new(now);
-            filter.visible(visible);
-            filter.ids(&selection.host_ids);
-            add(store::operator::all(&mut db, &filter).await?);
-        }
-        if !selection.hosts.is_empty() {
-            let mut filter = Filter::new(now);
-            filter.visible(visible);
-            filter.identifiers(&selection.hosts);
-            let hosts = store::operator::all(&mut db, &filter).await?;
-            let unknown = unknown_names(&selection.hosts, &hosts);
-            if !unknown.is_empty() {
-                return Err(OperatorError::UnknownHosts(unknown));
-            }
-            add(hosts);
-        }
-        let labels = self.labels_of(selection).await?;
-        let grouped = selection.all
-            || !labels.is_empty()
-            || !selection.platforms.is_empty()
-            || !selection.team_ids.is_empty();
-        if grouped {
-            let mut filter = Filter::new(now);
-            filter.visible(visible);
-            let everybody = labels
-                .iter()
-                .any(|label| label.membership == LabelMembership::All);
-            if !selection.all && !everybody {
-                let ids = |builtin: bool| -> Vec<i64> {
-                    labels
-                        .iter()
-                        .filter(|label| label.builtin == builtin)
-                        .map(|label| label.id.0)
-                        .collect()
-                };
-                for ids in [ids(true), ids(false)] {
-                    filter.labels(&ids);
-                }
-            }
-            if !selection.platforms.is_empty() {
-                filter.platforms(&selection.platforms);
-            }
-            filter.teams(&selection.team_ids);
-            add(store::operator::all(&mut db, &filter).await?);
-        }
-        Ok(chosen.into_values().collect())
-    }
-
-    async fn labels_of(&self, selection: &Selection) -> Result<Vec<LabelRecord>, OperatorError> {
-        if selection.label_ids.is_empty() && selection.labels.is_empty() {
-            return Ok(Vec::new());
-        }
-        let all = store::operator::labels(&mut &self.0.database).await?;
-        let mut found = Vec::new();
-        let mut unknown = Vec::new();
-        for id in &selection.label_ids {
-            match all.iter().find(|label| label.id.0 == *id) {
-                Some(label) => found.push(label.clone()),
-                None => unknown.push(id.to_string()),
-            }
-        }
-        for name in &selection.labels {
-            match all
-                .iter()
-                .find(|label| label.name.eq_ignore_ascii_case(name))
-            {
-                Some(label) => found.push(label.clone()),
-                None => unknown.push(name.clone()),
-            }
-        }
-        if unknown.is_empty() {
-            Ok(found)
-        } else {
-            Err(OperatorError::UnknownLabels(unknown))
-        }
-    }
-
-    /// All labels with how many hosts are in each.
-    pub async fn labels(&self) -> Result<Vec<(LabelRecord, u64)>, OperatorError> {
-        let mut db = &self.0.database;
-        let counts = store::operator::label_counts(&mut db).await?;
-        let labels = store::operator::labels(&mut db).await?;
-        let count = |id: LabelId| {
-            counts
-                .iter()
-                .find(|(label, _)| *label == id)
-                .map_or(0, |(_, count)| *count)
-        };
-        Ok(labels
-            .into_iter()
-            .map(|label| (label.clone(), count(label.id)))
-            .collect())
-    }
-
-    /// Makes a label: with a query, hosts that answer it with a row are in; without one, the hosts that are named.
-    pub async fn create_label(
-        &self,
-        principal: &Principal,
-        new: NewLabel,
-    ) -> Result<LabelRecord, Problem> {
-        principal.authorize(Action::WriteLabels, Scope::Team(None))?;
-        let name = new.name.trim().to_owned();
-        let characters = name.chars().count();
-        if characters == 0 || characters > MAX_LABEL_CHARACTERS {
-            let reason = format!("must have from 1 to {MAX_LABEL_CHARACTERS} characters");
-            return Err(Problem::invalid("name", reason));
-        }
-        let dynamic = !new.query.trim().is_empty();
-        if dynamic && !new.hosts.is_empty() {
-            return Err(Problem::invalid(
-                "hosts",
-                "a label has either a query or hosts, not both",
-            ));
-        }
-        let selection = Selection {
-            hosts: new.hosts,
-            ..Selection::default()
-        };
-        let members = self.select(&selection, &TeamFilter::All).await?;
-        let now = self.now();
-        let mut label = LabelRecord {
-            id: LabelId(0),
-            name: name.clone(),
-            description: new.description,
-            query: new.query,
-            platform: new.platform,
-            builtin: false,
-            membership: if dynamic {
-                LabelMembership::Dynamic
-            } else {
-                LabelMembership::Manual
-            },
-            created_at: now,
-            updated_at: now,
-            query_changed_at: now,
-        };
-        let done = async {
-            let mut transaction = self.0.database.begin().await?;
-            label.id =
-                store::operator::insert_label(&mut transaction, &label, principal.user_id).await?;
-            for host in &members {
-                store::label::join(&mut transaction, host.id, &[label.id]).await?;
-            }
-            let entry = AuditEntry::new("created_label", "label", label.id.0).after(
-                json!({ "name": label.name, "query": label.query, "platform": label.platform }),
-            );
-            self.0
-                .identity
-                .audit
-                .record(&mut transaction, &Actor::from(principal), entry, now)
-                .await?;
-            transaction.commit().await
-        };
-        done.await
-            .map_err(|error: StoreError| match error.is_duplicate() {
-                true => OperatorError::DuplicateLabel(name),
-                false => error.into(),
-            })?;
-        self.hint(LABELS_TOPIC, label.id.0).await;
-        for host in &members {
-            self.hint(HOST_TOPIC, host.id).await;
-        }
-        Ok(label)
-    }
-
-    /// Deletes a label; built-in ones stay.
-    pub async fn delete_label(&self, principal: &Principal, id: LabelId) -> Result<(), Problem> {
-        principal.authorize(Action::WriteLabels, Scope::Team(None))?;
-        let labels = store::operator::labels(&mut &self.0.database)
-            .await
-            .map_err(OperatorError::from)?;
-        let label = labels.into_iter().find(|label| label.id == id);
-        let label = label.ok_or_else(|| Problem::not_found(format_args!("label {id}")))?;
-        if label.builtin {
-            return Err(Problem::invalid(
-                "label",
-                "built-in labels cannot be deleted",
-            ));
-        }
-        let now = self.now();
-        let done = async {
-            let mut transaction = self.0.database.begin().await?;
-            store::operator::delete_label(&mut transaction, id).await?;
-            let entry = AuditEntry::new("deleted_label", "label", id.0)
-                .before(json!({ "name": label.name }));
-            self.0
-                .identity
-                .audit
-                .record(&mut transaction, &Actor::from(principal), entry, now)
-                .await?;
-            transaction.commit().await
-        };
-        done.await.map_err(OperatorError::from)?;
-        self.hint(LABELS_TOPIC, id.0).await;
-        Ok(())
-    }
 }
 
-/// What a new label is to be.
-#[derive(Debug, Clone, Default)]
-pub struct NewLabel {
-    /// Its name.
-    pub name: String,
-    /// What it is for.
-    pub description: String,
-    /// The query whose rows make a host a member; empty for a label whose members are named.
-    pub query: String,
-    /// Platforms that the query is sent to, with commas; empty: all.
-    pub platform: String,
-    /// Its members, when it has no query: host names, UUIDs or serial numbers.
-    pub hosts: Vec<String>,
-}
-
-fn unknown_names(names: &[String], hosts: &[HostRecord]) -> Vec<String> {
-    let is = |host: &HostRecord, name: &str| {
-        let facts = &host.facts;
-        [
-            &facts.hostname,
-            &facts.uuid,
-            &facts.hardware_serial,
-            &host.identifier,
-            &facts.computer_name,
-        ]
-        .iter()
-        .any(|text| text.eq_ignore_ascii_case(name))
+/// A search text as a pattern; none when there is nothing to search for.
+fn search_pattern(search: Option<&str>) -> Option<String> {
+    let listing = Listing {
+        limit: 1,
+        offset: 0,
+        sort: HOST_SORTS[0],
+        direction: muster_http::OrderDirection::Ascending,
+        search: search
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned),
     };
-    names
-        .iter()
-        .filter(|name| !hosts.iter().any(|host| is(host, name.trim())))
-        .cloned()
-        .collect()
+    listing.search_pattern()
 }
 
 #[cfg(test)]

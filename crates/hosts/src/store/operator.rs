@@ -3,7 +3,7 @@
 use muster_clock::Timestamp;
 use muster_http::Listing;
 use muster_identity::{HostId, TeamFilter, TeamId, UserId};
-use muster_store::{Executor, Row, StoreError, Value, args, statements};
+use muster_store::{Executor, Row, StoreError, Value, args, placeholders, statements};
 
 use super::host::{COLUMNS, record};
 use crate::operators::{GRACE, MISSING_AFTER, NEW_FOR};
@@ -11,6 +11,8 @@ use crate::record::{HostRecord, LabelId, LabelMembership, LabelRecord};
 
 /// How often a host asks that never said how often.
 pub(crate) const DEFAULT_INTERVAL_SECONDS: i64 = 10;
+/// How many hosts one statement puts into a label.
+const MEMBERS_AT_ONCE: usize = 5_000;
 
 statements! {
     /// Every label.
@@ -20,8 +22,16 @@ statements! {
     LABELS_OF = "SELECT l.id, l.name, l.description, l.query, l.platform, l.kind, l.membership, l.created_at, l.updated_at,
         l.query_changed_at FROM hosts_labels l JOIN hosts_label_members m ON m.label_id = l.id WHERE m.host_id = $1
         ORDER BY l.name";
-    /// How many hosts are in each label.
-    LABEL_COUNTS = "SELECT label_id, COUNT(*) AS total FROM hosts_label_members GROUP BY label_id";
+    /// A label changes.
+    UPDATE_LABEL = "UPDATE hosts_labels SET name = $2, description = $3, query = $4, platform = $5, updated_at = $6,
+        query_changed_at = $7 WHERE id = $1 AND kind = 'regular'";
+    /// The members of a label, by what each is matched by.
+    MEMBERS = "SELECT h.identifier FROM hosts_label_members m JOIN hosts_hosts h ON h.id = m.host_id
+        WHERE m.label_id = $1 ORDER BY h.id";
+    /// The members of a label, by their ids.
+    MEMBER_IDS = "SELECT host_id FROM hosts_label_members WHERE label_id = $1 ORDER BY host_id";
+    /// All members leave.
+    CLEAR_LABEL = "DELETE FROM hosts_label_members WHERE label_id = $1";
     /// A new label.
     INSERT_LABEL = "INSERT INTO hosts_labels (name, description, query, platform, kind, membership, author_id, created_at,
         updated_at, query_changed_at) VALUES ($1, $2, $3, $4, 'regular', $5, $6, $7, $7, $7) RETURNING id";
@@ -182,6 +192,26 @@ impl Filter {
         self.conditions.push(format!("({})", either.join(" OR ")));
     }
 
+    /// Only hosts whose operating system is called so.
+    pub(crate) fn os_version(&mut self, name: &str) {
+        let place = self.place(name.to_lowercase());
+        self.conditions
+            .push(format!("LOWER(h.os_version) = {place}"));
+    }
+
+    /// Only hosts with less free disk space than so many gigabytes.
+    pub(crate) fn low_disk(&mut self, gigabytes: i64) {
+        let place = self.place(gigabytes);
+        self.conditions
+            .push(format!("h.disk_available_gb < {place}"));
+    }
+
+    /// Only hosts with a higher id.
+    pub(crate) fn after_id(&mut self, id: i64) {
+        let place = self.place(id);
+        self.conditions.push(format!("h.id > {place}"));
+    }
+
     /// Only these hosts.
     pub(crate) fn ids(&mut self, ids: &[i64]) {
         if ids.is_empty() {
@@ -259,6 +289,16 @@ pub(crate) async fn all(
         .iter()
         .map(record)
         .collect()
+}
+
+/// The ids alone.
+pub(crate) async fn ids(
+    db: &mut impl Executor,
+    filter: &Filter,
+) -> Result<Vec<HostId>, StoreError> {
+    let sql = filter.sql("h.id") + " ORDER BY h.id";
+    let rows = db.fetch_all(&sql, filter.args.clone()).await?;
+    rows.iter().map(|row| row.get("id")).collect()
 }
 
 pub(crate) async fn first(
@@ -351,10 +391,19 @@ pub(crate) async fn labels_of(
         .collect()
 }
 
+/// How many hosts are in each label, of those that may be seen.
 pub(crate) async fn label_counts(
     db: &mut impl Executor,
+    visible: &TeamFilter,
 ) -> Result<Vec<(LabelId, u64)>, StoreError> {
-    let rows = db.fetch_all(LABEL_COUNTS, args![]).await?;
+    let mut filter = Filter::new(Timestamp::EPOCH);
+    filter.visible(visible);
+    let sql = format!(
+        "SELECT m.label_id, COUNT(*) AS total FROM hosts_label_members m JOIN hosts_hosts h ON h.id = m.host_id
+        WHERE {} GROUP BY m.label_id",
+        filter.conditions.join(" AND ")
+    );
+    let rows = db.fetch_all(&sql, filter.args).await?;
     rows.iter()
         .map(|row| {
             Ok((
@@ -384,6 +433,57 @@ pub(crate) async fn insert_label(
         .first()
         .ok_or_else(|| StoreError::corrupt("insert a label", "no id came back"))?;
     Ok(LabelId(row.get("id")?))
+}
+
+pub(crate) async fn update_label(
+    db: &mut impl Executor,
+    label: &LabelRecord,
+) -> Result<bool, StoreError> {
+    let args = args![
+        label.id,
+        &label.name,
+        &label.description,
+        &label.query,
+        &label.platform,
+        label.updated_at,
+        label.query_changed_at,
+    ];
+    Ok(db.execute(UPDATE_LABEL, args).await? == 1)
+}
+
+/// The members of a label, by what each is matched by at enrollment.
+pub(crate) async fn members(
+    db: &mut impl Executor,
+    label: LabelId,
+) -> Result<Vec<String>, StoreError> {
+    let rows = db.fetch_all(MEMBERS, args![label]).await?;
+    rows.iter().map(|row| row.get("identifier")).collect()
+}
+
+pub(crate) async fn member_ids(
+    db: &mut impl Executor,
+    label: LabelId,
+) -> Result<Vec<HostId>, StoreError> {
+    let rows = db.fetch_all(MEMBER_IDS, args![label]).await?;
+    rows.iter().map(|row| row.get("host_id")).collect()
+}
+
+/// Puts exactly these hosts into a label.
+pub(crate) async fn set_members(
+    db: &mut impl Executor,
+    label: LabelId,
+    hosts: &[HostId],
+) -> Result<(), StoreError> {
+    db.execute(CLEAR_LABEL, args![label]).await?;
+    for batch in hosts.chunks(MEMBERS_AT_ONCE) {
+        let sql = format!(
+            "INSERT INTO hosts_label_members (label_id, host_id) VALUES {} ON CONFLICT DO NOTHING",
+            placeholders(batch.len(), 2)
+        );
+        let values = batch.iter().flat_map(|host| args![label, *host]).collect();
+        db.execute(&sql, values).await?;
+    }
+    Ok(())
 }
 
 pub(crate) async fn delete_label(db: &mut impl Executor, id: LabelId) -> Result<(), StoreError> {
