@@ -96,15 +96,15 @@ mod tests {
 
     #[test]
     fn rows_are_printed_as_a_table_json_csv_and_lines() {
-        let sql = "SELECT 'a,b' AS text, 'say \"hi\"' AS more, NULL AS nothing UNION ALL SELECT 'c', 'd', 1";
+        let sql = "SELECT 'a,b' AS text, 'say \"hi\"' AS more, NULL AS empty UNION ALL SELECT 'c', 'd', 1";
         assert_eq!(
             printed(sql, Mode::Json),
-            "[\n  {\"text\":\"a,b\",\"more\":\"say \\\"hi\\\"\",\"nothing\":\"\"},\n  \
-             {\"text\":\"c\",\"more\":\"d\",\"nothing\":\"1\"}\n]\n"
+            "[\n  {\"text\":\"a,b\",\"more\":\"say \\\"hi\\\"\",\"empty\":\"\"},\n  \
+             {\"text\":\"c\",\"more\":\"d\",\"empty\":\"1\"}\n]\n"
         );
         assert_eq!(
             printed(sql, Mode::Csv),
-            "text,more,nothing\n\"a,b\",\"say \"\"hi\"\"\",\nc,d,1\n"
+            "text,more,empty\n\"a,b\",\"say \"\"hi\"\"\",\nc,d,1\n"
         );
         assert_eq!(
             printed("SELECT 1 AS one, 2 AS three", Mode::Line),

@@ -253,7 +253,7 @@ mod tests {
         let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
         let results = runner
             .run(vec![
-                wanted("good", "SELECT 1 AS one, NULL AS nothing", Some("SELECT 1")),
+                wanted("good", "SELECT 1 AS one, NULL AS empty", Some("SELECT 1")),
                 wanted("absent", "SELECT 1", Some("SELECT 1 WHERE 1 = 0")),
                 wanted("wrong", "SELECT * FROM nowhere", None),
                 wanted("endless", endless, None),
@@ -265,7 +265,7 @@ mod tests {
             .collect();
         assert_eq!(names, [("good", 0), ("wrong", 1), ("endless", 1)]);
         let cells: Vec<_> = results[0].rows[0].iter().collect();
-        assert_eq!(cells, [("one", "1"), ("nothing", "")]);
+        assert_eq!(cells, [("one", "1"), ("empty", "")]);
         assert!(
             results[1]
                 .message
