@@ -69,6 +69,18 @@ pub(crate) enum XtaskError {
     #[error("PostgreSQL: {0}")]
     Postgres(String),
 
+    /// Something did not happen in time.
+    #[error("{what} within {seconds} seconds")]
+    TooSlow { what: &'static str, seconds: u64 },
+
+    /// Muster could not be brought up, or did not answer rightly.
+    #[error("Muster is not up; its logs are in {}", folder.display())]
+    Up {
+        folder: PathBuf,
+        #[source]
+        source: Box<XtaskError>,
+    },
+
     /// Some steps of a verb failed; the summary names them.
     #[error("failed: {0}")]
     Steps(String),

@@ -19,6 +19,7 @@ mod process;
 mod steps;
 mod test;
 mod tidy;
+mod up;
 mod workspace;
 
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum Verb {
+    Up(up::Arguments),
     Test(test::Arguments),
     Check(check::Arguments),
     Tidy(tidy::Arguments),
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
 
 fn dispatch(verb: Verb, workspace: Workspace) -> Result<(), XtaskError> {
     match verb {
+        Verb::Up(arguments) => up::run(&arguments, &workspace),
         Verb::Test(arguments) => test::run(&arguments, workspace),
         Verb::Check(arguments) => check::run(&arguments, workspace),
         Verb::Tidy(arguments) => tidy::run(&arguments, &workspace),

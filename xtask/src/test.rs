@@ -7,7 +7,7 @@ use clap::Args;
 use crate::error::XtaskError;
 use crate::steps::{self, Context, Outcome, Step};
 use crate::workspace::Workspace;
-use crate::{docs, licences, postgres, prerequisites, process, tidy};
+use crate::{docs, licences, postgres, prerequisites, process, tidy, up};
 
 const STEPS: &[Step] = &[
     Step {
@@ -49,6 +49,11 @@ const STEPS: &[Step] = &[
         name: "tests",
         about: "unit and integration tests, on SQLite and on PostgreSQL",
         run: tests,
+    },
+    Step {
+        name: "smoke",
+        about: "a server and an agent from nothing, and answers that agree with /proc",
+        run: |context| up::smoke(&context.workspace).map(|()| Outcome::Passed),
     },
 ];
 

@@ -1,0 +1,397 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::duration::parse as duration;
+
+mod identity;
+
+pub use identity::{
+    ApiTokens, ApiTokensCommand, Audit, AuditArguments, NewUserArguments, Teams, TeamsCommand,
+    Tokens, TokensCommand, TokensCreate, Users, UsersCommand,
+};
+
+/// Ask your fleet questions, look at its hosts, hand out tokens.
+#[derive(Parser)]
+#[command(
+    name = "muster",
+    version,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  muster login https://muster.example.com --email ann@example.com
+  muster query --all 'SELECT pid, name FROM processes'
+  muster hosts --status online --search web
+  muster tokens create --name laptops --expires-in 30d
+
+Environment:
+  MUSTER_CLI_URL, MUSTER_CLI_TOKEN   a server and an API token, instead of a login (for CI)
+  MUSTER_CLI_PASSWORD                the password of `muster login`
+  MUSTER_CLI_CONFIG                  the file of contexts; ~/.config/muster/config.toml without it"
+)]
+pub struct CommandLine {
+    /// What holds for all commands.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What holds for all commands.
+#[derive(Args, Clone, Default)]
+pub struct Global {
+    /// The context to use instead of the current one.
+    #[arg(long, global = true, value_name = "NAME", env = "MUSTER_CLI_CONTEXT")]
+    pub context: Option<String>,
+    /// Trust the certificates in this PEM file, and no others.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "MUSTER_CLI_CA_FILE",
+        conflicts_with = "insecure"
+    )]
+    pub ca_file: Option<PathBuf>,
+    /// Trust any certificate: whoever is in between reads and changes everything.
+    #[arg(long, global = true)]
+    pub insecure: bool,
+}
+
+/// How lists are printed.
+#[derive(Args, Clone, Copy, Default)]
+pub struct Format {
+    /// Print JSON, one object per line.
+    #[arg(long, conflicts_with = "csv")]
+    pub json: bool,
+    /// Print CSV with a head line.
+    #[arg(long)]
+    pub csv: bool,
+}
+
+/// The commands.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Log in to a server and keep the session as a context.
+    #[command(after_help = "\
+The password is asked for without showing it; when standard input is not a terminal it is read from there,
+or from MUSTER_CLI_PASSWORD.
+
+Examples:
+  muster login https://muster.example.com
+  muster login https://localhost:8443 --email ann@example.com --ca-file muster-data/tls/ca.pem
+  muster login https://muster.example.com --context production < password.txt")]
+    Login(Login),
+    /// End the session and forget it.
+    #[command(after_help = "Examples:\n  muster logout\n  muster logout --context production")]
+    Logout,
+    /// List hosts.
+    #[command(after_help = "\
+Examples:
+  muster hosts
+  muster hosts --status offline --sort -seen_at
+  muster hosts --team Workstations --search ann --csv > hosts.csv")]
+    Hosts(Hosts),
+    /// Look at a host, delete it, or have it asked for its details again.
+    #[command(after_help = "\
+A host is named by its id, host name, hardware UUID or serial number.
+
+Examples:
+  muster host web-1
+  muster host web-1 --json
+  muster host 7 --refetch
+  muster host 7 --delete")]
+    Host(Host),
+    /// Ask hosts a question in SQL; rows are printed as they arrive.
+    #[command(after_help = "\
+Exit code: 0 when all awaited hosts answered, 3 when some did not or failed (they are listed with the reason),
+130 after Ctrl-C, which also stops the campaign.
+
+Examples:
+  muster query --all 'SELECT pid, name FROM processes'
+  muster query --host web-1 --host web-2 --json 'SELECT * FROM listening_ports'
+  muster query --label 'All Linux' --csv 'SELECT name, version FROM deb_packages' > packages.csv
+  muster query --team Servers --wait-for-offline --expires-in 2d 'SELECT version FROM os_version'
+  muster query --platform debian --query-name 'Open ports'")]
+    Query(Query),
+    /// List, follow and stop campaigns: the questions that were asked.
+    #[command(after_help = "\
+Examples:
+  muster campaigns
+  muster campaigns show 12
+  muster campaigns follow 12 --json
+  muster campaigns cancel 12")]
+    Campaigns(Campaigns),
+    /// Make, see and revoke enrollment tokens: what agents enroll with.
+    #[command(after_help = "\
+Examples:
+  muster tokens
+  muster tokens create --name laptops --team Workstations --expires-in 30d --max-uses 100
+  muster tokens reveal 3
+  muster tokens revoke 3")]
+    Tokens(Tokens),
+    /// Make and revoke API tokens: what programs send instead of a login.
+    #[command(after_help = "\
+Examples:
+  muster api-tokens
+  muster api-tokens create --name ci --expires-in 90d
+  muster api-tokens revoke 5")]
+    ApiTokens(ApiTokens),
+    /// List, make and delete teams.
+    #[command(
+        after_help = "Examples:\n  muster teams\n  muster teams create Workstations --description 'Laptops and desktops'\n  muster teams delete Workstations"
+    )]
+    Teams(Teams),
+    /// List, make and delete users.
+    #[command(
+        after_help = "Examples:\n  muster users\n  muster users create --email bo@example.com --role maintainer\n  muster users create --email eve@example.com --role observer --team Servers\n  muster users delete bo@example.com"
+    )]
+    Users(Users),
+    /// List, make and delete labels.
+    #[command(
+        after_help = "Examples:\n  muster labels\n  muster labels create 'With Docker' --query \"SELECT 1 FROM deb_packages WHERE name = 'docker.io'\"\n  muster labels create 'Pilot group' --host web-1 --host web-2"
+    )]
+    Labels(Labels),
+    /// Look at who changed what.
+    #[command(
+        after_help = "Examples:\n  muster audit\n  muster audit --action created_team --json\n  muster audit --limit 500"
+    )]
+    Audit(Audit),
+    /// List, choose and forget servers.
+    #[command(
+        after_help = "Examples:\n  muster context list\n  muster context use production\n  muster context remove old"
+    )]
+    Context(Contexts),
+    /// Print what makes a shell complete `muster`.
+    #[command(after_help = "\
+Examples:
+  muster completion bash > /etc/bash_completion.d/muster
+  muster completion zsh > \"${fpath[1]}/_muster\"
+  muster completion fish > ~/.config/fish/completions/muster.fish")]
+    Completion {
+        /// Which shell.
+        shell: Shell,
+    },
+}
+
+/// Shells that can complete.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Shell {
+    /// GNU Bash.
+    Bash,
+    /// Z shell.
+    Zsh,
+    /// fish.
+    Fish,
+}
+
+/// `login`.
+#[derive(Args)]
+pub struct Login {
+    /// The server's address, such as https://muster.example.com.
+    #[arg(value_name = "URL")]
+    pub url: String,
+    /// Your address; asked for when left out.
+    #[arg(long)]
+    pub email: Option<String>,
+}
+
+/// `hosts`.
+#[derive(Args)]
+pub struct Hosts {
+    /// Only hosts whose name, address or serial number contains this.
+    #[arg(long, value_name = "TEXT")]
+    pub search: Option<String>,
+    /// Only hosts with this status, such as online or offline.
+    #[arg(long)]
+    pub status: Option<String>,
+    /// Only hosts of this team, by name or id.
+    #[arg(long, value_name = "NAME")]
+    pub team: Option<String>,
+    /// The field to sort by; `-` before it turns the order around.
+    #[arg(long, value_name = "FIELD", allow_hyphen_values = true)]
+    pub sort: Option<String>,
+    /// How it is printed.
+    #[command(flatten)]
+    pub format: Format,
+}
+
+/// `host`.
+#[derive(Args)]
+pub struct Host {
+    /// Its id, host name, hardware UUID or serial number.
+    pub name: String,
+    /// Have it asked for its details again at its next check-in.
+    #[arg(long, conflicts_with = "delete")]
+    pub refetch: bool,
+    /// Delete it. An agent that still runs there has to enroll again.
+    #[arg(long)]
+    pub delete: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `query`.
+#[derive(Args)]
+#[command(
+    group = clap::ArgGroup::new("whom").required(true).multiple(true).args(["all", "host", "label", "team", "platform"]),
+    group = clap::ArgGroup::new("what").required(true).args(["sql", "query_name"]),
+)]
+pub struct Query {
+    /// The SQL.
+    #[arg(value_name = "SQL")]
+    pub sql: Option<String>,
+    /// A saved query to run instead.
+    #[arg(long, value_name = "NAME")]
+    pub query_name: Option<String>,
+    /// Ask all hosts that you may see.
+    #[arg(long)]
+    pub all: bool,
+    /// Ask this host: id, host name, hardware UUID or serial number (may be repeated).
+    #[arg(long, value_name = "HOST")]
+    pub host: Vec<String>,
+    /// Ask the hosts with this label (may be repeated).
+    #[arg(long, value_name = "NAME")]
+    pub label: Vec<String>,
+    /// Ask the hosts of this team, by name or id (may be repeated).
+    #[arg(long, value_name = "NAME")]
+    pub team: Vec<String>,
+    /// Ask hosts of this platform, such as linux, darwin, windows or debian (may be repeated).
+    #[arg(long, value_name = "NAME")]
+    pub platform: Vec<String>,
+    /// Wait for hosts that are away until the campaign expires.
+    #[arg(long)]
+    pub wait_for_offline: bool,
+    /// Wait no longer than this for answers [default: 60s; with --wait-for-offline until it expires].
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<Duration>,
+    /// When the campaign ends at the latest.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10m")]
+    pub expires_in: Duration,
+    /// How it is printed.
+    #[command(flatten)]
+    pub format: Format,
+}
+
+/// `campaigns`.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Campaigns {
+    /// What to do; without it they are listed.
+    #[command(subcommand)]
+    pub command: Option<CampaignsCommand>,
+    /// The most campaigns to list, newest first.
+    #[arg(long, default_value_t = 50, value_name = "COUNT")]
+    pub limit: usize,
+    /// How they are listed.
+    #[command(flatten)]
+    pub format: Format,
+}
+
+/// `campaigns …`.
+#[derive(Subcommand)]
+pub enum CampaignsCommand {
+    /// Where a campaign stands, host by host.
+    #[command(
+        after_help = "Examples:\n  muster campaigns show 12\n  muster campaigns show 12 --csv"
+    )]
+    Show {
+        /// Its id.
+        id: i64,
+        /// How its hosts are printed.
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Print the answers there are, and those that still come.
+    #[command(
+        after_help = "Ctrl-C stops following; the campaign goes on.\n\nExamples:\n  muster campaigns follow 12 --json"
+    )]
+    Follow {
+        /// Its id.
+        id: i64,
+        /// How rows are printed.
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Ask no more hosts.
+    #[command(after_help = "Examples:\n  muster campaigns cancel 12")]
+    Cancel {
+        /// Its id.
+        id: i64,
+    },
+}
+
+/// `labels`.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Labels {
+    /// What to do; without it they are listed.
+    #[command(subcommand)]
+    pub command: Option<LabelsCommand>,
+    /// How they are listed.
+    #[command(flatten)]
+    pub format: Format,
+}
+
+/// `labels …`.
+#[derive(Subcommand)]
+pub enum LabelsCommand {
+    /// Make a label: of the hosts for which a query has rows, or of hosts that you name.
+    #[command(
+        after_help = "Examples:\n  muster labels create 'Pilot group' --host web-1 --host web-2"
+    )]
+    Create {
+        /// Its name.
+        name: String,
+        /// What it is for.
+        #[arg(long, default_value = "")]
+        description: String,
+        /// Hosts for which this SQL has a row are in it.
+        #[arg(long, value_name = "SQL", conflicts_with = "host")]
+        query: Option<String>,
+        /// This host is in it: host name, hardware UUID or serial number (may be repeated).
+        #[arg(long, value_name = "HOST")]
+        host: Vec<String>,
+        /// Only hosts of this platform.
+        #[arg(long, default_value = "")]
+        platform: String,
+    },
+    /// Delete a label.
+    #[command(after_help = "Examples:\n  muster labels delete 'Pilot group'")]
+    Delete {
+        /// Its name or id.
+        name: String,
+    },
+}
+
+/// `context`.
+#[derive(Args)]
+pub struct Contexts {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: ContextsCommand,
+}
+
+/// `context …`.
+#[derive(Subcommand)]
+pub enum ContextsCommand {
+    /// List the servers that are known.
+    #[command(after_help = "Examples:\n  muster context list")]
+    List(Format),
+    /// Use another server from now on.
+    #[command(after_help = "Examples:\n  muster context use production")]
+    Use {
+        /// Its name.
+        name: String,
+    },
+    /// Forget a server. The session there is not ended; `muster logout` does both.
+    #[command(after_help = "Examples:\n  muster context remove old")]
+    Remove {
+        /// Its name.
+        name: String,
+    },
+}

@@ -1,0 +1,249 @@
+//! What can be typed about people, teams and tokens.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::Format;
+use crate::duration::parse as duration;
+
+/// `tokens`.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Tokens {
+    /// What to do; without it they are listed.
+    #[command(subcommand)]
+    pub command: Option<TokensCommand>,
+    /// Those that were revoked, too.
+    #[arg(long)]
+    pub revoked: bool,
+    /// How they are listed.
+    #[command(flatten)]
+    pub format: Format,
+}
+
+/// `tokens …`.
+#[derive(Subcommand)]
+pub enum TokensCommand {
+    /// List enrollment tokens, without their secrets.
+    #[command(after_help = "Examples:\n  muster tokens list --revoked")]
+    List {
+        /// Those that were revoked, too.
+        #[arg(long)]
+        revoked: bool,
+        /// How they are listed.
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Make an enrollment token and print its secret.
+    #[command(
+        after_help = "Only the secret goes to standard output.\n\nExamples:\n  muster tokens create --name laptops --team Workstations --expires-in 30d > enrollment-token"
+    )]
+    Create(TokensCreate),
+    /// Print the secret of an enrollment token again; that you looked is kept in the audit log.
+    #[command(after_help = "Examples:\n  muster tokens reveal 3")]
+    Reveal {
+        /// Its id.
+        id: i64,
+    },
+    /// Let nobody enroll with it any more. Hosts that did stay.
+    #[command(after_help = "Examples:\n  muster tokens revoke 3")]
+    Revoke {
+        /// Its id.
+        id: i64,
+    },
+}
+
+/// `tokens create`.
+#[derive(Args)]
+pub struct TokensCreate {
+    /// Its name.
+    #[arg(long)]
+    pub name: String,
+    /// The team that hosts come into, by name or id.
+    #[arg(long, value_name = "NAME")]
+    pub team: Option<String>,
+    /// A family of agents that may use it: osquery, orbit, opamp, keylime (may be repeated) [default: all].
+    #[arg(long, value_name = "NAME")]
+    pub family: Vec<String>,
+    /// After this time it is refused.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub expires_in: Option<Duration>,
+    /// How many hosts may enroll with it.
+    #[arg(long, value_name = "COUNT")]
+    pub max_uses: Option<u32>,
+    /// Print the token with its secret as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `api-tokens`.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct ApiTokens {
+    /// What to do; without it they are listed.
+    #[command(subcommand)]
+    pub command: Option<ApiTokensCommand>,
+    /// Whose: address or id [default: yours].
+    #[arg(long, value_name = "EMAIL")]
+    pub user: Option<String>,
+    /// How they are listed.
+    #[command(flatten)]
+    pub format: Format,
+}
+
+/// `api-tokens …`.
+#[derive(Subcommand)]
+pub enum ApiTokensCommand {
+    /// List API tokens, without their secrets.
+    #[command(after_help = "Examples:\n  muster api-tokens list --user bo@example.com")]
+    List {
+        /// Whose: address or id [default: yours].
+        #[arg(long, value_name = "EMAIL")]
+        user: Option<String>,
+        /// How they are listed.
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Make an API token and print its secret, which is not shown again.
+    #[command(
+        after_help = "Only the secret goes to standard output.\n\nExamples:\n  muster api-tokens create --name ci --expires-in 90d"
+    )]
+    Create {
+        /// Its name.
+        #[arg(long)]
+        name: String,
+        /// After this time it is refused [default: never].
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        expires_in: Option<Duration>,
+        /// Whose: address or id [default: yours].
+        #[arg(long, value_name = "EMAIL")]
+        user: Option<String>,
+        /// Print the token with its secret as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Refuse an API token from now on.
+    #[command(after_help = "Examples:\n  muster api-tokens revoke 5")]
+    Revoke {
+        /// Its id.
+        id: i64,
+        /// Whose: address or id [default: yours].
+        #[arg(long, value_name = "EMAIL")]
+        user: Option<String>,
+    },
+}
+
+/// `teams`.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Teams {
+    /// What to do; without it they are listed.
+    #[command(subcommand)]
+    pub command: Option<TeamsCommand>,
+    /// How they are listed.
+    #[command(flatten)]
+    pub format: Format,
+}
+
+/// `teams …`.
+#[derive(Subcommand)]
+pub enum TeamsCommand {
+    /// List teams.
+    #[command(after_help = "Examples:\n  muster teams list --json")]
+    List(Format),
+    /// Make a team.
+    #[command(after_help = "Examples:\n  muster teams create Workstations")]
+    Create {
+        /// Its name.
+        name: String,
+        /// What it is for.
+        #[arg(long, default_value = "")]
+        description: String,
+    },
+    /// Delete a team. Its hosts stay, without a team; its enrollment tokens and the roles in it go.
+    #[command(after_help = "Examples:\n  muster teams delete Workstations")]
+    Delete {
+        /// Its name or id.
+        name: String,
+    },
+}
+
+/// `users`.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Users {
+    /// What to do; without it they are listed.
+    #[command(subcommand)]
+    pub command: Option<UsersCommand>,
+    /// How they are listed.
+    #[command(flatten)]
+    pub format: Format,
+}
+
+/// `users …`.
+#[derive(Subcommand)]
+pub enum UsersCommand {
+    /// List users.
+    #[command(after_help = "Examples:\n  muster users list --csv")]
+    List(Format),
+    /// Make a user. The password is asked for, read from standard input or from MUSTER_CLI_PASSWORD.
+    #[command(
+        after_help = "Examples:\n  muster users create --email bo@example.com --role maintainer\n  muster users create --email eve@example.com --role observer --team Servers"
+    )]
+    Create(NewUserArguments),
+    /// Delete a user.
+    #[command(after_help = "Examples:\n  muster users delete bo@example.com")]
+    Delete {
+        /// Address or id.
+        name: String,
+    },
+}
+
+/// `users create`.
+#[derive(Args)]
+pub struct NewUserArguments {
+    /// The address, which is the name at login.
+    #[arg(long)]
+    pub email: String,
+    /// The name [default: the address's first part].
+    #[arg(long)]
+    pub name: Option<String>,
+    /// What the user may do: admin, maintainer or observer.
+    #[arg(long)]
+    pub role: String,
+    /// The role is for this team only, by name or id (may be repeated) [default: everywhere].
+    #[arg(long, value_name = "NAME")]
+    pub team: Vec<String>,
+    /// An account for programs, which does not log in.
+    #[arg(long)]
+    pub api_only: bool,
+}
+
+/// `audit`.
+#[derive(Args)]
+pub struct Audit {
+    /// Which changes.
+    #[command(flatten)]
+    pub filter: AuditArguments,
+    /// The most changes to print, newest first.
+    #[arg(long, default_value_t = 50, value_name = "COUNT")]
+    pub limit: usize,
+    /// How they are printed.
+    #[command(flatten)]
+    pub format: Format,
+}
+
+/// Which changes.
+#[derive(Args)]
+pub struct AuditArguments {
+    /// Only this action, such as created_team.
+    #[arg(long)]
+    pub action: Option<String>,
+    /// Only this kind of subject, such as team.
+    #[arg(long, value_name = "KIND")]
+    pub subject: Option<String>,
+    /// Only what this user did: address or id.
+    #[arg(long, value_name = "EMAIL")]
+    pub user: Option<String>,
+}

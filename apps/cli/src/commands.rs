@@ -1,0 +1,99 @@
+//! The commands, one file per subject.
+
+mod campaigns;
+mod follow;
+mod hosts;
+mod identity;
+mod labels;
+mod login;
+mod query;
+mod tokens;
+
+use clap::CommandFactory as _;
+use clap_complete::shells;
+use serde_json::Value;
+
+use crate::Outcome;
+use crate::arguments::{Command, CommandLine, Shell};
+use crate::client::Client;
+use crate::contexts::{self, similar};
+use crate::error::CliError;
+use crate::output;
+
+/// Lists are read to their end, within reason.
+const ALL: usize = 1_000_000;
+
+/// Does what was typed.
+pub(crate) async fn run(line: CommandLine) -> Result<Outcome, CliError> {
+    let global = line.global;
+    let client = || Client::new(contexts::resolve(&global)?);
+    match line.command {
+        Command::Login(arguments) => login::log_in(&global, &arguments).await?,
+        Command::Logout => login::log_out(&global).await?,
+        Command::Context(arguments) => login::contexts(&global, arguments.command)?,
+        Command::Completion { shell } => output::print(&completion(shell))?,
+        Command::Hosts(arguments) => hosts::list(&client()?, &arguments).await?,
+        Command::Host(arguments) => hosts::host(&client()?, &arguments).await?,
+        Command::Query(arguments) => return query::run(&client()?, &arguments).await,
+        Command::Campaigns(arguments) => return campaigns::run(&client()?, arguments).await,
+        Command::Tokens(arguments) => tokens::enrollment(&client()?, arguments).await?,
+        Command::ApiTokens(arguments) => tokens::api(&client()?, arguments).await?,
+        Command::Teams(arguments) => identity::teams(&client()?, arguments).await?,
+        Command::Users(arguments) => identity::users(&client()?, arguments).await?,
+        Command::Labels(arguments) => labels::run(&client()?, arguments).await?,
+        Command::Audit(arguments) => identity::audit(&client()?, &arguments).await?,
+    }
+    Ok(Outcome::Done)
+}
+
+fn completion(shell: Shell) -> String {
+    let mut command = CommandLine::command();
+    let mut text = Vec::new();
+    match shell {
+        Shell::Bash => clap_complete::generate(shells::Bash, &mut command, "muster", &mut text),
+        Shell::Zsh => clap_complete::generate(shells::Zsh, &mut command, "muster", &mut text),
+        Shell::Fish => clap_complete::generate(shells::Fish, &mut command, "muster", &mut text),
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// The id of the thing that has the name in one of the members, or that id.
+async fn id_of(
+    client: &Client,
+    kind: &'static str,
+    path: &[&str],
+    members: &[&str],
+    name: &str,
+) -> Result<i64, CliError> {
+    let items = client.list(path, &[], ALL).await?;
+    let has_name = |item: &&Value| {
+        members.iter().any(|member| {
+            let text = item.get(*member).and_then(Value::as_str);
+            text.is_some_and(|text| text.eq_ignore_ascii_case(name))
+        })
+    };
+    let found = items.iter().find(has_name).or_else(|| {
+        let id: i64 = name.parse().ok()?;
+        items.iter().find(|item| id_in(item) == Some(id))
+    });
+    found.and_then(id_in).ok_or_else(|| {
+        let known = items.iter().flat_map(|item| {
+            members
+                .iter()
+                .filter_map(|member| item.get(*member).and_then(Value::as_str))
+        });
+        CliError::Unknown {
+            kind,
+            name: name.to_owned(),
+            similar: similar(name, known),
+        }
+    })
+}
+
+fn id_in(item: &Value) -> Option<i64> {
+    item.get("id").and_then(Value::as_i64)
+}
+
+async fn team_id(client: &Client, name: &str) -> Result<i64, CliError> {
+    id_of(client, "team", &["teams"], &["name"], name).await
+}

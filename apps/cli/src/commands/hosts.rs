@@ -1,0 +1,68 @@
+//! Hosts.
+
+use serde_json::{Value, json};
+
+use super::{ALL, team_id};
+use crate::arguments::{Host, Hosts};
+use crate::client::Client;
+use crate::error::CliError;
+use crate::output::{self, Column};
+
+const COLUMNS: &[Column] = &[
+    Column("id", &["id"]),
+    Column("name", &["display_name", "hostname"]),
+    Column("status", &["status"]),
+    Column("platform", &["platform"]),
+    Column("os", &["os_version", "os_name"]),
+    Column("team", &["team_name", "team_id"]),
+    Column("seen", &["seen_at"]),
+];
+
+pub(super) async fn list(client: &Client, arguments: &Hosts) -> Result<(), CliError> {
+    let mut query = Vec::new();
+    let wishes = [
+        ("search", &arguments.search),
+        ("status", &arguments.status),
+        ("sort", &arguments.sort),
+    ];
+    for (name, wish) in wishes {
+        if let Some(wish) = wish {
+            query.push((name, wish.clone()));
+        }
+    }
+    if let Some(team) = &arguments.team {
+        query.push(("team_id", team_id(client, team).await?.to_string()));
+    }
+    let hosts = client.list(&["hosts"], &query, ALL).await?;
+    output::list(arguments.format.into(), COLUMNS, &hosts)
+}
+
+pub(super) async fn host(client: &Client, arguments: &Host) -> Result<(), CliError> {
+    let host = find(client, &arguments.name).await?;
+    let id = super::id_in(&host).unwrap_or_default().to_string();
+    if arguments.delete {
+        client.delete(&["hosts", &id]).await?;
+        output::say(&format!("deleted host {id}"));
+    } else if arguments.refetch {
+        client.post(&["hosts", &id, "refetch"], &json!({})).await?;
+        output::say(&format!(
+            "host {id} is asked for its details at its next check-in"
+        ));
+    } else if arguments.json {
+        output::print(&format!("{host:#}\n"))?;
+    } else {
+        output::print(&output::thing(&host))?;
+    }
+    Ok(())
+}
+
+/// By id when it is a number that is one, else by what identifies hosts.
+async fn find(client: &Client, name: &str) -> Result<Value, CliError> {
+    if name.parse::<i64>().is_ok() {
+        match client.get(&["hosts", name], &[]).await {
+            Err(CliError::Refused { status: 404, .. }) => {}
+            found => return found,
+        }
+    }
+    client.get(&["hosts", "by-identifier", name], &[]).await
+}

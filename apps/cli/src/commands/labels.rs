@@ -1,0 +1,51 @@
+//! Labels.
+
+use serde_json::json;
+
+use super::{ALL, id_of};
+use crate::arguments::{Labels, LabelsCommand};
+use crate::client::Client;
+use crate::error::CliError;
+use crate::output::{self, Column};
+
+const COLUMNS: &[Column] = &[
+    Column("id", &["id"]),
+    Column("name", &["name"]),
+    Column("kind", &["kind", "membership_type", "type"]),
+    Column("hosts", &["host_count", "hosts_count", "count"]),
+    Column("description", &["description"]),
+];
+
+pub(super) async fn run(client: &Client, arguments: Labels) -> Result<(), CliError> {
+    match arguments.command {
+        None => {
+            let labels = client.list(&["labels"], &[], ALL).await?;
+            output::list(arguments.format.into(), COLUMNS, &labels)
+        }
+        Some(LabelsCommand::Create {
+            name,
+            description,
+            query,
+            host,
+            platform,
+        }) => {
+            let mut body = json!({ "name": name, "description": description });
+            if !platform.is_empty() {
+                body["platform"] = json!(platform);
+            }
+            match query {
+                Some(query) => body["query"] = json!(query),
+                None => body["hosts"] = json!(host),
+            }
+            let label = client.post(&["labels"], &body).await?;
+            output::say(&format!("made the label `{name}` with id {}", label["id"]));
+            Ok(())
+        }
+        Some(LabelsCommand::Delete { name }) => {
+            let id = id_of(client, "label", &["labels"], &["name"], &name).await?;
+            client.delete(&["labels", &id.to_string()]).await?;
+            output::say(&format!("deleted the label `{name}`"));
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Enrollment tokens and API tokens. Secrets go to standard output, everything else beside it.
+
+use std::time::Duration;
+
+use muster_clock::{Clock as _, SystemClock};
+use serde_json::{Value, json};
+
+use super::identity::user_id;
+use super::{ALL, team_id};
+use crate::arguments::{ApiTokens, ApiTokensCommand, Format, Tokens, TokensCommand, TokensCreate};
+use crate::client::Client;
+use crate::error::CliError;
+use crate::output::{self, Column};
+
+const ENROLLMENT_COLUMNS: &[Column] = &[
+    Column("id", &["id"]),
+    Column("name", &["name"]),
+    Column("team", &["team_id"]),
+    Column("families", &["families"]),
+    Column("uses", &["uses"]),
+    Column("max", &["max_uses"]),
+    Column("last used", &["used_at"]),
+    Column("expires", &["expires_at"]),
+    Column("revoked", &["revoked_at"]),
+];
+const API_COLUMNS: &[Column] = &[
+    Column("id", &["id"]),
+    Column("name", &["name"]),
+    Column("last used", &["used_at"]),
+    Column("expires", &["expires_at"]),
+    Column("revoked", &["revoked_at"]),
+];
+
+pub(super) async fn enrollment(client: &Client, arguments: Tokens) -> Result<(), CliError> {
+    let list = async |revoked: bool, format: Format| {
+        let query = [("revoked", revoked.to_string())];
+        let tokens = client.list(&["enrollment-tokens"], &query, ALL).await?;
+        output::list(format.into(), ENROLLMENT_COLUMNS, &tokens)
+    };
+    match arguments.command {
+        None => list(arguments.revoked, arguments.format).await,
+        Some(TokensCommand::List { revoked, format }) => list(revoked, format).await,
+        Some(TokensCommand::Create(new)) => create(client, new).await,
+        Some(TokensCommand::Reveal { id }) => {
+            let path = ["enrollment-tokens", &id.to_string(), "reveal"];
+            let answer = client.post(&path, &json!({})).await?;
+            secret(client, &answer, false)
+        }
+        Some(TokensCommand::Revoke { id }) => {
+            client
+                .delete(&["enrollment-tokens", &id.to_string()])
+                .await?;
+            output::say(&format!("revoked the enrollment token {id}"));
+            Ok(())
+        }
+    }
+}
+
+async fn create(client: &Client, new: TokensCreate) -> Result<(), CliError> {
+    let mut body = json!({ "name": new.name, "families": new.family });
+    if let Some(team) = &new.team {
+        body["team_id"] = json!(team_id(client, team).await?);
+    }
+    if let Some(uses) = new.max_uses {
+        body["max_uses"] = json!(uses);
+    }
+    expiry(&mut body, new.expires_in);
+    let answer = client.post(&["enrollment-tokens"], &body).await?;
+    secret(client, &answer, new.json)
+}
+
+fn expiry(body: &mut Value, expires_in: Option<Duration>) {
+    if let Some(span) = expires_in {
+        body["expires_at"] = json!(SystemClock.now().plus(span).to_string());
+    }
+}
+
+fn secret(client: &Client, answer: &Value, as_json: bool) -> Result<(), CliError> {
+    if as_json {
+        return output::print(&format!("{answer}\n"));
+    }
+    let secret = answer.get("secret").and_then(Value::as_str);
+    let secret = secret.ok_or_else(|| CliError::NotMuster {
+        url: client.url().to_owned(),
+        source: None,
+    })?;
+    if let Some(token) = answer.get("token") {
+        output::say(&format!("made the token with id {}", token["id"]));
+    }
+    output::print(&format!("{}\n", output::printable(secret)))
+}
+
+pub(super) async fn api(client: &Client, arguments: ApiTokens) -> Result<(), CliError> {
+    let list = async |user: Option<&str>, format: Format| {
+        let user = whose(client, user).await?;
+        let tokens = client
+            .list(&["users", &user, "api-tokens"], &[], ALL)
+            .await?;
+        output::list(format.into(), API_COLUMNS, &tokens)
+    };
+    match arguments.command {
+        None => list(arguments.user.as_deref(), arguments.format).await,
+        Some(ApiTokensCommand::List { user, format }) => list(user.as_deref(), format).await,
+        Some(ApiTokensCommand::Create {
+            name,
+            expires_in,
+            user,
+            json,
+        }) => {
+            let user = whose(client, user.as_deref()).await?;
+            let mut body = json!({ "name": name });
+            expiry(&mut body, expires_in);
+            let answer = client.post(&["users", &user, "api-tokens"], &body).await?;
+            secret(client, &answer, json)
+        }
+        Some(ApiTokensCommand::Revoke { id, user }) => {
+            let user = whose(client, user.as_deref()).await?;
+            client
+                .delete(&["users", &user, "api-tokens", &id.to_string()])
+                .await?;
+            output::say(&format!("revoked the API token {id}"));
+            Ok(())
+        }
+    }
+}
+
+/// The id of the user who was named; one's own without a name.
+async fn whose(client: &Client, user: Option<&str>) -> Result<String, CliError> {
+    let id = match user {
+        Some(name) => user_id(client, name).await?,
+        None => super::id_in(&client.get(&["me"], &[]).await?).unwrap_or_default(),
+    };
+    Ok(id.to_string())
+}

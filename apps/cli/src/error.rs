@@ -1,0 +1,188 @@
+//! What can go wrong, each with what to do about it.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io;
+use std::path::PathBuf;
+
+/// A command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    /// No server is known.
+    #[error(
+        "not logged in\n  log in first: muster login https://your-server, or set MUSTER_CLI_URL and MUSTER_CLI_TOKEN"
+    )]
+    NoContext,
+    /// Only one half of the environment's login is there.
+    #[error("{present} is set, but {missing} is not; set both, or neither")]
+    HalfEnvironment {
+        present: &'static str,
+        missing: &'static str,
+    },
+    /// A context of that name is not there.
+    #[error("there is no context `{name}`{}", hint(.similar.as_deref()))]
+    UnknownContext {
+        name: String,
+        similar: Option<String>,
+    },
+    /// A context was logged out.
+    #[error("the context `{name}` has no session\n  log in: muster login {url}")]
+    LoggedOut { name: String, url: String },
+    /// The address is none.
+    #[error("`{url}` is not the address of a server; write it like https://muster.example.com")]
+    Url { url: String },
+    /// A token would travel in the clear.
+    #[error(
+        "{url} is not encrypted, and your password or token would be readable on the way\n  use https://, or give --insecure if you accept that"
+    )]
+    Unencrypted { url: String },
+    /// A file cannot be read or written.
+    #[error("{action} {}", path.display())]
+    File {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// The file of contexts is not understood.
+    #[error("{} is not understood\n  correct it, or remove it and log in again", path.display())]
+    Contexts {
+        path: PathBuf,
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// There is no home folder.
+    #[error(
+        "neither XDG_CONFIG_HOME nor HOME is set\n  set MUSTER_CLI_CONFIG to the file that contexts are kept in"
+    )]
+    NoHome,
+    /// The certificates given are none.
+    #[error(
+        "the certificates to trust cannot be used\n  --ca-file takes a PEM file; a server that made its own has it as tls/ca.pem in its data folder"
+    )]
+    Authority(#[source] reqwest::Error),
+    /// The server's certificate is not trusted.
+    #[error(
+        "the certificate of {url} is not trusted\n  if the server made its own, give its authority: --ca-file FILE (tls/ca.pem in the server's data folder)"
+    )]
+    Certificate {
+        url: String,
+        #[source]
+        source: reqwest::Error,
+    },
+    /// Nobody answers.
+    #[error(
+        "{url} cannot be reached\n  check the address, that the server runs, and what is in between"
+    )]
+    Unreachable {
+        url: String,
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The answer is not one of ours.
+    #[error("{url} answered something that is not Muster's API\n  check the address")]
+    NotMuster {
+        url: String,
+        #[source]
+        source: Option<serde_json::Error>,
+    },
+    /// Wrong address or password.
+    #[error("the server refused the login: {message}")]
+    LoginRefused { message: String },
+    /// The session or token is void.
+    #[error("the server does not know you any more: {message}\n  {}", again(url, *.by_environment))]
+    Unauthenticated {
+        url: String,
+        message: String,
+        by_environment: bool,
+    },
+    /// The server does not serve our version.
+    #[error("{url}: {message}\n  this is muster {}; use the one of the server's release", env!("CARGO_PKG_VERSION"))]
+    Version { url: String, message: String },
+    /// The server said no.
+    #[error("{message}{}", when(*.retry_after_seconds))]
+    Refused {
+        status: u16,
+        message: String,
+        retry_after_seconds: Option<u64>,
+    },
+    /// Something named by its name is not there.
+    #[error("there is no {kind} `{name}`{}", hint(.similar.as_deref()))]
+    Unknown {
+        kind: &'static str,
+        name: String,
+        similar: Option<String>,
+    },
+    /// The stream breaks off again and again.
+    #[error(
+        "the connection to {url} is lost and does not come back; the campaign goes on\n  read on later: muster campaigns follow {campaign}"
+    )]
+    StreamLost {
+        url: String,
+        campaign: i64,
+        #[source]
+        source: Option<Box<CliError>>,
+    },
+    /// A password is needed and nobody can be asked.
+    #[error(
+        "no password was given\n  type it at the prompt, pipe it in, or set MUSTER_CLI_PASSWORD"
+    )]
+    NoPassword,
+    /// Output cannot be written, or the terminal not used.
+    #[error("output cannot be written")]
+    Output(#[from] io::Error),
+}
+
+impl CliError {
+    /// The message with its causes, as it is shown.
+    pub(crate) fn explain(&self) -> String {
+        let text = self.to_string();
+        let (first, hints) = match text.split_once('\n') {
+            Some((first, hints)) => (first, Some(hints)),
+            None => (text.as_str(), None),
+        };
+        let mut shown = first.to_owned();
+        let mut source = self.source();
+        while let Some(cause) = source {
+            let cause_text = cause.to_string();
+            if !shown.contains(&cause_text) {
+                let _ = write!(shown, ": {cause_text}");
+            }
+            source = cause.source();
+        }
+        if let Some(hints) = hints {
+            let _ = write!(shown, "\n{hints}");
+        }
+        crate::output::printable_lines(&shown)
+    }
+
+    /// Whether the same request may go well later.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { status, .. } => *status == 429 || *status >= 500,
+            _ => false,
+        }
+    }
+}
+
+fn hint(similar: Option<&str>) -> String {
+    similar.map_or_else(String::new, |similar| {
+        format!("; did you mean `{similar}`?")
+    })
+}
+
+fn again(url: &str, by_environment: bool) -> String {
+    if by_environment {
+        "make a new token with `muster api-tokens create`, and put it into MUSTER_CLI_TOKEN"
+            .to_owned()
+    } else {
+        format!("log in again: muster login {url}")
+    }
+}
+
+fn when(seconds: Option<u64>) -> String {
+    seconds.map_or_else(String::new, |seconds| {
+        format!("\n  try again in {seconds} seconds")
+    })
+}

@@ -1,0 +1,270 @@
+//! Against the real server.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use muster_server::config::{Layered, Settings};
+use muster_server::start::{Ambient, Running, start};
+use tempfile::TempDir;
+
+use super::{Run, finish, muster};
+
+const EMAIL: &str = "ann@example.com";
+const PASSWORD: &str = "correct horse battery 9";
+
+struct Server {
+    folder: TempDir,
+    running: Running,
+    url: String,
+}
+
+impl Server {
+    /// A server with one admin.
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = folder.path().join("data");
+        let flags = [
+            ("data_dir".to_owned(), data_dir.to_str().unwrap().to_owned()),
+            ("listen".to_owned(), "127.0.0.1:0".to_owned()),
+        ];
+        let layers = Layered::resolve(&flags, &Vec::new(), None).unwrap();
+        let settings = Settings::from_layers(&layers).unwrap();
+        let running = start(settings, Ambient::default()).await.unwrap();
+        let url = format!("https://localhost:{}", running.address.port());
+        let server = Self {
+            folder,
+            running,
+            url,
+        };
+        server.set_up().await;
+        server
+    }
+
+    async fn set_up(&self) {
+        let link = self.running.setup_link.clone().unwrap();
+        let token = link.split("token=").nth(1).unwrap();
+        let authority = self.running.authority_pem.as_deref().unwrap();
+        let certificate = reqwest::Certificate::from_pem(authority.as_bytes()).unwrap();
+        let client = reqwest::Client::builder()
+            .tls_certs_only([certificate])
+            .build()
+            .unwrap();
+        let body = serde_json::json!({ "token": token, "name": "Ann", "email": EMAIL, "password": PASSWORD });
+        let answer = client
+            .post(format!("{}/api/muster/setup", self.url))
+            .json(&body)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 200);
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn authority(&self) -> String {
+        let path = self.path().join("data/tls/ca.pem");
+        path.to_str().unwrap().to_owned()
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Run {
+        self.run_with(arguments, "").await
+    }
+
+    async fn run_with(&self, arguments: &[&str], input: &str) -> Run {
+        finish(muster(self.path(), arguments), input).await
+    }
+
+    async fn log_in(&self) {
+        let authority = self.authority();
+        let arguments = [
+            "login",
+            &self.url,
+            "--email",
+            EMAIL,
+            "--ca-file",
+            &authority,
+        ];
+        self.run_with(&arguments, &format!("{PASSWORD}\n"))
+            .await
+            .ok();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logging_in_keeps_a_session_that_logging_out_ends() {
+    let server = Server::start().await;
+    let before = server.run(&["teams"]).await;
+    assert_eq!(before.code, Some(1));
+    assert!(
+        before.stderr.contains("log in first: muster login"),
+        "{}",
+        before.stderr
+    );
+
+    let untrusted = server
+        .run_with(&["login", &server.url, "--email", EMAIL], "x\n")
+        .await;
+    assert_eq!(untrusted.code, Some(1));
+    assert!(
+        untrusted.stderr.contains("--ca-file FILE"),
+        "{}",
+        untrusted.stderr
+    );
+
+    let authority = server.authority();
+    let arguments = [
+        "login",
+        &server.url,
+        "--email",
+        EMAIL,
+        "--ca-file",
+        &authority,
+    ];
+    let wrong = server.run_with(&arguments, "not the password\n").await;
+    assert_eq!(wrong.code, Some(1));
+    assert!(
+        wrong.stderr.contains("refused the login"),
+        "{}",
+        wrong.stderr
+    );
+
+    server.log_in().await;
+    let listed = server.run(&["context", "list"]).await.ok();
+    assert!(
+        listed.stdout.contains(EMAIL) && listed.stdout.contains('*'),
+        "{}",
+        listed.stdout
+    );
+    assert!(!listed.stdout.contains("mst_"), "{}", listed.stdout);
+    server.run(&["teams"]).await.ok();
+
+    server.run(&["logout"]).await.ok();
+    let after = server.run(&["teams"]).await;
+    assert!(after.stderr.contains("has no session"), "{}", after.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn teams_users_and_tokens_are_made_listed_and_taken_away() {
+    let server = Server::start().await;
+    server.log_in().await;
+    server
+        .run(&["teams", "create", "Servers", "--description", "In racks"])
+        .await
+        .ok();
+    let teams = server.run(&["teams", "--csv"]).await.ok();
+    assert_eq!(
+        teams.stdout,
+        "id,name,description\r\n1,Servers,In racks\r\n"
+    );
+
+    let user = [
+        "users",
+        "create",
+        "--email",
+        "eve@example.com",
+        "--role",
+        "observer",
+        "--team",
+        "servers",
+    ];
+    server.run_with(&user, "another password 8!\n").await.ok();
+    let users = server.run(&["users"]).await.ok();
+    assert!(
+        users.stdout.contains("Servers: observer"),
+        "{}",
+        users.stdout
+    );
+
+    let token = [
+        "tokens",
+        "create",
+        "--name",
+        "racks",
+        "--team",
+        "Servers",
+        "--expires-in",
+        "30d",
+        "--max-uses",
+        "5",
+    ];
+    let created = server.run(&token).await.ok();
+    assert!(created.stdout.starts_with("mst_") && created.stdout.lines().count() == 1);
+    let revealed = server.run(&["tokens", "reveal", "1"]).await.ok();
+    assert_eq!(revealed.stdout, created.stdout);
+    let listed = server.run(&["tokens", "list", "--json"]).await.ok();
+    let token: serde_json::Value =
+        serde_json::from_str(listed.stdout.lines().next().unwrap()).unwrap();
+    assert_eq!(
+        (&token["name"], &token["max_uses"]),
+        (&"racks".into(), &5.into())
+    );
+    assert!(!listed.stdout.contains(created.stdout.trim()));
+    server.run(&["tokens", "revoke", "1"]).await.ok();
+    let left = server.run(&["tokens", "--json"]).await.ok();
+    assert_eq!(left.stdout, "");
+
+    let mistyped = server.run(&["teams", "delete", "Server"]).await;
+    assert_eq!(
+        mistyped.stderr,
+        "muster: there is no team `Server`; did you mean `Servers`?\n"
+    );
+    server.run(&["teams", "delete", "Servers"]).await.ok();
+    server
+        .run(&["users", "delete", "eve@example.com"])
+        .await
+        .ok();
+    let audit = server.run(&["audit"]).await.ok();
+    assert!(
+        audit.stdout.contains("deleted_team") && audit.stdout.contains(EMAIL),
+        "{}",
+        audit.stdout
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_use_an_api_token_from_the_environment_until_it_is_revoked() {
+    let server = Server::start().await;
+    server.log_in().await;
+    let created = server
+        .run(&[
+            "api-tokens",
+            "create",
+            "--name",
+            "ci",
+            "--expires-in",
+            "90d",
+        ])
+        .await
+        .ok();
+    let token = Arc::new(created.stdout.trim().to_owned());
+    let with_token = || {
+        let mut command = muster(&server.path().join("elsewhere"), &["users", "--json"]);
+        command
+            .env("MUSTER_CLI_URL", &server.url)
+            .env("MUSTER_CLI_TOKEN", token.as_str())
+            .env("MUSTER_CLI_CA_FILE", server.authority());
+        command
+    };
+    let users = finish(with_token(), "").await.ok();
+    assert!(users.stdout.contains(EMAIL));
+    server.run(&["api-tokens", "revoke", "1"]).await.ok();
+    let refused = finish(with_token(), "").await;
+    assert_eq!(refused.code, Some(1));
+    assert!(
+        refused.stderr.contains("MUSTER_CLI_TOKEN"),
+        "{}",
+        refused.stderr
+    );
+    assert!(!refused.stderr.contains(token.as_str()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_to_nobody_is_refused_with_the_servers_reason() {
+    let server = Server::start().await;
+    server.log_in().await;
+    let asked = server.run(&["query", "--host", "nobody", "SELECT 1"]).await;
+    assert_eq!(asked.code, Some(1));
+    assert!(asked.stderr.contains("nobody"), "{}", asked.stderr);
+}

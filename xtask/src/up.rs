@@ -1,0 +1,378 @@
+//! `cargo xtask up`: a server, this machine as its first host, and a question to it, from one command.
+//!
+//! What runs are the programs as operators run them; nothing of Muster is linked in here.
+
+mod children;
+mod machine;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::Value;
+
+use self::children::Children;
+use self::machine::Snapshot;
+use crate::error::XtaskError;
+use crate::process;
+use crate::workspace::Workspace;
+
+/// Who administers.
+const EMAIL: &str = "admin@example.com";
+/// So many rows of each question are shown.
+const SHOWN_ROWS: usize = 15;
+/// How long the server may take to start.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the agent may take to enroll.
+const ENROLL_TIMEOUT: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(50);
+const PASSWORD_BYTES: usize = 12;
+
+const PROCESSES: &str = "SELECT pid, name, state, parent, cmdline FROM processes ORDER BY pid";
+const PORTS: &str =
+    "SELECT port, protocol, family, address, pid FROM listening_ports ORDER BY protocol, port";
+
+/// Start a server and an agent on this machine, ask it a live question, and stay up until Ctrl-C.
+///
+/// Each run has a fresh data folder, an administrator with a generated password and a free port of loopback. Everything
+/// is gone when it ends. When something fails, the folder with the logs stays and is named.
+#[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  cargo xtask up                try Muster: the address and the password are printed
+  cargo xtask up --port 8443    on this port
+  cargo xtask up --smoke        the same, then compare the answers with /proc and end")]
+pub(crate) struct Arguments {
+    /// Compare the answers with what /proc says, end, and fail when they differ.
+    #[arg(long)]
+    smoke: bool,
+    /// The port of loopback to serve on [default: a free one].
+    #[arg(
+        long,
+        value_name = "PORT",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    port: u16,
+}
+
+pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<(), XtaskError> {
+    process::run(
+        workspace
+            .cargo()
+            .args(["build", "--workspace", "--bins", "--locked"]),
+    )?;
+    let demo = Demo::new(workspace)?;
+    let done = demo.run(arguments);
+    if done.is_ok() {
+        let _ = fs::remove_dir_all(&demo.folder);
+    }
+    done.map_err(|source| XtaskError::Up {
+        folder: demo.folder,
+        source: Box::new(source),
+    })
+}
+
+/// Also a step of `test`.
+pub(crate) fn smoke(workspace: &Workspace) -> Result<(), XtaskError> {
+    let arguments = Arguments {
+        smoke: true,
+        port: 0,
+    };
+    run(&arguments, workspace)
+}
+
+struct Demo<'a> {
+    workspace: &'a Workspace,
+    /// Data, logs and the file of the command line's contexts.
+    folder: PathBuf,
+    password: String,
+}
+
+impl<'a> Demo<'a> {
+    fn new(workspace: &'a Workspace) -> Result<Self, XtaskError> {
+        let secret = random_hex()?;
+        let folder = std::env::temp_dir().join(format!("muster-up-{}", &secret[..8]));
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&folder)
+            .map_err(XtaskError::file("make", &folder))?;
+        Ok(Self {
+            workspace,
+            folder,
+            password: format!("Up-{}", &secret[8..]),
+        })
+    }
+
+    fn run(&self, arguments: &Arguments) -> Result<(), XtaskError> {
+        let begun = Instant::now();
+        let mut children = Children::new(&self.folder)?;
+        process::capture(
+            self.program("muster-server")
+                .args(["admin", "create-user", "--email", EMAIL])
+                .arg("--data-dir")
+                .arg(self.data())
+                .env("MUSTER_PASSWORD", &self.password),
+        )?;
+        let url = self.start_server(&mut children, arguments.port)?;
+        process::capture(
+            self.muster(&["login", &url, "--email", EMAIL])
+                .arg("--ca-file")
+                .arg(self.authority())
+                .env("MUSTER_CLI_PASSWORD", &self.password),
+        )?;
+        self.start_agent(&mut children, &url)?;
+        self.wait_for_host(&mut children)?;
+        println!(
+            "==> this machine is enrolled after {:.1} s",
+            begun.elapsed().as_secs_f64()
+        );
+
+        let before = Snapshot::take()?;
+        let (processes, first) = self.ask(PROCESSES)?;
+        let first = first.duration_since(begun);
+        show("processes", PROCESSES, &processes);
+        let (ports, _) = self.ask(PORTS)?;
+        show("listening ports", PORTS, &ports);
+        let after = Snapshot::take()?;
+        println!("==> {:.1} s from start to first rows", first.as_secs_f64());
+        if arguments.smoke {
+            let found = machine::compare(&before, &after, &processes, &ports)?;
+            println!("==> the answers agree with /proc: {found}");
+            return Ok(());
+        }
+        self.greet(&url);
+        children.wait()
+    }
+
+    fn start_server(&self, children: &mut Children, port: u16) -> Result<String, XtaskError> {
+        let mut server = self.program("muster-server");
+        server
+            .args(["serve", "--listen", &format!("127.0.0.1:{port}")])
+            .arg("--data-dir")
+            .arg(self.data());
+        children.start("server", &mut server)?;
+        let begun = Instant::now();
+        loop {
+            let greeting = children.log("server");
+            let address = greeting.lines().find_map(|line| {
+                line.trim_start()
+                    .strip_prefix("address")
+                    .map(|rest| rest.trim().to_owned())
+            });
+            // The line is whole when another one follows.
+            if let Some(address) = address.filter(|_| greeting.contains("data folder")) {
+                return Ok(address);
+            }
+            children.check()?;
+            within(begun, START_TIMEOUT, "the server does not start")?;
+        }
+    }
+
+    fn start_agent(&self, children: &mut Children, url: &str) -> Result<(), XtaskError> {
+        let token =
+            process::capture(&mut self.muster(&["tokens", "create", "--name", "this-machine"]))?;
+        let path = self.folder.join("enrollment-token");
+        fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut file| std::io::Write::write_all(&mut file, token.as_bytes()))
+            .map_err(XtaskError::file("write", &path))?;
+        let mut agent = self.program("muster-agent");
+        agent
+            .args(["run", "--server", url, "--enrollment-token-file"])
+            .arg(&path)
+            .arg("--ca-file")
+            .arg(self.authority())
+            .arg("--data-dir")
+            .arg(self.folder.join("agent"));
+        children.start("agent", &mut agent)
+    }
+
+    /// Until the enrollment token says that a host used it.
+    fn wait_for_host(&self, children: &mut Children) -> Result<(), XtaskError> {
+        let begun = Instant::now();
+        loop {
+            let listed = process::capture(&mut self.muster(&["tokens", "--json"]))?;
+            let used = listed
+                .lines()
+                .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+                .any(|token| !token["used_by"].is_null());
+            if used {
+                return Ok(());
+            }
+            children.check()?;
+            within(begun, ENROLL_TIMEOUT, "the agent does not enroll")?;
+        }
+    }
+
+    /// The rows of this machine, and when the first one arrived.
+    fn ask(&self, sql: &str) -> Result<(Vec<Value>, Instant), XtaskError> {
+        let mut command = self.muster(&["query", "--all", "--json", sql]);
+        let spawned = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut child = spawned.map_err(|source| XtaskError::Spawn {
+            program: "muster".to_owned(),
+            source,
+        })?;
+        let unexpected = |what: String| XtaskError::Unexpected {
+            command: format!("muster query '{sql}'"),
+            what,
+        };
+        let mut rows = Vec::new();
+        let mut first = Instant::now();
+        if let Some(output) = child.stdout.take() {
+            for line in BufReader::new(output).lines() {
+                let line = line.map_err(|error| unexpected(error.to_string()))?;
+                if rows.is_empty() {
+                    first = Instant::now();
+                }
+                let row: Value =
+                    serde_json::from_str(&line).map_err(|error| unexpected(error.to_string()))?;
+                rows.push(row["row"].clone());
+            }
+        }
+        let mut complaint = String::new();
+        if let Some(mut errors) = child.stderr.take() {
+            let _ = errors.read_to_string(&mut complaint);
+        }
+        let status = child.wait().map_err(|source| XtaskError::Spawn {
+            program: "muster".to_owned(),
+            source,
+        })?;
+        if !status.success() {
+            return Err(XtaskError::Failed {
+                command: process::describe(&command),
+                status,
+                output: complaint,
+            });
+        }
+        Ok((rows, first))
+    }
+
+    fn greet(&self, url: &str) {
+        let program = self.workspace.debug_binary("muster");
+        println!("\nMuster is up until Ctrl-C; then everything of it is gone.\n");
+        println!("  address      {url}");
+        println!("  email        {EMAIL}");
+        println!("  password     {}", self.password);
+        println!("  certificate  {}", self.authority().display());
+        println!("  logs         {}", self.folder.display());
+        println!("\nAsk something yourself:\n");
+        println!("  export MUSTER_CLI_CONFIG={}", self.contexts().display());
+        println!(
+            "  {} query --all 'SELECT name, version FROM deb_packages LIMIT 5'\n",
+            program.display()
+        );
+    }
+
+    /// A program of ours, without what the environment says to it.
+    fn program(&self, name: &str) -> Command {
+        let mut command = self.workspace.command(self.workspace.debug_binary(name));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("MUSTER_") {
+                command.env_remove(name);
+            }
+        }
+        command
+    }
+
+    fn muster(&self, arguments: &[&str]) -> Command {
+        let mut command = self.program("muster");
+        command
+            .args(arguments)
+            .env("MUSTER_CLI_CONFIG", self.contexts());
+        command
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    fn authority(&self) -> PathBuf {
+        self.data().join("tls/ca.pem")
+    }
+
+    fn contexts(&self) -> PathBuf {
+        self.folder.join("cli.toml")
+    }
+}
+
+/// Waits a moment, or says that it took too long.
+fn within(begun: Instant, limit: Duration, what: &'static str) -> Result<(), XtaskError> {
+    if begun.elapsed() > limit {
+        return Err(XtaskError::TooSlow {
+            what,
+            seconds: limit.as_secs(),
+        });
+    }
+    std::thread::sleep(POLL);
+    Ok(())
+}
+
+fn random_hex() -> Result<String, XtaskError> {
+    use std::fmt::Write as _;
+    let source = Path::new("/dev/urandom");
+    let mut bytes = [0_u8; PASSWORD_BYTES];
+    fs::File::open(source)
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(XtaskError::file("read", source))?;
+    let mut text = String::new();
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    Ok(text)
+}
+
+/// The first rows, in columns.
+fn show(what: &str, sql: &str, rows: &[Value]) {
+    const WIDEST: usize = 48;
+    println!("==> {what}: {sql}");
+    let shown: Vec<Vec<(&String, String)>> = rows
+        .iter()
+        .take(SHOWN_ROWS)
+        .filter_map(Value::as_object)
+        .map(|row| {
+            let cells = row.iter().map(|(name, value)| {
+                let text = value.as_str().unwrap_or_default().chars();
+                let text = text.map(|c| if c.is_control() { '.' } else { c });
+                (name, text.take(WIDEST).collect())
+            });
+            cells.collect()
+        })
+        .collect();
+    let Some(first) = shown.first() else {
+        println!("    no rows");
+        return;
+    };
+    let widths: Vec<usize> = (0..first.len())
+        .map(|index| {
+            let cells = shown.iter().filter_map(|row| row.get(index));
+            let widest = cells.map(|(name, text)| name.len().max(text.chars().count()));
+            widest.max().unwrap_or(0)
+        })
+        .collect();
+    let line = |cells: Vec<&str>| {
+        let cells = cells.iter().zip(&widths);
+        let cells: Vec<String> = cells
+            .map(|(text, width)| format!("{text:<width$}"))
+            .collect();
+        println!("    {}", cells.join("  ").trim_end());
+    };
+    line(first.iter().map(|(name, _)| name.as_str()).collect());
+    for row in &shown {
+        line(row.iter().map(|(_, text)| text.as_str()).collect());
+    }
+    if rows.len() > shown.len() {
+        println!("    … {} rows in all", rows.len());
+    }
+}
