@@ -29,6 +29,8 @@ const SHOWN_ROWS: usize = 15;
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the agent may take to enroll.
 const ENROLL_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long it may take to answer, as the command line reads it.
+const ANSWER_TIMEOUT: &str = "60s";
 const POLL: Duration = Duration::from_millis(50);
 const PASSWORD_BYTES: usize = 12;
 
@@ -214,7 +216,10 @@ impl<'a> Demo<'a> {
 
     /// The rows of this machine, and when the first one arrived.
     fn ask(&self, sql: &str) -> Result<(Vec<Value>, Instant), XtaskError> {
-        let mut command = self.muster(&["query", "--all", "--json", sql]);
+        // A host that has just enrolled may not count as online yet.
+        let wait = ["--wait-for-offline", "--expires-in", ANSWER_TIMEOUT];
+        let mut command = self.muster(&["query", "--all", "--json"]);
+        command.args(wait).arg(sql);
         let spawned = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -141,19 +141,21 @@ Examples:
   muster api-tokens revoke 5")]
     ApiTokens(ApiTokens),
     /// List, make and delete teams.
-    #[command(
-        after_help = "Examples:\n  muster teams\n  muster teams create Workstations --description 'Laptops and desktops'\n  muster teams delete Workstations"
-    )]
+    #[command(after_help = "Examples:\n  muster teams\n\
+            \x20 muster teams create Workstations --description 'Laptops and desktops'\n\
+            \x20 muster teams delete Workstations")]
     Teams(Teams),
     /// List, make and delete users.
     #[command(
-        after_help = "Examples:\n  muster users\n  muster users create --email bo@example.com --role maintainer\n  muster users create --email eve@example.com --role observer --team Servers\n  muster users delete bo@example.com"
+        after_help = "Examples:\n  muster users\n  muster users create --email bo@example.com --role maintainer\n\
+            \x20 muster users create --email eve@example.com --role observer --team Servers\n\
+            \x20 muster users delete bo@example.com"
     )]
     Users(Users),
     /// List, make and delete labels.
-    #[command(
-        after_help = "Examples:\n  muster labels\n  muster labels create 'With Docker' --query \"SELECT 1 FROM deb_packages WHERE name = 'docker.io'\"\n  muster labels create 'Pilot group' --host web-1 --host web-2"
-    )]
+    #[command(after_help = "Examples:\n  muster labels\n\
+            \x20 muster labels create 'With Docker' --query \"SELECT 1 FROM deb_packages WHERE name = \
+            'docker.io'\"\n  muster labels create 'Pilot group' --host web-1 --host web-2")]
     Labels(Labels),
     /// Look at who changed what.
     #[command(

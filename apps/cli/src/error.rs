@@ -33,7 +33,8 @@ pub(crate) enum CliError {
     Url { url: String },
     /// A token would travel in the clear.
     #[error(
-        "{url} is not encrypted, and your password or token would be readable on the way\n  use https://, or give --insecure if you accept that"
+        "{url} is not encrypted, and your password or token would be readable on the way\n\
+            \x20 use https://, or give --insecure if you accept that"
     )]
     Unencrypted { url: String },
     /// A file cannot be read or written.
@@ -58,12 +59,15 @@ pub(crate) enum CliError {
     NoHome,
     /// The certificates given are none.
     #[error(
-        "the certificates to trust cannot be used\n  --ca-file takes a PEM file; a server that made its own has it as tls/ca.pem in its data folder"
+        "the certificates to trust cannot be used\n\
+            \x20 --ca-file takes a PEM file; a server that made its own has it as tls/ca.pem in its data folder"
     )]
     Authority(#[source] reqwest::Error),
     /// The server's certificate is not trusted.
     #[error(
-        "the certificate of {url} is not trusted\n  if the server made its own, give its authority: --ca-file FILE (tls/ca.pem in the server's data folder)"
+        "the certificate of {url} is not trusted\n\
+            \x20 if the server made its own, give its authority: --ca-file FILE (tls/ca.pem in the server's data \
+            folder)"
     )]
     Certificate {
         url: String,
@@ -115,7 +119,8 @@ pub(crate) enum CliError {
     },
     /// The stream breaks off again and again.
     #[error(
-        "the connection to {url} is lost and does not come back; the campaign goes on\n  read on later: muster campaigns follow {campaign}"
+        "the connection to {url} is lost and does not come back; the campaign goes on\n\
+            \x20 read on later: muster campaigns follow {campaign}"
     )]
     StreamLost {
         url: String,

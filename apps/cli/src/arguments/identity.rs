@@ -36,9 +36,8 @@ pub enum TokensCommand {
         format: Format,
     },
     /// Make an enrollment token and print its secret.
-    #[command(
-        after_help = "Only the secret goes to standard output.\n\nExamples:\n  muster tokens create --name laptops --team Workstations --expires-in 30d > enrollment-token"
-    )]
+    #[command(after_help = "Only the secret goes to standard output.\n\nExamples:\n\
+            \x20 muster tokens create --name laptops --team Workstations --expires-in 30d > enrollment-token")]
     Create(TokensCreate),
     /// Print the secret of an enrollment token again; that you looked is kept in the audit log.
     #[command(after_help = "Examples:\n  muster tokens reveal 3")]
@@ -106,9 +105,8 @@ pub enum ApiTokensCommand {
         format: Format,
     },
     /// Make an API token and print its secret, which is not shown again.
-    #[command(
-        after_help = "Only the secret goes to standard output.\n\nExamples:\n  muster api-tokens create --name ci --expires-in 90d"
-    )]
+    #[command(after_help = "Only the secret goes to standard output.\n\nExamples:\n\
+            \x20 muster api-tokens create --name ci --expires-in 90d")]
     Create {
         /// Its name.
         #[arg(long)]
@@ -189,7 +187,8 @@ pub enum UsersCommand {
     List(Format),
     /// Make a user. The password is asked for, read from standard input or from MUSTER_CLI_PASSWORD.
     #[command(
-        after_help = "Examples:\n  muster users create --email bo@example.com --role maintainer\n  muster users create --email eve@example.com --role observer --team Servers"
+        after_help = "Examples:\n  muster users create --email bo@example.com --role maintainer\n\
+            \x20 muster users create --email eve@example.com --role observer --team Servers"
     )]
     Create(NewUserArguments),
     /// Delete a user.
