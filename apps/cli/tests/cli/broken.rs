@@ -65,7 +65,7 @@ async fn follow(State(fake): State<Arc<Fake>>, Query(query): Query<After>) -> Re
     let number = fake.streams.fetch_add(1, Ordering::SeqCst);
     let first = answer(1, "web-1");
     match (fake.script, number) {
-        (Script::Breaks, 0) => broken(vec![first, "{\"type\":\"resu".to_owned()]),
+        (Script::Breaks, 0) => broken(&[first, "{\"type\":\"resu".to_owned()]),
         (Script::Breaks, 1) => {
             (StatusCode::SERVICE_UNAVAILABLE, "upstream is away").into_response()
         }
@@ -86,12 +86,9 @@ async fn follow(State(fake): State<Arc<Fake>>, Query(query): Query<After>) -> Re
     }
 }
 
-fn broken(lines: Vec<String>) -> Response {
-    let lines = lines
-        .into_iter()
-        .map(Ok)
-        .chain([Err(std::io::Error::other("cut"))]);
-    Body::from_stream(stream::iter(lines)).into_response()
+/// Ends without the last line, as a server does that is stopped.
+fn broken(lines: &[String]) -> Response {
+    lines.concat().into_response()
 }
 
 async fn hosts() -> Json<Value> {
