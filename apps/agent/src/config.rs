@@ -153,7 +153,7 @@ pub enum ConfigError {
         message: String,
     },
     /// A key that does not exist.
-    #[error("{}: unknown key {name}{}", path.display(), suggested.as_ref().map(|name| format!("; did you mean {name}?")).unwrap_or_default())]
+    #[error("{}: unknown key {name}{}", path.display(), suggestion(suggested.as_deref()))]
     UnknownKey {
         /// Which file.
         path: PathBuf,
@@ -181,6 +181,12 @@ pub enum ConfigError {
         /// Which.
         path: PathBuf,
     },
+}
+
+/// The end of a message about a key that does not exist.
+fn suggestion(near: Option<&str>) -> String {
+    near.map(|name| format!("; did you mean {name}?"))
+        .unwrap_or_default()
 }
 
 /// What `run` needs.

@@ -52,6 +52,9 @@ fn native(services: &Services) -> (Router, OpenApi) {
         .merge(muster_identity::http::native_routes(
             services.identity.clone(),
         ))
+        .merge(muster_hosts::http::native_host_routes(
+            services.hosts.clone(),
+        ))
         .merge(muster_software::http::native_routes(
             services.software.clone(),
         ))
@@ -181,6 +184,9 @@ fn fleet(app: &App, version: FleetVersion) -> Router {
         .merge(muster_identity::http::fleet_routes(identity.clone()))
         .merge(muster_software::http::fleet_routes(
             services.software.clone(),
+        ))
+        .merge(muster_hosts::http::fleet_host_routes(
+            services.hosts.clone(),
         ))
         .merge(muster_hosts::http::software::fleet_software_routes(
             services.agents.clone(),

@@ -6,11 +6,13 @@ mod fleet_hosts;
 mod fleet_labels;
 mod fleet_picker;
 mod fleet_shape;
+mod native;
 pub mod orbit;
 pub mod osquery;
 pub mod software;
 
 pub use fleet_hosts::fleet_host_routes;
+pub use native::native_host_routes;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, header};
