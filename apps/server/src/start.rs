@@ -192,7 +192,7 @@ pub struct Running {
     stop_tasks: CancellationToken,
     serving: tokio::task::JoinHandle<()>,
     tasks: TaskTracker,
-    _folder: DataFolder,
+    folder: DataFolder,
 }
 
 /// Starts a server.
@@ -285,11 +285,16 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
         stop_tasks,
         serving,
         tasks,
-        _folder: folder,
+        folder,
     })
 }
 
 impl Running {
+    /// The folder for everything that it keeps.
+    pub fn data_dir(&self) -> &Path {
+        &self.folder.path
+    }
+
     /// Takes new certificates and reopens files, as on SIGHUP.
     pub async fn reload(&self) {
         self.services.reopen().await;

@@ -218,6 +218,8 @@ impl Agents {
         if host.facts != before {
             store::host::save_facts(&mut db, id, &host.facts, now).await?;
         }
+        // At once, not with the next batch: whoever asks a question now means this host, too.
+        store::presence::upsert(&mut db, &[(id, now)]).await?;
         let family = who.family();
         let details = json!({
             "family": family.name(),

@@ -2,8 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
+mod agents;
+mod faults;
 mod process;
 mod serving;
+mod site;
 
 use std::path::Path;
 
