@@ -103,6 +103,7 @@ Examples:
   muster host web-1
   muster host web-1 --json
   muster host 7 --refetch
+  muster host web-1 --team Workstations
   muster host 7 --delete")]
     Host(Host),
     /// Ask hosts a question in SQL; rows are printed as they arrive.
@@ -229,6 +230,9 @@ pub struct Host {
     /// Have it asked for its details again at its next check-in.
     #[arg(long, conflicts_with = "delete")]
     pub refetch: bool,
+    /// Move it to this team, by name or id; `none` takes it out of its team.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["delete", "refetch"])]
+    pub team: Option<String>,
     /// Delete it. An agent that still runs there has to enroll again.
     #[arg(long)]
     pub delete: bool,

@@ -37,6 +37,11 @@ pub(crate) enum CliError {
             \x20 use https://, or give --insecure if you accept that"
     )]
     Unencrypted { url: String },
+    /// No host that one may see is called so.
+    #[error(
+        "there is no host `{name}` among those you may see\n  list them: muster hosts, or muster hosts --search TEXT"
+    )]
+    NoHost { name: String },
     /// A file cannot be read or written.
     #[error("{action} {}", path.display())]
     File {

@@ -93,14 +93,18 @@ pub(crate) fn member_of<'a>(item: &'a Value, path: &str) -> Option<&'a Value> {
         .try_fold(item, |value, name| value.get(name))
 }
 
-/// One thing: its members, each on a line.
+/// One thing: its plain members, each on a line, then its lists of things as tables with a heading.
 pub(crate) fn thing(value: &Value) -> String {
     let Value::Object(members) = value else {
         return format!("{value}\n");
     };
-    let width = members.keys().map(|name| name.chars().count()).max();
+    let (lists, plain): (Vec<_>, Vec<_>) = members
+        .iter()
+        .map(|(name, value)| (name, value, rows_of(value)))
+        .partition(|(_, _, rows)| !rows.is_empty());
+    let width = plain.iter().map(|(name, ..)| name.chars().count()).max();
     let mut text = String::new();
-    for (name, value) in members {
+    for (name, value, _) in plain {
         let shown = printable(&cell(Some(value)));
         let line = format!(
             "{:<width$}  {shown}",
@@ -109,7 +113,38 @@ pub(crate) fn thing(value: &Value) -> String {
         );
         let _ = writeln!(text, "{}", line.trim_end());
     }
+    for (name, _, rows) in lists {
+        let columns = columns_of(&rows);
+        let lines: Vec<Vec<String>> = rows.iter().map(|row| cells_of(row, &columns)).collect();
+        let mut table = Table::default();
+        let heads: Vec<String> = columns.iter().map(|name| heading(name)).collect();
+        table.widen(&heads);
+        for line in &lines {
+            table.widen(line);
+        }
+        let _ = writeln!(text, "\n{}:", printable(name));
+        table.line(&mut text, &heads);
+        for line in &lines {
+            table.line(&mut text, line);
+        }
+    }
     text
+}
+
+/// The things in a list of nothing else.
+fn rows_of(value: &Value) -> Vec<&Map<String, Value>> {
+    let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
+    let things: Vec<_> = items.iter().filter_map(Value::as_object).collect();
+    if things.len() == items.len() {
+        things
+    } else {
+        Vec::new()
+    }
+}
+
+/// A column's name as its heading.
+fn heading(name: &str) -> String {
+    name.replace('_', " ").to_uppercase()
 }
 
 /// A value as text: times to the second, lists with commas.

@@ -33,16 +33,43 @@ pub(super) async fn list(client: &Client, arguments: &Hosts) -> Result<(), CliEr
     if let Some(team) = &arguments.team {
         query.push(("team_id", team_id(client, team).await?.to_string()));
     }
-    let hosts = client.list(&["hosts"], &query, ALL).await?;
+    let mut hosts = client.list(&["hosts"], &query, ALL).await?;
+    name_teams(client, &mut hosts).await?;
     output::list(arguments.format.into(), COLUMNS, &hosts)
 }
 
+/// Writes the names of teams beside their ids.
+async fn name_teams(client: &Client, hosts: &mut [Value]) -> Result<(), CliError> {
+    if hosts.iter().all(|host| host["team_id"].is_null()) {
+        return Ok(());
+    }
+    let teams = client.list(&["teams"], &[], ALL).await?;
+    for host in hosts {
+        let team = teams.iter().find(|team| team["id"] == host["team_id"]);
+        if let Some(team) = team {
+            host["team_name"] = team["name"].clone();
+        }
+    }
+    Ok(())
+}
+
 pub(super) async fn host(client: &Client, arguments: &Host) -> Result<(), CliError> {
-    let host = find(client, &arguments.name).await?;
+    let mut host = find(client, &arguments.name).await?;
+    name_teams(client, std::slice::from_mut(&mut host)).await?;
     let id = super::id_in(&host).unwrap_or_default().to_string();
     if arguments.delete {
         client.delete(&["hosts", &id]).await?;
         output::say(&format!("deleted host {id}"));
+    } else if let Some(team) = &arguments.team {
+        let mut body = json!({ "host_ids": [super::id_in(&host)] });
+        if team != "none" {
+            body["team_id"] = json!(team_id(client, team).await?);
+        }
+        client.post(&["hosts", "transfer"], &body).await?;
+        output::say(&match team.as_str() {
+            "none" => format!("host {id} is in no team now"),
+            team => format!("moved host {id} to the team `{team}`"),
+        });
     } else if arguments.refetch {
         client.post(&["hosts", &id, "refetch"], &json!({})).await?;
         output::say(&format!(
@@ -64,5 +91,10 @@ async fn find(client: &Client, name: &str) -> Result<Value, CliError> {
             found => return found,
         }
     }
-    client.get(&["hosts", "by-identifier", name], &[]).await
+    match client.get(&["hosts", "by-identifier", name], &[]).await {
+        Err(CliError::Refused { status: 404, .. }) => Err(CliError::NoHost {
+            name: name.to_owned(),
+        }),
+        found => found,
+    }
 }

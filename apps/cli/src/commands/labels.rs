@@ -11,8 +11,8 @@ use crate::output::{self, Column};
 const COLUMNS: &[Column] = &[
     Column("id", &["id"]),
     Column("name", &["name"]),
-    Column("kind", &["kind", "membership_type", "type"]),
-    Column("hosts", &["host_count", "hosts_count", "count"]),
+    Column("members", &["membership"]),
+    Column("hosts", &["hosts_count"]),
     Column("description", &["description"]),
 ];
 

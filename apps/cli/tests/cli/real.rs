@@ -40,17 +40,22 @@ impl Server {
         server
     }
 
+    /// Trusts the server, and nobody else.
+    fn client(&self) -> reqwest::Client {
+        let authority = self.running.authority_pem.as_deref().unwrap();
+        let certificate = reqwest::Certificate::from_pem(authority.as_bytes()).unwrap();
+        reqwest::Client::builder()
+            .tls_certs_only([certificate])
+            .build()
+            .unwrap()
+    }
+
     async fn set_up(&self) {
         let link = self.running.setup_link.clone().unwrap();
         let token = link.split("token=").nth(1).unwrap();
-        let authority = self.running.authority_pem.as_deref().unwrap();
-        let certificate = reqwest::Certificate::from_pem(authority.as_bytes()).unwrap();
-        let client = reqwest::Client::builder()
-            .tls_certs_only([certificate])
-            .build()
-            .unwrap();
         let body = serde_json::json!({ "token": token, "name": "Ann", "email": EMAIL, "password": PASSWORD });
-        let answer = client
+        let answer = self
+            .client()
             .post(format!("{}/api/muster/setup", self.url))
             .json(&body)
             .send()
@@ -267,4 +272,70 @@ async fn a_question_to_nobody_is_refused_with_the_servers_reason() {
     let asked = server.run(&["query", "--host", "nobody", "SELECT 1"]).await;
     assert_eq!(asked.code, Some(1));
     assert!(asked.stderr.contains("nobody"), "{}", asked.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_is_found_by_name_shown_refetched_and_deleted() {
+    let server = Server::start().await;
+    server.log_in().await;
+    let secret = server
+        .run(&["tokens", "create", "--name", "all"])
+        .await
+        .ok()
+        .stdout;
+    let enroll = serde_json::json!({
+        "enroll_secret": secret.trim(), "host_identifier": "3d1219c7", "platform_type": "9",
+        "host_details": { "os_version": { "platform": "debian", "name": "Debian" },
+                          "system_info": { "uuid": "3d1219c7", "hostname": "web-1" } },
+    });
+    let answer = server
+        .client()
+        .post(format!("{}/api/osquery/enroll", server.url))
+        .body(enroll.to_string())
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+
+    let listed = server.run(&["hosts", "--csv"]).await.ok().stdout;
+    assert!(listed.contains("1,web-1,"), "{listed}");
+    let unknown = server.run(&["host", "nobody"]).await;
+    assert_eq!(unknown.code, Some(1));
+    assert!(
+        unknown.stderr.contains("muster hosts"),
+        "{}",
+        unknown.stderr
+    );
+    server.run(&["teams", "create", "Servers"]).await.ok();
+    server
+        .run(&["host", "WEB-1", "--team", "Servers"])
+        .await
+        .ok();
+    let listed = server.run(&["hosts", "--csv"]).await.ok().stdout;
+    assert!(listed.contains(",Servers,"), "{listed}");
+    server.run(&["host", "3d1219c7", "--refetch"]).await.ok();
+    let shown = server.run(&["host", "1", "--json"]).await.ok().stdout;
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(
+        (&shown["team_id"], &shown["refetch_requested"]),
+        (&serde_json::json!(1), &serde_json::json!(true))
+    );
+    let shown = server.run(&["host", "1"]).await.ok().stdout;
+    for line in [
+        "display_name",
+        "web-1",
+        "\nkeys:\n",
+        "\nevents:\n",
+        "All Hosts",
+    ] {
+        assert!(shown.contains(line), "{line:?} is not in {shown}");
+    }
+    server.run(&["host", "1", "--team", "none"]).await.ok();
+    let label = ["labels", "create", "Pilot group", "--host", "web-1"];
+    server.run(&label).await.ok();
+    let labels = server.run(&["labels", "--json"]).await.ok().stdout;
+    let pilot = labels.lines().find(|line| line.contains("Pilot group"));
+    assert!(pilot.unwrap().contains("\"hosts_count\":1"), "{labels}");
+    server.run(&["host", "web-1", "--delete"]).await.ok();
+    assert_eq!(server.run(&["host", "1"]).await.code, Some(1));
 }

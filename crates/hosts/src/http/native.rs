@@ -153,6 +153,7 @@ struct Event {
 #[derive(Debug, Serialize, ToSchema)]
 struct Detail {
     /// The host.
+    #[serde(flatten)]
     host: Host,
     /// The names of its labels.
     labels: Vec<String>,

@@ -15,6 +15,7 @@ mod labels;
 mod logs;
 mod machine;
 mod matching;
+mod native;
 mod operators;
 mod orbit;
 mod recordings;
