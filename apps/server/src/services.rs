@@ -99,6 +99,13 @@ impl Services {
             Arc::new(HostTargets(hosts.clone())),
             Arc::new(SettingSwitches(settings.clone())),
         );
+        for belongings in [
+            hosts.belongings(),
+            settings.belongings(),
+            Arc::new(queries.saved.clone()),
+        ] {
+            identity.teams.attach(belongings);
+        }
         let said = |family| CapabilitySet::of(configuration.emulate, Sender::Server, family);
         let agents = Agents::new(AgentParts {
             database: database.clone(),

@@ -11,6 +11,7 @@
 //! inventory of software (`software`), where logs go (`sinks`).
 
 mod agents;
+mod belongings;
 mod cache;
 mod capability;
 mod checkin;

@@ -1,5 +1,6 @@
 //! The operators' side: hosts in lists and one by one, what is done to them, and which ones a question is for.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,12 +9,13 @@ use muster_clock::{Clock, Timestamp};
 use muster_http::{Listing, Page, Problem};
 use muster_identity::{
     Action, Actor, AgentKeyInfo, AuditEntry, HostId, Identity, IdentityError, Principal, Scope,
-    TeamId,
+    TeamBelongings, TeamId,
 };
 use muster_software::Software;
 use muster_store::{Database, StoreError};
 use serde_json::json;
 
+use crate::belongings::TeamHosts;
 use crate::checkin::HOST_TOPIC;
 use crate::record::{HostCapabilities, HostEndUser, HostEvent, HostRecord, HostUser, LabelRecord};
 use crate::store;
@@ -223,6 +225,19 @@ impl Hosts {
             identity,
             software,
         }))
+    }
+
+    /// The hosts of teams, to be attached to them.
+    pub fn belongings(&self) -> Arc<dyn TeamBelongings> {
+        Arc::new(TeamHosts {
+            bus: Arc::clone(&self.0.bus),
+            software: self.0.software.clone(),
+        })
+    }
+
+    /// How many hosts are in each team; a team without hosts is left out.
+    pub async fn team_counts(&self) -> Result<HashMap<TeamId, u64>, OperatorError> {
+        Ok(store::operator::team_counts(&mut &self.0.database).await?)
     }
 
     /// The present time, for rooms that show how hosts stand now.

@@ -15,6 +15,7 @@
 mod agent_keys;
 mod api_tokens;
 mod audit;
+mod belongings;
 mod enrollment_tokens;
 mod error;
 pub mod http;
@@ -34,6 +35,7 @@ mod users;
 pub use agent_keys::{AgentAuthError, AgentIdentity, AgentKeyInfo, AgentKeys, Family, IssuedKey};
 pub use api_tokens::{ApiToken, ApiTokens, NewApiToken};
 pub use audit::{Actor, Audit, AuditEntry, AuditFilter, AuditRecord};
+pub use belongings::TeamBelongings;
 pub use enrollment_tokens::{
     Admission, EnrollError, EnrollmentToken, EnrollmentTokens, NewEnrollmentToken, RefusalReason,
     ScopedSecret,

@@ -16,6 +16,9 @@ use crate::{
 /// How often what is kept in memory is written and compared with the database.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(30);
 
+/// How often what belongs to teams is compared with the teams that there are.
+const TEAMS_INTERVAL: Duration = Duration::from_secs(10 * 60);
+
 /// What operators decide about people.
 #[derive(Debug, Clone)]
 pub struct IdentityOptions {
@@ -128,12 +131,14 @@ impl Identity {
         }
     }
 
-    /// Writes last uses, follows hints, and forgets sessions that ran out, until it is told to stop; then writes what is
-    /// left.
+    /// Writes last uses, follows hints, forgets sessions that ran out and looks after what teams left behind, until it is
+    /// told to stop; then writes what is left.
     pub async fn run_maintenance(&self, shutdown: CancellationToken) {
         let mut hints = self.agent_keys.subscribe();
         let mut timer = tokio::time::interval(MAINTENANCE_INTERVAL);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut teams = tokio::time::interval(TEAMS_INTERVAL);
+        teams.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -145,6 +150,7 @@ impl Identity {
                     None => break,
                 },
                 _ = timer.tick() => self.maintain().await,
+                _ = teams.tick() => report(self.teams.reconcile().await),
             }
         }
         self.maintain().await;
@@ -154,14 +160,17 @@ impl Identity {
         self.enrollment_tokens.expire_cache();
         let flushed = self.agent_keys.flush().await.map_err(IdentityError::from);
         let ended = self.sessions.end_idle().await;
-        for result in [flushed, ended] {
-            if let Err(error) = result {
-                tracing::warn!(
-                    error = muster_http::error_chain(&error),
-                    "identity maintenance failed; it is tried again"
-                );
-            }
-        }
+        report(flushed);
+        report(ended);
+    }
+}
+
+fn report(result: Result<(), IdentityError>) {
+    if let Err(error) = result {
+        tracing::warn!(
+            error = muster_http::error_chain(&error),
+            "identity maintenance failed; it is tried again"
+        );
     }
 }
 

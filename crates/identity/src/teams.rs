@@ -8,8 +8,9 @@ use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
+use crate::belongings::{Attached, TeamBelongings};
 use crate::service::Context;
-use crate::store::people as store;
+use crate::store::{people as store, tokens};
 use crate::{Actor, Audit, AuditEntry, IdentityError, TeamFilter, TeamId};
 
 /// The longest name of a team, in characters.
@@ -39,11 +40,16 @@ pub struct Team {
 pub struct Teams {
     context: Arc<Context>,
     audit: Audit,
+    attached: Attached,
 }
 
 impl Teams {
     pub(crate) fn new(context: Arc<Context>, audit: Audit) -> Self {
-        Self { context, audit }
+        Self {
+            context,
+            audit,
+            attached: Attached::default(),
+        }
     }
 
     /// Makes a team.
@@ -111,15 +117,39 @@ impl Teams {
         Ok(before)
     }
 
-    /// Deletes a team with its enrollment tokens and the roles that users have in it. What else belongs to it is the
-    /// caller's to move away first.
+    /// What belongs to teams elsewhere is let go when its team is deleted.
+    pub fn attach(&self, belongings: Arc<dyn TeamBelongings>) {
+        self.attached.add(belongings);
+    }
+
+    /// Deletes a team with its enrollment tokens, the roles that users have in it, and what was attached: all of it, or
+    /// nothing.
     pub async fn delete(&self, actor: &Actor, id: TeamId) -> Result<(), IdentityError> {
         let now = self.context.now();
+        let belongings = self.attached.all();
+        let mut counts = vec![0; belongings.len()];
         let mut transaction = self.context.database.begin().await?;
         let team = store::find_team(&mut transaction, id).await?;
         let team = team.ok_or_else(|| IdentityError::not_found("team", id))?;
-        store::delete_team(&mut transaction, id).await?;
-        let entry = AuditEntry::new("deleted_team", "team", id).before(shown(&team));
+        let tokens = tokens::count_in_scope(&mut transaction, Some(id)).await?;
+        // Hosts before tokens, as enrollments have it, so that neither waits for the other for ever; and hosts again
+        // after the tokens, for those that enrolled until then.
+        for (belongings, count) in belongings.iter().zip(&mut counts) {
+            *count += belongings.release(&mut transaction, id, now).await?;
+        }
+        if !store::delete_team(&mut transaction, id).await? {
+            return Err(IdentityError::not_found("team", id));
+        }
+        for (belongings, count) in belongings.iter().zip(&mut counts) {
+            *count += belongings.release(&mut transaction, id, now).await?;
+        }
+        let mut released = json!({ "enrollment_tokens": tokens });
+        for (belongings, count) in belongings.iter().zip(&counts) {
+            released[belongings.kind()] = (*count).into();
+        }
+        let entry = AuditEntry::new("deleted_team", "team", id)
+            .before(shown(&team))
+            .after(json!({ "released": released }));
         self.audit
             .record(&mut transaction, actor, entry, now)
             .await?;
@@ -128,6 +158,41 @@ impl Teams {
         self.context
             .hint(muster_bus::Topic::new("identity.enrollment_tokens"), "")
             .await;
+        for (belongings, count) in belongings.iter().zip(counts) {
+            if count > 0 {
+                belongings.released().await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of what belongs to teams that do not exist: what came to a team at the moment in which it was deleted.
+    /// Ids are never given twice, so a team that is gone stays gone.
+    pub async fn reconcile(&self) -> Result<(), IdentityError> {
+        let database = &self.context.database;
+        for belongings in self.attached.all() {
+            let mut owners = belongings.owners(database).await?;
+            if owners.is_empty() {
+                continue;
+            }
+            let existing = store::team_ids(&mut &*database).await?;
+            owners.retain(|team| !existing.contains(team));
+            for team in owners {
+                let now = self.context.now();
+                let mut transaction = database.begin().await?;
+                let count = belongings.release(&mut transaction, team, now).await?;
+                if count == 0 {
+                    continue;
+                }
+                let entry = AuditEntry::new("released_leftovers", "team", team)
+                    .after(json!({ "released": { belongings.kind(): count } }));
+                self.audit
+                    .record(&mut transaction, &Actor::system(), entry, now)
+                    .await?;
+                transaction.commit().await?;
+                belongings.released().await;
+            }
+        }
         Ok(())
     }
 

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use async_trait::async_trait;
 use muster_bus::{Received, Topic};
+use muster_clock::Timestamp;
 use muster_hosts::ScheduleSource;
-use muster_identity::{Action, AuditEntry, Principal, Scope, TeamId};
-use muster_store::StoreError;
+use muster_identity::{Action, AuditEntry, Principal, Scope, TeamBelongings, TeamId};
+use muster_store::{Database, StoreError, Transaction};
 use serde_json::{Map, Value, json};
 
 use crate::campaigns::check_sql;
@@ -240,6 +242,31 @@ impl SavedQueries {
             self.0.version.fetch_add(1, Ordering::Release);
         }
         Ok(())
+    }
+}
+
+/// Saved queries of a team that is deleted go with it; what was run of them stays.
+#[async_trait]
+impl TeamBelongings for SavedQueries {
+    fn kind(&self) -> &'static str {
+        "saved_queries"
+    }
+
+    async fn owners(&self, database: &Database) -> Result<Vec<TeamId>, StoreError> {
+        store::teams(&mut &*database).await
+    }
+
+    async fn release(
+        &self,
+        db: &mut Transaction,
+        team: TeamId,
+        _: Timestamp,
+    ) -> Result<u64, StoreError> {
+        store::delete_of_team(db, team).await
+    }
+
+    async fn released(&self) {
+        self.0.context.hint(TOPIC, "").await;
     }
 }
 

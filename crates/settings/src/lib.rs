@@ -7,6 +7,7 @@
 //! Not responsible for: how the server itself is started (that is its configuration), and what agents make of their
 //! options (`hosts` prepares them).
 
+mod belongings;
 mod default_options;
 mod error;
 pub mod http;

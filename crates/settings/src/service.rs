@@ -9,13 +9,14 @@ use muster_clock::Clock;
 use muster_hosts::{AgentOptions, OptionsSource};
 use muster_http::error_chain;
 use muster_identity::{
-    Action, Actor, Audit, AuditEntry, Identity, IdentityError, Principal, Scope, Team, TeamId,
-    Teams,
+    Action, Actor, Audit, AuditEntry, Identity, IdentityError, Principal, Scope, Team,
+    TeamBelongings, TeamId, Teams,
 };
 use muster_store::{Database, Executor, StoreError};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::belongings::TeamDocuments;
 use crate::store::{self, Document};
 use crate::{
     Organisation, SettingsError, Strictness, check_agent_options, default_agent_options,
@@ -118,6 +119,13 @@ impl SettingsService {
             server_url: server_url.into(),
             current: RwLock::new(Arc::new(settings)),
         }))
+    }
+
+    /// What teams have here, to be attached to them.
+    pub fn belongings(&self) -> Arc<dyn TeamBelongings> {
+        Arc::new(TeamDocuments {
+            bus: Arc::clone(&self.0.bus),
+        })
     }
 
     /// What is in force. Memory only.
@@ -316,15 +324,6 @@ impl SettingsService {
         Err(SettingsError::Team(IdentityError::NotFound {
             what: format!("team {id}"),
         }))
-    }
-
-    /// Forgets what a team had, in the unit of work that deletes it.
-    pub async fn forget_team(
-        &self,
-        db: &mut impl Executor,
-        team: TeamId,
-    ) -> Result<(), StoreError> {
-        store::delete_team(db, team.0).await
     }
 
     /// Keeps one document and who changed it; false: somebody was first.

@@ -24,6 +24,8 @@ statements! {
     /// The next version of a document, unless somebody was first.
     UPDATE = "UPDATE settings_documents SET body = $3, version = version + 1, updated_at = $4
         WHERE name = $1 AND team_id = $2 AND version = $5";
+    /// The teams that have documents of their own.
+    TEAMS = "SELECT DISTINCT team_id FROM settings_documents WHERE team_id <> 0";
     /// Everything of a team.
     DELETE_TEAM = "DELETE FROM settings_documents WHERE team_id = $1";
 }
@@ -73,8 +75,14 @@ pub(crate) async fn save(
     Ok(rows == 1)
 }
 
-pub(crate) async fn delete_team(db: &mut impl Executor, team_id: i64) -> Result<(), StoreError> {
-    db.execute(DELETE_TEAM, args![team_id]).await.map(drop)
+/// Gives how many there were.
+pub(crate) async fn delete_team(db: &mut impl Executor, team_id: i64) -> Result<u64, StoreError> {
+    db.execute(DELETE_TEAM, args![team_id]).await
+}
+
+pub(crate) async fn teams(db: &mut impl Executor) -> Result<Vec<i64>, StoreError> {
+    let rows = db.fetch_all(TEAMS, args![]).await?;
+    rows.iter().map(|row| row.get("team_id")).collect()
 }
 
 #[cfg(test)]

@@ -242,6 +242,11 @@ impl Software {
         store::transfer(db, hosts, team).await
     }
 
+    /// Follows all hosts of a team out of it.
+    pub async fn leave_team(&self, db: &mut impl Executor, team: TeamId) -> Result<(), StoreError> {
+        store::leave_team(db, team).await
+    }
+
     /// The software of one host.
     pub async fn of_host(&self, host: HostId) -> Result<Vec<SoftwareVersion>, StoreError> {
         store::of_host(&mut &self.database, host).await

@@ -17,6 +17,8 @@ statements! {
     TOUCH = "INSERT INTO software_inventories (host_id, team_id, checksum, updated_at) VALUES ($1, $2, $3, $4)
         ON CONFLICT (host_id) DO UPDATE SET team_id = excluded.team_id, checksum = excluded.checksum,
             updated_at = excluded.updated_at";
+    /// The hosts of a team leave it.
+    LEAVE_TEAM = "UPDATE software_inventories SET team_id = NULL WHERE team_id = $1";
     /// What the inventory of a host amounts to.
     CHECKSUM = "SELECT checksum FROM software_inventories WHERE host_id = $1";
     /// What a host has.
@@ -222,6 +224,10 @@ pub(crate) async fn transfer(
         db.execute(&sql, values).await?;
     }
     Ok(())
+}
+
+pub(crate) async fn leave_team(db: &mut impl Executor, team: TeamId) -> Result<(), StoreError> {
+    db.execute(LEAVE_TEAM, args![team]).await.map(drop)
 }
 
 fn version(row: &Row) -> Result<SoftwareVersion, StoreError> {

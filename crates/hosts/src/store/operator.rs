@@ -1,5 +1,7 @@
 //! Hosts and labels as operators ask for them.
 
+use std::collections::HashMap;
+
 use muster_clock::Timestamp;
 use muster_http::Listing;
 use muster_identity::{HostId, TeamFilter, TeamId, UserId};
@@ -37,6 +39,12 @@ statements! {
         updated_at, query_changed_at) VALUES ($1, $2, $3, $4, 'regular', $5, $6, $7, $7, $7) RETURNING id";
     /// A label goes, with its members.
     DELETE_LABEL = "DELETE FROM hosts_labels WHERE id = $1";
+    /// The teams that hosts are in.
+    TEAMS = "SELECT DISTINCT team_id FROM hosts_hosts WHERE team_id IS NOT NULL";
+    /// How many hosts are in each team.
+    TEAM_COUNTS = "SELECT team_id, COUNT(*) AS total FROM hosts_hosts WHERE team_id IS NOT NULL GROUP BY team_id";
+    /// All hosts of a team leave it.
+    LEAVE_TEAM = "UPDATE hosts_hosts SET team_id = NULL, updated_at = $2, label_updated_at = NULL WHERE team_id = $1";
     /// A host changes its team.
     SET_TEAM = "UPDATE hosts_hosts SET team_id = $2, updated_at = $3, label_updated_at = NULL WHERE id = $1";
     /// An operator wants a host's details now.
@@ -351,6 +359,32 @@ pub(crate) async fn set_team(
     db.execute(SET_TEAM, args![id, team.map(|team| team.0), now])
         .await
         .map(drop)
+}
+
+pub(crate) async fn teams(db: &mut impl Executor) -> Result<Vec<TeamId>, StoreError> {
+    let rows = db.fetch_all(TEAMS, args![]).await?;
+    rows.iter().map(|row| row.get("team_id")).collect()
+}
+
+pub(crate) async fn team_counts(
+    db: &mut impl Executor,
+) -> Result<HashMap<TeamId, u64>, StoreError> {
+    let rows = db.fetch_all(TEAM_COUNTS, args![]).await?;
+    rows.iter()
+        .map(|row| {
+            let total = u64::try_from(row.get::<i64>("total")?).unwrap_or(0);
+            Ok((row.get("team_id")?, total))
+        })
+        .collect()
+}
+
+/// Gives how many there were.
+pub(crate) async fn leave_team(
+    db: &mut impl Executor,
+    team: TeamId,
+    now: Timestamp,
+) -> Result<u64, StoreError> {
+    db.execute(LEAVE_TEAM, args![team, now]).await
 }
 
 pub(crate) async fn set_refetch(db: &mut impl Executor, id: HostId) -> Result<(), StoreError> {

@@ -433,7 +433,8 @@ async fn change_team(
 
 /// Delete a team
 ///
-/// Its hosts stay, without a team; its enrollment tokens and the roles in it go.
+/// Its hosts stay, without a team; its enrollment tokens, agent options and saved queries and the roles in it go. Live
+/// queries that run go on.
 #[utoipa::path(delete, path = "/teams/{id}", tag = "identity", params(("id" = i64, Path)),
     responses((status = 204), (status = 404)))]
 async fn delete_team(

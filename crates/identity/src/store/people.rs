@@ -1,6 +1,6 @@
 //! Teams, users, sessions and API tokens.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use muster_clock::Timestamp;
 use muster_store::{Dialect, Executor, Row, StoreError, args, placeholders};
@@ -15,6 +15,7 @@ muster_store::statements! {
     DELETE_TEAM = "DELETE FROM identity_teams WHERE id = $1";
     FIND_TEAM = "SELECT id, name, description, created_at, updated_at FROM identity_teams WHERE id = $1";
     FIND_TEAM_BY_NAME = "SELECT id, name, description, created_at, updated_at FROM identity_teams WHERE name_key = $1";
+    TEAM_IDS = "SELECT id FROM identity_teams";
     LIST_TEAMS = "SELECT id, name, description, created_at, updated_at FROM identity_teams ORDER BY name_key";
 
     COUNT_USERS = "SELECT COUNT(*) AS total FROM identity_users";
@@ -101,8 +102,14 @@ pub(crate) async fn update_team(db: &mut impl Executor, team: &Team) -> Result<(
     db.execute(UPDATE_TEAM, args).await.map(drop)
 }
 
-pub(crate) async fn delete_team(db: &mut impl Executor, id: TeamId) -> Result<(), StoreError> {
-    db.execute(DELETE_TEAM, args![id]).await.map(drop)
+/// False: somebody was first.
+pub(crate) async fn delete_team(db: &mut impl Executor, id: TeamId) -> Result<bool, StoreError> {
+    Ok(db.execute(DELETE_TEAM, args![id]).await? == 1)
+}
+
+pub(crate) async fn team_ids(db: &mut impl Executor) -> Result<HashSet<TeamId>, StoreError> {
+    let rows = db.fetch_all(TEAM_IDS, args![]).await?;
+    rows.iter().map(|row| row.get("id")).collect()
 }
 
 pub(crate) async fn find_team(

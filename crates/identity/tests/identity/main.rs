@@ -4,6 +4,7 @@
 
 mod agents;
 mod people;
+mod teams;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

@@ -14,6 +14,8 @@ muster_store::statements! {
         interval_seconds = $6, platform = $7, min_osquery_version = $8, automations_enabled = $9, logging = $10,
         observer_can_run = $11, discard_data = $12, updated_at = $13 WHERE id = $1";
     DELETE = "DELETE FROM queries_queries WHERE id = $1";
+    DELETE_OF_TEAM = "DELETE FROM queries_queries WHERE team_key = $1";
+    TEAMS = "SELECT DISTINCT team_key FROM queries_queries WHERE team_key <> 0";
     FIND = "SELECT id, team_key, name, description, sql_text, interval_seconds, platform, min_osquery_version,
         automations_enabled, logging, observer_can_run, discard_data, author_id, author_name, author_email, created_at,
         updated_at FROM queries_queries WHERE id = $1";
@@ -99,6 +101,19 @@ pub(crate) async fn update(db: &mut impl Executor, query: &SavedQuery) -> Result
 
 pub(crate) async fn delete(db: &mut impl Executor, id: i64) -> Result<(), StoreError> {
     db.execute(DELETE, args![id]).await.map(drop)
+}
+
+/// Gives how many there were.
+pub(crate) async fn delete_of_team(
+    db: &mut impl Executor,
+    team: TeamId,
+) -> Result<u64, StoreError> {
+    db.execute(DELETE_OF_TEAM, args![team]).await
+}
+
+pub(crate) async fn teams(db: &mut impl Executor) -> Result<Vec<TeamId>, StoreError> {
+    let rows = db.fetch_all(TEAMS, args![]).await?;
+    rows.iter().map(|row| row.get("team_key")).collect()
 }
 
 pub(crate) async fn find(
