@@ -218,7 +218,15 @@ async fn do_serve(settings: Settings) -> Result<(), Failure> {
     crate::observe::begin_logging(settings.log_json, &settings.log_level)?;
     let data_dir = settings.data_dir.clone();
     start::raise_file_limit();
-    let running = start::start(settings, Ambient::default()).await?;
+    // Before anything begins: whoever is told to end while it starts ends in order, too.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let running = tokio::select! {
+        running = start::start(settings, Ambient::default()) => running?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
     let mut greeting = format!(
         "Muster {} listens on {}\n",
         env!("CARGO_PKG_VERSION"),
@@ -237,9 +245,6 @@ async fn do_serve(settings: Settings) -> Result<(), Failure> {
         let _ = writeln!(greeting, "  first admin  open {link}");
     }
     print(&greeting)?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,

@@ -3,10 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 mod agents;
+mod crash;
+mod draining;
 mod faults;
 mod process;
+mod program;
 mod serving;
 mod site;
+mod slow;
 
 use std::path::Path;
 

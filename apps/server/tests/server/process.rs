@@ -1,22 +1,12 @@
 //! The program itself, as operators run it.
 
-use std::io::{BufRead as _, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_muster-server");
+use muster_store::Dialect;
+use muster_store::testing::TestDatabase;
 
-fn command(data_dir: &Path) -> Command {
-    let mut command = Command::new(PROGRAM);
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MUSTER_")) {
-        command.env_remove(name);
-    }
-    command
-        .env("MUSTER_DATA_DIR", data_dir)
-        .env("MUSTER_LISTEN", "127.0.0.1:0");
-    command
-}
+use crate::program::{Program, command, plain};
+use crate::site::{Answer, Site};
 
 fn run(command: &mut Command) -> Output {
     command.output().expect("the program runs")
@@ -26,52 +16,61 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-#[expect(clippy::zombie_processes, reason = "the caller ends and awaits it")]
-/// Starts serving; gives the process and what it printed.
-fn serve(command: &mut Command) -> (Child, String) {
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the program starts");
-    let mut greeting = String::new();
-    let mut lines = BufReader::new(child.stdout.take().unwrap());
-    loop {
-        let mut line = String::new();
-        assert!(
-            lines.read_line(&mut line).unwrap() > 0,
-            "it ended: {greeting}"
-        );
-        greeting.push_str(&line);
-        if line.contains("first admin") {
-            return (child, greeting);
-        }
-    }
-}
-
-fn wait(child: &mut Child) -> std::process::ExitStatus {
-    let start = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status;
-        }
-        assert!(start.elapsed() < Duration::from_secs(30), "it does not end");
-        std::thread::yield_now();
-    }
-}
-
 #[test]
 fn it_starts_without_arguments_greets_and_ends_on_sigterm() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut child, greeting) = serve(&mut command(&folder.path().join("data")));
+    let program = Program::start(&mut command(&folder.path().join("data")));
+    let greeting = &program.greeting;
     assert!(greeting.contains("Muster 0."), "{greeting}");
     assert!(greeting.contains("/setup?token=mst_setup_"), "{greeting}");
     assert!(greeting.contains("data/tls/ca.pem"), "{greeting}");
-    Command::new("kill")
-        .arg(child.id().to_string())
-        .status()
-        .unwrap();
-    assert!(wait(&mut child).success());
+    program.terminate();
+    assert!(program.wait().success());
+}
+
+#[test]
+fn a_second_server_on_the_same_folder_says_who_uses_it_and_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data");
+    let first = Program::start(&mut command(&path));
+    let second = run(&mut command(&path));
+    assert_eq!(second.status.code(), Some(1));
+    let said = text(&second.stderr);
+    let expected = format!(
+        "muster-server: another muster-server uses the data folder {}; stop it, or give this one another with --data-dir",
+        path.display()
+    );
+    assert_eq!(said.trim(), expected);
+    first.terminate();
+    assert!(first.wait().success(), "the first did not notice");
+}
+
+#[tokio::test]
+async fn two_servers_that_start_at_once_on_an_empty_database_both_serve() {
+    let db = TestDatabase::new(Dialect::Postgres).await;
+    let folder = tempfile::tempdir().unwrap();
+    let children = ["one", "two"]
+        .map(|name| Program::spawn(&mut plain(&folder.path().join(name), db.address())));
+    let programs = children.map(Program::greeted);
+    let http = reqwest::Client::new();
+    for program in &programs {
+        let healthy = http.get(format!("{}/healthz", program.base()));
+        assert_eq!(healthy.send().await.unwrap().status(), 200);
+    }
+    // One of them makes the first administrator; both know her.
+    let site = Site::set_up(http.clone(), programs[0].base(), programs[0].setup_link()).await;
+    assert_eq!(site.get("/api/muster/me").await.status, 200);
+    let login =
+        serde_json::json!({ "email": "ann@example.com", "password": crate::site::PASSWORD });
+    let login = http
+        .post(format!("{}/api/muster/login", programs[1].base()))
+        .body(login.to_string());
+    let login = Answer::read(login.send().await.unwrap()).await;
+    assert_eq!(login.status, 200, "{login:?}");
+    for program in programs {
+        program.terminate();
+        assert!(program.wait().success());
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 pub(crate) const PASSWORD: &str = "password123#";
 
 /// A server that is set up, and the session of its first administrator.
+#[derive(Clone)]
 pub(crate) struct Site {
     pub(crate) http: Client,
     pub(crate) base: String,
@@ -24,14 +25,19 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) async fn read(response: reqwest::Response) -> Self {
+        Self::try_read(response).await.unwrap()
+    }
+
+    /// Fails when the connection ends before the answer does.
+    pub(crate) async fn try_read(response: reqwest::Response) -> reqwest::Result<Self> {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let text = response.text().await.unwrap();
+        let text = response.text().await?;
         let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-        Self {
+        Ok(Self {
             status,
             headers,
             body,
-        }
+        })
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
@@ -61,6 +67,13 @@ impl Site {
     async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
         let request = request.bearer_auth(&self.session);
         Answer::read(request.send().await.unwrap()).await
+    }
+
+    /// As the operator of a server that may end at any time.
+    pub(crate) async fn try_post(&self, path: &str, body: &Value) -> reqwest::Result<Answer> {
+        let request = self.http.post(format!("{}{path}", self.base));
+        let request = request.bearer_auth(&self.session).body(body.to_string());
+        Answer::try_read(request.send().await?).await
     }
 
     /// As the operator.
@@ -98,8 +111,13 @@ impl Site {
 
     /// As an agent: neither a session nor a content type.
     pub(crate) async fn agent(&self, path: &str, body: &Value) -> Answer {
+        self.try_agent(path, body).await.unwrap()
+    }
+
+    /// As an agent of a server that may end at any time.
+    pub(crate) async fn try_agent(&self, path: &str, body: &Value) -> reqwest::Result<Answer> {
         let request = self.http.post(format!("{}{path}", self.base));
-        Answer::read(request.body(body.to_string()).send().await.unwrap()).await
+        Answer::try_read(request.body(body.to_string()).send().await?).await
     }
 
     /// The node key of a new host.
