@@ -102,6 +102,7 @@ A host is named by its id, host name, hardware UUID or serial number.
 Examples:
   muster host web-1
   muster host web-1 --json
+  muster host web-1 --software
   muster host 7 --refetch
   muster host web-1 --team Workstations
   muster host 7 --delete")]
@@ -233,6 +234,9 @@ pub struct Host {
     /// Move it to this team, by name or id; `none` takes it out of its team.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["delete", "refetch"])]
     pub team: Option<String>,
+    /// List the software on it.
+    #[arg(long, conflicts_with_all = ["delete", "refetch", "team"])]
+    pub software: bool,
     /// Delete it. An agent that still runs there has to enroll again.
     #[arg(long)]
     pub delete: bool,
@@ -365,6 +369,30 @@ pub enum LabelsCommand {
         /// Only hosts of this platform.
         #[arg(long, default_value = "")]
         platform: String,
+    },
+    /// Change a label. What you leave out stays.
+    #[command(
+        after_help = "Examples:\n  muster labels edit 'Pilot group' --host web-1 --host web-3\n  \
+                      muster labels edit 7 --name Pilots"
+    )]
+    Edit {
+        /// Its name or id.
+        label: String,
+        /// Its new name.
+        #[arg(long)]
+        name: Option<String>,
+        /// What it is for.
+        #[arg(long)]
+        description: Option<String>,
+        /// Hosts for which this SQL has a row are in it.
+        #[arg(long, value_name = "SQL", conflicts_with = "host")]
+        query: Option<String>,
+        /// Only hosts of this platform.
+        #[arg(long)]
+        platform: Option<String>,
+        /// This host is in it, and of others only those given beside (may be repeated).
+        #[arg(long, value_name = "HOST")]
+        host: Vec<String>,
     },
     /// Delete a label.
     #[command(after_help = "Examples:\n  muster labels delete 'Pilot group'")]

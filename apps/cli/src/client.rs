@@ -92,6 +92,11 @@ impl Client {
         self.json(Method::POST, path, &[], Some(body)).await
     }
 
+    /// Changes something.
+    pub(crate) async fn patch(&self, path: &[&str], body: &Value) -> Result<Value, CliError> {
+        self.json(Method::PATCH, path, &[], Some(body)).await
+    }
+
     /// Deletes something.
     pub(crate) async fn delete(&self, path: &[&str]) -> Result<(), CliError> {
         self.json(Method::DELETE, path, &[], None).await.map(drop)

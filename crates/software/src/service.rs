@@ -258,8 +258,28 @@ impl Software {
         visible: &Visible,
         listing: &Listing,
     ) -> Result<Page<SoftwareVersion>, StoreError> {
+        self.page_of_versions(visible, None, listing).await
+    }
+
+    /// A page of the versions that one host has, if it is among those visible. Sortable by [`VERSION_SORTS`].
+    pub async fn versions_of_host(
+        &self,
+        visible: &Visible,
+        host: HostId,
+        listing: &Listing,
+    ) -> Result<Page<SoftwareVersion>, StoreError> {
+        self.page_of_versions(visible, Some(host), listing).await
+    }
+
+    async fn page_of_versions(
+        &self,
+        visible: &Visible,
+        host: Option<HostId>,
+        listing: &Listing,
+    ) -> Result<Page<SoftwareVersion>, StoreError> {
         let listing = with_column(listing, "v");
-        let (items, total) = store::list_versions(&mut &self.database, visible, &listing).await?;
+        let mut db = &self.database;
+        let (items, total) = store::list_versions(&mut db, visible, host, &listing).await?;
         Ok(listing.page(items, total))
     }
 

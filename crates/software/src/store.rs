@@ -315,9 +315,13 @@ const JOINED: &str = "software_hosts h JOIN software_versions v ON v.id = h.vers
 pub(crate) async fn list_versions(
     db: &mut impl Executor,
     visible: &Visible,
+    host: Option<HostId>,
     listing: &Listing,
 ) -> Result<(Vec<SoftwareVersion>, u64), StoreError> {
     let mut conditions = Conditions::new(visible);
+    if let Some(host) = host {
+        conditions.equals("h.host_id", host);
+    }
     conditions.search(listing, &["v.name", "v.version"]);
     let Conditions { sql: found, values } = conditions;
     let count = format!("SELECT COUNT(DISTINCT v.id) AS total FROM {JOINED} WHERE {found}");

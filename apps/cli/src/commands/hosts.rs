@@ -6,7 +6,7 @@ use super::{ALL, team_id};
 use crate::arguments::{Host, Hosts};
 use crate::client::Client;
 use crate::error::CliError;
-use crate::output::{self, Column};
+use crate::output::{self, Column, Style};
 
 const COLUMNS: &[Column] = &[
     Column("id", &["id"]),
@@ -16,6 +16,12 @@ const COLUMNS: &[Column] = &[
     Column("os", &["os_version", "os_name"]),
     Column("team", &["team_name", "team_id"]),
     Column("seen", &["seen_at"]),
+];
+
+const SOFTWARE: &[Column] = &[
+    Column("name", &["name"]),
+    Column("version", &["version"]),
+    Column("source", &["source"]),
 ];
 
 pub(super) async fn list(client: &Client, arguments: &Hosts) -> Result<(), CliError> {
@@ -57,7 +63,16 @@ pub(super) async fn host(client: &Client, arguments: &Host) -> Result<(), CliErr
     let mut host = find(client, &arguments.name).await?;
     name_teams(client, std::slice::from_mut(&mut host)).await?;
     let id = super::id_in(&host).unwrap_or_default().to_string();
-    if arguments.delete {
+    if arguments.software {
+        let style = if arguments.json {
+            Style::Json
+        } else {
+            Style::Table
+        };
+        let query = [("host_id", id), ("sort", "name".to_owned())];
+        let software = client.list(&["software"], &query, ALL).await?;
+        output::list(style, SOFTWARE, &software)?;
+    } else if arguments.delete {
         client.delete(&["hosts", &id]).await?;
         output::say(&format!("deleted host {id}"));
     } else if let Some(team) = &arguments.team {

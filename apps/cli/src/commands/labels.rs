@@ -41,6 +41,38 @@ pub(super) async fn run(client: &Client, arguments: Labels) -> Result<(), CliErr
             output::say(&format!("made the label `{name}` with id {}", label["id"]));
             Ok(())
         }
+        Some(LabelsCommand::Edit {
+            label,
+            name,
+            description,
+            query,
+            platform,
+            host,
+        }) => {
+            let id = id_of(client, "label", &["labels"], &["name"], &label).await?;
+            let mut body = json!({});
+            let members = [
+                ("name", name),
+                ("description", description),
+                ("query", query),
+                ("platform", platform),
+            ];
+            for (member, value) in members {
+                if let Some(value) = value {
+                    body[member] = json!(value);
+                }
+            }
+            if !host.is_empty() {
+                body["hosts"] = json!(host);
+            }
+            let label = client.patch(&["labels", &id.to_string()], &body).await?;
+            output::say(&format!(
+                "changed the label `{}`: {} hosts",
+                label["name"].as_str().unwrap_or_default(),
+                label["hosts_count"]
+            ));
+            Ok(())
+        }
         Some(LabelsCommand::Delete { name }) => {
             let id = id_of(client, "label", &["labels"], &["name"], &name).await?;
             client.delete(&["labels", &id.to_string()]).await?;

@@ -333,7 +333,11 @@ async fn a_host_is_found_by_name_shown_refetched_and_deleted() {
     server.run(&["host", "1", "--team", "none"]).await.ok();
     let label = ["labels", "create", "Pilot group", "--host", "web-1"];
     server.run(&label).await.ok();
+    let edit = ["labels", "edit", "pilot group", "--description", "go first"];
+    server.run(&edit).await.ok();
     let labels = server.run(&["labels", "--json"]).await.ok().stdout;
+    assert!(labels.contains("go first"), "{labels}");
+    server.run(&["host", "web-1", "--software"]).await.ok();
     let pilot = labels.lines().find(|line| line.contains("Pilot group"));
     assert!(pilot.unwrap().contains("\"hosts_count\":1"), "{labels}");
     server.run(&["host", "web-1", "--delete"]).await.ok();

@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::operators::{HOST_SORTS, HostDetail, HostQuery, Hosts, NewLabel, presence};
+use crate::operators::{HOST_SORTS, HostDetail, HostQuery, Hosts, LabelChange, NewLabel, presence};
 use crate::record::{HostRecord, LabelId, LabelRecord};
 
 /// The routes, relative to `/api/muster`.
@@ -22,7 +22,7 @@ pub fn native_host_routes(hosts: Hosts) -> OpenApiRouter {
         .routes(routes!(refetch))
         .routes(routes!(transfer))
         .routes(routes!(list_labels, create_label))
-        .routes(routes!(get_label, delete_label))
+        .routes(routes!(get_label, change_label, delete_label))
         .with_state(hosts)
 }
 
@@ -439,6 +439,46 @@ async fn get_label(
     principal: Principal,
     Path(id): Path<i64>,
 ) -> Result<axum::Json<Label>, Problem> {
+    let (label, count) = hosts.find_label(&visible(&principal)?, LabelId(id)).await?;
+    Ok(axum::Json(Label::new(label, count)))
+}
+
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(default)]
+struct LabelChangeRequest {
+    /// Its new name.
+    name: Option<String>,
+    /// What it is for.
+    description: Option<String>,
+    /// Its query. Labels whose members are named take none.
+    query: Option<String>,
+    /// Platforms that the query is sent to, with commas; empty: all.
+    platform: Option<String>,
+    /// All its members from now on, by host name, UUID or serial number. Labels with a query take none.
+    hosts: Option<Vec<String>>,
+}
+
+/// Change a label
+///
+/// What is left out stays.
+#[utoipa::path(patch, path = "/labels/{id}", tag = "hosts", params(("id" = i64, Path)), request_body = LabelChangeRequest,
+    responses((status = 200, body = Label), (status = 404), (status = 409, description = "the name is taken"),
+        (status = 422, description = "built-in labels stay")))]
+async fn change_label(
+    State(hosts): State<Hosts>,
+    principal: Principal,
+    Path(id): Path<i64>,
+    Json(body): Json<LabelChangeRequest>,
+) -> Result<axum::Json<Label>, Problem> {
+    let change = LabelChange {
+        name: body.name,
+        description: body.description,
+        query: body.query,
+        platform: body.platform,
+        hosts: body.hosts,
+        host_ids: None,
+    };
+    hosts.change_label(&principal, LabelId(id), change).await?;
     let (label, count) = hosts.find_label(&visible(&principal)?, LabelId(id)).await?;
     Ok(axum::Json(Label::new(label, count)))
 }

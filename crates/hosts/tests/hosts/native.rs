@@ -106,6 +106,18 @@ on_both_databases! {
         assert_eq!(call(&server, &admin(), ("GET", &path), Value::Null).await.1["name"], "servers");
         assert_eq!(call(&server, &admin(), ("POST", "/labels"), label).await.0, 409);
         assert_eq!(call(&server, &admin(), ("POST", "/labels"), json!({ "name": "" })).await.0, 422);
+        let change = json!({ "name": "all servers", "description": "d" });
+        let (status, changed) = call(&server, &admin(), ("PATCH", &path), change).await;
+        assert_eq!((status, &changed["name"], &changed["query"]), (200, &json!("all servers"), &json!("SELECT 1")));
+        server.enroll("a").await;
+        let named = json!({ "hosts": ["h-a"] });
+        assert_eq!(call(&server, &admin(), ("PATCH", &path), named.clone()).await.0, 422, "its query decides");
+        let (_, pilot) = call(&server, &admin(), ("POST", "/labels"), json!({ "name": "pilot", "hosts": [] })).await;
+        let pilot = format!("/labels/{}", pilot["id"]);
+        let (status, changed) = call(&server, &admin(), ("PATCH", &pilot), named).await;
+        assert_eq!((status, &changed["hosts_count"]), (200, &json!(1)), "{changed}");
+        let taken = json!({ "name": "all servers" });
+        assert_eq!(call(&server, &admin(), ("PATCH", &pilot), taken).await.0, 409);
         let (_, all) = call(&server, &admin(), ("GET", "/labels?search=all"), Value::Null).await;
         let built_in = all["items"].as_array().unwrap().iter().find(|label| label["name"] == "All Hosts").unwrap();
         let built_in = format!("/labels/{}", built_in["id"]);

@@ -2,7 +2,7 @@
 
 use axum::extract::{Path, Query, State};
 use muster_http::{ListingQuery, Page, Problem};
-use muster_identity::Principal;
+use muster_identity::{HostId, Principal};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
@@ -29,21 +29,37 @@ struct Whose {
     team_id: Option<i64>,
 }
 
+/// Which host's software.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct OnHost {
+    /// Only that of this host.
+    host_id: Option<i64>,
+}
+
 /// List versions of software
 ///
 /// Every version that a visible host has, with the number of those hosts. Sort by `name`, `version`, `source`,
-/// `hosts_count` or `id`; search looks into name and version.
-#[utoipa::path(get, path = "/software", tag = "software", params(ListingQuery, Whose), responses(
+/// `hosts_count` or `id`; search looks into name and version. With `host_id`, that of one host; `hosts_count` is 1 then.
+#[utoipa::path(get, path = "/software", tag = "software", params(ListingQuery, Whose, OnHost), responses(
     (status = 200, body = Page<SoftwareVersion>), (status = 422, description = "a wrong parameter")))]
 async fn list_versions(
     State(software): State<Software>,
     principal: Principal,
     Query(listing): Query<ListingQuery>,
     Query(whose): Query<Whose>,
+    Query(on): Query<OnHost>,
 ) -> Result<axum::Json<Page<SoftwareVersion>>, Problem> {
     let visible = visible(&principal, whose.team_id)?;
     let listing = listing.check(VERSION_SORTS)?;
-    Ok(axum::Json(software.versions(&visible, &listing).await?))
+    let page = match on.host_id {
+        Some(host) => {
+            let host = HostId(host);
+            software.versions_of_host(&visible, host, &listing).await?
+        }
+        None => software.versions(&visible, &listing).await?,
+    };
+    Ok(axum::Json(page))
 }
 
 /// Show a version of software

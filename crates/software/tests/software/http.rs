@@ -91,6 +91,8 @@ on_both_databases! {
         let id = page["items"][0]["id"].as_i64().unwrap();
         assert_eq!(get(&software, &admin(), &format!("/api/muster/software/{id}")).await.1["version"], "5.1");
         assert_eq!(get(&software, &admin(), "/api/muster/software/999").await.0, 404);
+        let (_, page) = get(&software, &admin(), "/api/muster/software?host_id=2").await;
+        assert_eq!((&page["total"], &page["items"][0]["version"]), (&json!(1), &json!("5.2")));
         assert_eq!(get(&software, &admin(), "/api/muster/software?sort=colour").await.0, 422);
     }
 
@@ -99,6 +101,7 @@ on_both_databases! {
         let member = principal(None, &[8]);
         let (_, page) = get(&software, &member, "/api/muster/software").await;
         assert_eq!((&page["total"], &page["items"][0]["version"]), (&json!(1), &json!("5.2")));
+        assert_eq!(get(&software, &member, "/api/muster/software?host_id=1").await.1["total"], 0);
         assert_eq!(get(&software, &member, "/api/muster/software?team_id=7").await.0, 403);
         assert_eq!(get(&software, &member, "/api/muster/software?team_id=0").await.0, 403);
         assert_eq!(get(&software, &admin(), "/api/muster/software?team_id=0").await.1["total"], 1);
