@@ -195,6 +195,11 @@ fn fleet(app: &App, version: FleetVersion) -> Router {
             services.settings.clone(),
             Arc::clone(&app.pages) as _,
         ))
+        .merge(muster_settings::http::fleet_team_routes(
+            services.settings.clone(),
+            identity.clone(),
+            services.hosts.clone(),
+        ))
         .merge(muster_queries::http::fleet_routes(
             services.queries.clone(),
             identity.clone(),

@@ -430,6 +430,48 @@ impl EnrollmentTokens {
         Ok(secrets)
     }
 
+    /// The secrets of the teams that are visible, each team's oldest first, for lists of teams. That somebody looked is
+    /// kept.
+    pub async fn secrets_of_teams(
+        &self,
+        actor: &Actor,
+        visible: &TeamFilter,
+    ) -> Result<HashMap<TeamId, Vec<ScopedSecret>>, IdentityError> {
+        let mut transaction = self.0.context.database.begin().await?;
+        let mut secrets: HashMap<TeamId, Vec<ScopedSecret>> = HashMap::new();
+        for (token, sealed) in store::sealed_of_teams(&mut transaction).await? {
+            let Some(team) = token.team_id.filter(|team| visible.admits(Some(*team))) else {
+                continue;
+            };
+            secrets.entry(team).or_default().push(ScopedSecret {
+                secret: self.0.master_key.open(&sealed, &context(token.id))?,
+                created_at: token.created_at,
+            });
+        }
+        if !secrets.is_empty() {
+            let mut teams: Vec<TeamId> = secrets.keys().copied().collect();
+            teams.sort_unstable();
+            let entry = AuditEntry::new(
+                "revealed_enrollment_tokens",
+                "enrollment_tokens_of",
+                "teams",
+            )
+            .after(json!({ "team_ids": teams }));
+            self.0
+                .audit
+                .record(&mut transaction, actor, entry, self.0.context.now())
+                .await?;
+            transaction.commit().await?;
+        }
+        Ok(secrets)
+    }
+
+    /// Whether these may be the secrets of a team or of the organisation, as far as that can be told without looking at
+    /// those of others.
+    pub fn check_secrets(wanted: &[String]) -> Result<(), IdentityError> {
+        hashes_of(wanted).map(drop)
+    }
+
     /// Makes these the secrets of a team or of the organisation: new ones become tokens, those left out are revoked,
     /// those that stay keep their use. Checked as Fleet does: at most 50, unique over all scopes.
     pub async fn replace_secrets(
@@ -438,21 +480,7 @@ impl EnrollmentTokens {
         team: Option<TeamId>,
         wanted: &[String],
     ) -> Result<(), IdentityError> {
-        if wanted.len() > MAX_TOKENS_PER_SCOPE {
-            return Err(too_many());
-        }
-        let mut hashes = HashMap::new();
-        for text in wanted {
-            if text.trim().is_empty() || text.len() > MAX_SECRET_BYTES {
-                let reason = format!("each must have from 1 to {MAX_SECRET_BYTES} bytes");
-                return Err(IdentityError::invalid("secrets", reason));
-            }
-            if hashes.insert(secret::hash(text), text).is_some() {
-                return Err(IdentityError::Duplicate {
-                    what: "secret \"********\"".to_owned(),
-                });
-            }
-        }
+        let mut hashes = hashes_of(wanted)?;
         let now = self.0.context.now();
         let mut transaction = self.0.context.database.begin().await?;
         let present = store::load_valid(&mut transaction).await?;
@@ -505,6 +533,26 @@ impl EnrollmentTokens {
             .unwrap_or_else(PoisonError::into_inner)
             .stale = true;
     }
+}
+
+/// The hashes of secrets that an operator chose.
+fn hashes_of(wanted: &[String]) -> Result<HashMap<[u8; 32], &String>, IdentityError> {
+    if wanted.len() > MAX_TOKENS_PER_SCOPE {
+        return Err(too_many());
+    }
+    let mut hashes = HashMap::new();
+    for text in wanted {
+        if text.trim().is_empty() || text.len() > MAX_SECRET_BYTES {
+            let reason = format!("each must have from 1 to {MAX_SECRET_BYTES} bytes");
+            return Err(IdentityError::invalid("secrets", reason));
+        }
+        if hashes.insert(secret::hash(text), text).is_some() {
+            return Err(IdentityError::Duplicate {
+                what: "secret \"********\"".to_owned(),
+            });
+        }
+    }
+    Ok(hashes)
 }
 
 fn context(id: EnrollmentTokenId) -> String {

@@ -1,6 +1,6 @@
 //! Users: people, and accounts for programs.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -243,6 +243,59 @@ impl Users {
             .await?;
         transaction.commit().await?;
         Ok(user)
+    }
+
+    /// Gives users roles in a team, or takes theirs away: all of them, or none. Users with a global role have none in
+    /// teams.
+    pub async fn change_team(
+        &self,
+        actor: &Actor,
+        team: TeamId,
+        changes: &[(UserId, Option<Role>)],
+    ) -> Result<(), IdentityError> {
+        let now = self.0.context.now();
+        let mut transaction = self.0.context.database.begin().await?;
+        for (id, role) in changes {
+            let before = find(&mut transaction, *id).await?;
+            if role.is_some() && before.global_role.is_some() {
+                let reason = format!("{} has a global role", before.email);
+                return Err(IdentityError::invalid("users", reason));
+            }
+            let mut user = User {
+                updated_at: now,
+                ..before.clone()
+            };
+            user.teams.retain(|known| known.team_id != team);
+            user.teams.extend(role.map(|role| TeamRole {
+                team_id: team,
+                role,
+            }));
+            if user.teams == before.teams {
+                continue;
+            }
+            store::update_user(&mut transaction, &user).await?;
+            set_roles(&mut transaction, &user).await?;
+            let entry = AuditEntry::new("changed_user", "user", id)
+                .before(shown(&before))
+                .after(shown(&user));
+            self.0
+                .audit
+                .record(&mut transaction, actor, entry, now)
+                .await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// How many users have a role in each team; a team without any is left out.
+    pub async fn team_counts(&self) -> Result<HashMap<TeamId, u64>, IdentityError> {
+        let mut counts = HashMap::new();
+        for user in self.list(None).await? {
+            for role in user.teams {
+                *counts.entry(role.team_id).or_insert(0) += 1;
+            }
+        }
+        Ok(counts)
     }
 
     /// Deletes a user with its sessions and tokens; never the last admin.

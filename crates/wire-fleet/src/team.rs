@@ -87,6 +87,9 @@ pub struct TeamSummary {
 pub struct TeamAnswer {
     /// The team.
     pub team: Team,
+    /// The same under its newer name, for those who ask by that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<Team>,
 }
 
 /// `GET …/teams`. Written by servers, read by clients.
@@ -95,6 +98,9 @@ pub struct TeamAnswer {
 pub struct TeamsAnswer {
     /// The teams.
     pub teams: Vec<Team>,
+    /// The same under their newer name, for those who ask by that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fleets: Option<Vec<Team>>,
 }
 
 /// `POST …/teams` and `PATCH …/teams/{id}`; absent members stay as they are. Written by clients, read by servers.
@@ -137,6 +143,29 @@ pub struct TeamSpec {
 pub struct TeamIdsByName {
     /// Number by name; 0 for a team that a dry run would make.
     pub team_ids_by_name: BTreeMap<String, i64>,
+    /// The same under its newer name, for those who ask by that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fleet_ids_by_name: Option<BTreeMap<String, i64>>,
+}
+
+/// `PATCH` and `DELETE …/teams/{id}/users`. Written by clients, read by servers.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct TeamUsersRequest {
+    /// Who comes, with a role, or leaves.
+    #[serde(deserialize_with = "or_default")]
+    pub users: Vec<TeamUser>,
+}
+
+/// A user who comes to a team or leaves it. Written by clients, read by servers.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct TeamUser {
+    /// The user's number.
+    pub id: i64,
+    /// The role in the team; unused when the user leaves.
+    #[serde(deserialize_with = "or_default")]
+    pub role: String,
 }
 
 /// The agents' options, as an operator writes them. Written by clients and servers, read by both.

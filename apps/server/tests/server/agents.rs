@@ -12,7 +12,7 @@ use crate::site::{Site, until};
 use crate::{client, running, url};
 
 /// A server on this database that is set up.
-async fn site(
+pub(crate) async fn site(
     db: &muster_store::testing::TestDatabase,
     folder: &std::path::Path,
 ) -> (Running, Site) {

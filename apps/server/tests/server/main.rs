@@ -11,6 +11,7 @@ mod program;
 mod serving;
 mod site;
 mod slow;
+mod teams;
 
 use std::path::Path;
 

@@ -94,6 +94,33 @@ impl Site {
         self.send(request.body(body.to_string())).await
     }
 
+    /// As the operator.
+    pub(crate) async fn patch(&self, path: &str, body: &Value) -> Answer {
+        let request = self.http.patch(format!("{}{path}", self.base));
+        self.send(request.body(body.to_string())).await
+    }
+
+    /// As the operator.
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.send(self.http.delete(format!("{}{path}", self.base)))
+            .await
+    }
+
+    /// As the operator, naming in a body what is meant.
+    pub(crate) async fn delete_with(&self, path: &str, body: &Value) -> Answer {
+        let request = self.http.delete(format!("{}{path}", self.base));
+        self.send(request.body(body.to_string())).await
+    }
+
+    /// The same server as somebody else sees it.
+    pub(crate) fn with_session(&self, session: &str) -> Self {
+        Self {
+            http: self.http.clone(),
+            base: self.base.clone(),
+            session: session.to_owned(),
+        }
+    }
+
     /// The answer of a stream, not read yet.
     pub(crate) async fn open(&self, path: &str) -> reqwest::Response {
         let request = self.http.get(format!("{}{path}", self.base));

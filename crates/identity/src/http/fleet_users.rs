@@ -17,6 +17,8 @@ use crate::{
 pub(super) fn routes() -> Router<Identity> {
     Router::new()
         .route("/users", get(list))
+        .route("/teams/{id}/users", get(list_of_team))
+        .route("/fleets/{id}/users", get(list_of_team))
         .route("/users/admin", post(create))
         .route("/users/roles/spec", post(apply_roles))
         .route("/users/{id}", get(one).patch(change).delete(delete))
@@ -166,6 +168,21 @@ async fn list(
         }
     }
     Ok(axum::Json(json!({ "users": answer })))
+}
+
+async fn list_of_team(
+    state: State<Identity>,
+    principal: Principal,
+    Path(id): Path<i64>,
+    Query(query): Query<ListQuery>,
+) -> Result<axum::Json<Value>, Problem> {
+    principal.authorize(Action::ReadUsers, Scope::Team(Some(TeamId(id))))?;
+    state.teams.find(TeamId(id)).await?;
+    let query = ListQuery {
+        team_id: Some(id),
+        ..query
+    };
+    list(state, principal, Query(query)).await
 }
 
 async fn one(

@@ -23,6 +23,9 @@ muster_store::statements! {
     SEALED_IN_SCOPE = "SELECT id, name, team_id, families, sealed, created_at, expires_at, max_uses, uses, used_at,
         used_by, revoked_at FROM identity_enrollment_tokens
         WHERE revoked_at IS NULL AND COALESCE(team_id, 0) = $1 ORDER BY id";
+    SEALED_OF_TEAMS = "SELECT id, name, team_id, families, sealed, created_at, expires_at, max_uses, uses, used_at,
+        used_by, revoked_at FROM identity_enrollment_tokens
+        WHERE revoked_at IS NULL AND team_id IS NOT NULL ORDER BY id";
     FIND = "SELECT id, name, team_id, families, created_at, expires_at, max_uses, uses, used_at, used_by, revoked_at
         FROM identity_enrollment_tokens WHERE id = $1";
     REVOKE = "UPDATE identity_enrollment_tokens SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL";
@@ -136,6 +139,15 @@ pub(crate) async fn sealed_in_scope(
     team: Option<TeamId>,
 ) -> Result<Vec<(EnrollmentToken, Vec<u8>)>, StoreError> {
     let rows = db.fetch_all(SEALED_IN_SCOPE, args![scope(team)]).await?;
+    rows.iter()
+        .map(|row| Ok((token(row)?, row.get("sealed")?)))
+        .collect()
+}
+
+pub(crate) async fn sealed_of_teams(
+    db: &mut impl Executor,
+) -> Result<Vec<(EnrollmentToken, Vec<u8>)>, StoreError> {
+    let rows = db.fetch_all(SEALED_OF_TEAMS, args![]).await?;
     rows.iter()
         .map(|row| Ok((token(row)?, row.get("sealed")?)))
         .collect()

@@ -74,9 +74,25 @@ async fn config(
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct ChangeQuery {
+pub(super) struct ChangeQuery {
     dry_run: Option<String>,
     force: Option<String>,
+}
+
+impl ChangeQuery {
+    /// Nothing is to be kept.
+    pub(super) fn is_dry_run(&self) -> bool {
+        is_on(self.dry_run.as_deref())
+    }
+
+    /// How strictly agent options are looked at.
+    pub(super) fn strictness(&self) -> Strictness {
+        if is_on(self.force.as_deref()) {
+            Strictness::Forced
+        } else {
+            Strictness::Full
+        }
+    }
 }
 
 fn is_on(flag: Option<&str>) -> bool {
@@ -92,17 +108,12 @@ async fn change(
     principal.authorize(Action::WriteSettings, Scope::Global)?;
     let settings = &rooms.settings;
     let server_url = settings.server_url();
-    let strictness = if is_on(query.force.as_deref()) {
-        Strictness::Forced
-    } else {
-        Strictness::Full
-    };
     let merge = |now: &Documents| merged(now, &wishes, &server_url);
     settings
         .change(
             &Actor::from(&principal),
-            strictness,
-            is_on(query.dry_run.as_deref()),
+            query.strictness(),
+            query.is_dry_run(),
             merge,
         )
         .await?;
