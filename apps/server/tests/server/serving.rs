@@ -1,9 +1,14 @@
 //! Servers started in this process.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use muster_server::start::{Ambient, StartError, start};
+use rustls::HandshakeKind;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{client, json, running, settings, url};
 
@@ -169,45 +174,6 @@ async fn two_servers_do_not_share_a_folder_or_a_port() {
 }
 
 #[tokio::test]
-async fn a_prefix_covers_everything_but_what_orbit_asks_without_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let server = running(folder.path(), &[("url_prefix", "/muster/")]).await;
-    let http = client(&server);
-    assert!(
-        server
-            .setup_link
-            .as_deref()
-            .unwrap()
-            .contains("/muster/setup?token=")
-    );
-    assert_eq!(
-        http.get(url(&server, "/muster/healthz"))
-            .send()
-            .await
-            .unwrap()
-            .status(),
-        200
-    );
-    assert_eq!(
-        http.get(url(&server, "/healthz"))
-            .send()
-            .await
-            .unwrap()
-            .status(),
-        404
-    );
-    assert_eq!(
-        http.get(server.setup_link.as_deref().unwrap())
-            .send()
-            .await
-            .unwrap()
-            .status(),
-        200
-    );
-    server.shut_down().await;
-}
-
-#[tokio::test]
 async fn before_setup_fleet_clients_learn_that_it_is_not_set_up() {
     let folder = tempfile::tempdir().unwrap();
     let server = running(folder.path(), &[]).await;
@@ -293,57 +259,39 @@ async fn an_api_version_that_is_not_served_is_told() {
 }
 
 #[tokio::test]
-async fn metrics_pass_promtool_and_hold_no_secret() {
+async fn a_client_that_comes_again_resumes_its_tls_session_also_after_a_refusal() {
     let folder = tempfile::tempdir().unwrap();
     let server = running(folder.path(), &[]).await;
-    let http = client(&server);
-    let secret = "mst_session_secretsecretsecret";
-    for path in ["/healthz", "/nowhere", "/setup?token=hunter2"] {
-        http.get(url(&server, path))
-            .bearer_auth(secret)
-            .send()
-            .await
-            .unwrap();
-    }
-    let text = http
-        .get(url(&server, "/metrics"))
-        .send()
-        .await
-        .unwrap()
-        .text()
-        .await
+    let mut roots = rustls::RootCertStore::empty();
+    let pem = server.authority_pem.as_deref().unwrap();
+    roots
+        .add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap())
         .unwrap();
-    assert!(
-        text.contains(
-            "muster_http_requests_total{route=\"/healthz\",method=\"GET\",status=\"2xx\"}"
-        ),
-        "{text}"
-    );
-    assert!(!text.contains("hunter2") && !text.contains(secret) && !text.contains("/nowhere"));
-    let file = folder.path().join("metrics.txt");
-    std::fs::write(&file, &text).unwrap();
-    let checked = std::process::Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(std::fs::File::open(&file).unwrap())
-        .output()
-        .expect("promtool is installed (Debian package prometheus)");
-    assert!(
-        checked.status.success(),
-        "{}\n{text}",
-        String::from_utf8_lossy(&checked.stderr)
-    );
-    server.shut_down().await;
-    let other = tempfile::tempdir().unwrap();
-    let server = running(other.path(), &[("metrics.access", "nobody")]).await;
-    assert_eq!(
-        client(&server)
-            .get(url(&server, "/metrics"))
-            .send()
-            .await
-            .unwrap()
-            .status(),
-        404
-    );
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let config = rustls::ClientConfig::builder_with_protocol_versions(&[version])
+            .with_root_certificates(roots.clone())
+            .with_no_client_auth();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let refused = async || {
+            let stream = tokio::net::TcpStream::connect(server.address)
+                .await
+                .unwrap();
+            let name = "localhost".try_into().unwrap();
+            let mut stream = connector.connect(name, stream).await.unwrap();
+            let body = r#"{"node_key":"unknown"}"#;
+            let request = format!(
+                "POST /api/osquery/config HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+            stream.get_ref().1.handshake_kind()
+        };
+        assert_eq!(refused().await, Some(HandshakeKind::Full), "{version:?}");
+        assert_eq!(refused().await, Some(HandshakeKind::Resumed), "{version:?}");
+    }
     server.shut_down().await;
 }
 

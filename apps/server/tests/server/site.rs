@@ -64,6 +64,11 @@ impl Site {
         site
     }
 
+    /// The session's token, for what does not take it in a header.
+    pub(crate) fn session(&self) -> &str {
+        &self.session
+    }
+
     async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
         let request = request.bearer_auth(&self.session);
         Answer::read(request.send().await.unwrap()).await

@@ -1,0 +1,193 @@
+//! What Fleet's own clients depend on, of the server as a whole.
+
+use muster_server::start::Running;
+use muster_store::testing::{TestDatabase, on_both_databases};
+use serde_json::{Value, json};
+
+use crate::running;
+use crate::site::{Answer, PASSWORD, Site};
+
+/// A server without TLS that is set up, and its settings.
+async fn site(
+    db: &TestDatabase,
+    folder: &std::path::Path,
+    more: &[(&str, &str)],
+) -> (Running, Site) {
+    let mut settings = vec![("database.url", db.address()), ("tls.enabled", "false")];
+    settings.extend_from_slice(more);
+    let server = running(folder, &settings).await;
+    let link = server.setup_link.clone().unwrap();
+    let base = format!("http://{}", server.address);
+    let site = Site::set_up(reqwest::Client::new(), base, &link).await;
+    (server, site)
+}
+
+on_both_databases! {
+    async fn bodies_are_json_by_their_route_whatever_the_headers_say(db: TestDatabase) {
+        let folder = tempfile::tempdir().unwrap();
+        let (server, site) = site(&db, folder.path(), &[]).await;
+        let secret = site.secret("all").await;
+        let key = site.enroll(&secret, "a").await;
+        let orbit = json!({ "enroll_secret": secret, "hardware_uuid": "a", "platform": "ubuntu" });
+        let orbit_key = site.agent("/api/fleet/orbit/enroll", &orbit).await.body["orbit_node_key"].clone();
+        let with_key = json!({ "node_key": key });
+        let with_orbit_key = json!({ "orbit_node_key": orbit_key });
+        let login = json!({ "email": "ann@example.com", "password": PASSWORD });
+        for (path, body) in [
+            ("/api/fleet/orbit/enroll", &orbit),
+            ("/api/fleet/orbit/config", &with_orbit_key),
+            ("/api/osquery/enroll", &json!({ "enroll_secret": secret, "host_identifier": "a" })),
+            ("/api/osquery/log", &json!({ "node_key": key, "log_type": "status", "data": [] })),
+            ("/api/latest/fleet/login", &login),
+            ("/api/muster/login", &login),
+        ] {
+            for (kind, accept) in [
+                (None, None),
+                (Some("text/plain"), Some("text/html")),
+                (Some("application/x-www-form-urlencoded"), Some("application/xml")),
+                (Some("application/json; charset=utf-16"), None),
+                (Some("nonsense"), Some("*/*;q=0")),
+            ] {
+                let mut request = site.http.post(format!("{}{path}", site.base)).body(body.to_string());
+                if let Some(kind) = kind {
+                    request = request.header("content-type", kind);
+                }
+                if let Some(accept) = accept {
+                    request = request.header("accept", accept);
+                }
+                let answer = Answer::read(request.send().await.unwrap()).await;
+                assert_eq!(answer.status, 200, "{path} {kind:?}: {answer:?}");
+                assert!(answer.header("content-type").unwrap().starts_with("application/json"), "{path}");
+            }
+        }
+        // Both keys were given anew above; the newest count.
+        assert_eq!(site.agent("/api/fleet/orbit/config", &with_orbit_key).await.status, 200);
+        assert_eq!(site.agent("/api/osquery/config", &with_key).await.status, 200);
+        server.shut_down().await;
+    }
+
+    async fn answers_have_their_members_when_there_is_nothing_to_show(db: TestDatabase) {
+        let folder = tempfile::tempdir().unwrap();
+        let (server, site) = site(&db, folder.path(), &[]).await;
+        for (path, member, is_empty) in [
+            ("/hosts", "hosts", true),
+            ("/hosts?status=offline&query=nobody", "hosts", true),
+            ("/labels", "labels", false),
+            ("/labels/6/hosts", "hosts", true),
+            ("/queries", "queries", true),
+            ("/reports", "queries", true),
+            ("/spec/queries", "specs", true),
+            ("/spec/labels", "specs", false),
+            ("/users", "users", false),
+            ("/users?query=nobody", "users", true),
+            ("/activities?page=99", "activities", true),
+            ("/software/titles", "software_titles", true),
+        ] {
+            let answer = site.get(&format!("/api/latest/fleet{path}")).await;
+            assert_eq!(answer.status, 200, "{path}: {answer:?}");
+            let list = answer.body[member].as_array().unwrap_or_else(|| panic!("{path}: {answer:?}"));
+            assert_eq!(list.is_empty(), is_empty, "{path}: {answer:?}");
+        }
+        for (path, member, value) in [
+            ("/hosts/count", "count", json!(0)),
+            ("/software/count", "count", json!(0)),
+            ("/host_summary", "totals_hosts_count", json!(0)),
+            ("/spec/enroll_secret", "spec", json!({ "secrets": null })),
+        ] {
+            let answer = site.get(&format!("/api/latest/fleet{path}")).await;
+            assert_eq!((answer.status, &answer.body[member]), (200, &value), "{path}: {answer:?}");
+        }
+        let none = json!({ "query": "", "selected": { "hosts": null, "labels": null, "teams": null } });
+        let targets = site.post("/api/latest/fleet/targets", &none).await;
+        assert!(targets.body["targets"]["hosts"].is_array() && targets.body["targets"]["labels"].is_array(), "{targets:?}");
+        server.shut_down().await;
+    }
+
+    async fn unused_lists_of_targets_arrive_as_one_empty_name(db: TestDatabase) {
+        let folder = tempfile::tempdir().unwrap();
+        let (server, site) = site(&db, folder.path(), &[]).await;
+        site.enroll(&site.secret("all").await, "a").await;
+        for (version, path) in [("v1", "run_by_names"), ("latest", "run_by_identifiers")] {
+            for (hosts, labels, total) in [(json!(["a"]), json!([""]), 1), (json!([""]), json!(["All Hosts"]), 1)] {
+                let body = json!({ "query": "SELECT 1", "query_id": null, "selected": { "hosts": hosts, "labels": labels } });
+                let campaign = site.post(&format!("/api/{version}/fleet/queries/{path}"), &body).await;
+                assert_eq!(campaign.status, 200, "{campaign:?}");
+                assert_eq!(campaign.body["campaign"]["Metrics"]["TotalHosts"], total, "{campaign:?}");
+            }
+        }
+        server.shut_down().await;
+    }
+
+    async fn queries_and_reports_are_the_same_things_in_every_version(db: TestDatabase) {
+        let folder = tempfile::tempdir().unwrap();
+        let (server, site) = site(&db, folder.path(), &[]).await;
+        for (number, made_at) in ["v1/fleet/queries", "2022-04/fleet/reports", "latest/fleet/reports"].iter().enumerate() {
+            let new = json!({ "name": format!("q{number}"), "query": "SELECT 1", "interval": 60 });
+            let made = site.post(&format!("/api/{made_at}"), &new).await;
+            assert_eq!(made.status, 200, "{made_at}: {made:?}");
+            let id = made.body["query"]["id"].as_i64().unwrap();
+            for version in ["v1", "2022-04", "latest"] {
+                let old = site.get(&format!("/api/{version}/fleet/queries/{id}")).await;
+                let new = site.get(&format!("/api/{version}/fleet/reports/{id}")).await;
+                assert_eq!((old.status, &old.body), (200, &new.body), "{version}");
+                assert_eq!(old.body["query"]["name"], format!("q{number}"));
+                let old = site.get(&format!("/api/{version}/fleet/spec/queries")).await;
+                let new = site.get(&format!("/api/{version}/fleet/spec/reports")).await;
+                assert_eq!((old.status, &old.body), (200, &new.body), "{version}");
+                assert_eq!(old.body["specs"].as_array().unwrap().len(), number + 1);
+            }
+        }
+        server.shut_down().await;
+    }
+
+    async fn whoever_tries_passwords_waits_and_others_do_not(db: TestDatabase) {
+        let folder = tempfile::tempdir().unwrap();
+        let (server, site) = site(&db, folder.path(), &[("trusted_proxies", "127.0.0.1")]).await;
+        let attempt = async |path: &str, from: &str, email: &str, password: &str| {
+            let request = site.http.post(format!("{}{path}", site.base)).header("x-forwarded-for", from);
+            let body = json!({ "email": email, "password": password }).to_string();
+            Answer::read(request.body(body).send().await.unwrap()).await
+        };
+        let mut tries = 0;
+        let refused = loop {
+            // Another account each time: it is the address that waits.
+            let answer = attempt("/api/latest/fleet/login", "192.0.2.1", &format!("{tries}@example.com"), "x").await;
+            if answer.status == 429 {
+                break answer;
+            }
+            assert_eq!(answer.status, 401, "{answer:?}");
+            tries += 1;
+            assert!(tries < 100, "an address may try for ever");
+        };
+        let wait = |answer: &Answer| answer.header("retry-after").and_then(|seconds| seconds.parse::<u32>().ok());
+        assert!(wait(&refused).is_some_and(|seconds| seconds > 0), "{refused:?}");
+        assert!(refused.body["message"].is_string() && refused.body["errors"].is_array(), "{refused:?}");
+        let native = attempt("/api/muster/login", "192.0.2.1", "ann@example.com", PASSWORD).await;
+        assert_eq!(native.status, 429, "one limit for both ways in");
+        assert!(wait(&native).is_some() && native.body["code"].is_string(), "{native:?}");
+        let other = attempt("/api/latest/fleet/login", "192.0.2.2", "ann@example.com", PASSWORD).await;
+        assert_eq!(other.status, 200, "another address is not held up: {other:?}");
+        server.shut_down().await;
+    }
+
+    async fn the_version_and_the_configuration_are_told_in_every_version(db: TestDatabase) {
+        let folder = tempfile::tempdir().unwrap();
+        let (server, site) = site(&db, folder.path(), &[]).await;
+        let key = site.enroll(&site.secret("all").await, "a").await;
+        let version = site.http.get(format!("{}/version", site.base)).send().await.unwrap();
+        assert_eq!(version.status(), 200, "without authentication: simulators ask it before they log");
+        assert!(Answer::read(version).await.body["version"].is_string());
+        for api in ["v1", "2022-04", "latest"] {
+            let config = site.get(&format!("/api/{api}/fleet/config")).await;
+            assert_eq!(config.status, 200, "{api}");
+            assert_eq!(config.body["org_info"]["org_name"].as_str().map(str::is_empty), Some(false), "{config:?}");
+            let version = site.get(&format!("/api/{api}/fleet/version")).await;
+            assert!(version.body["version"].is_string(), "{version:?}");
+        }
+        let broken = site.http.post(format!("{}/api/osquery/enroll", site.base)).body("{\"enroll_secret");
+        let broken = Answer::read(broken.send().await.unwrap()).await;
+        assert_eq!((broken.status, broken.body.get("node_invalid")), (400, None::<&Value>), "as fleetctl's debug connection");
+        assert!(!site.asked(&key).await.is_empty());
+        server.shut_down().await;
+    }
+}
