@@ -1,5 +1,6 @@
 //! The two APIs that a server speaks to agents, over HTTPS.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -63,15 +64,26 @@ impl CallError {
 /// How a server's certificate is trusted.
 #[derive(Debug, Clone, Default)]
 pub struct Trust {
-    /// Only certificates that these issued, as PEM; without it, the system's.
-    pub authorities_pem: Option<Vec<u8>>,
+    /// Only certificates that those in this PEM file issued; without it, the system's. It is read again when the server
+    /// cannot be reached: replacing it needs no restart.
+    pub ca_file: Option<PathBuf>,
     /// Any certificate at all.
     pub insecure: bool,
+}
+
+impl Trust {
+    /// The file with authorities as it is now.
+    pub fn authorities_pem(&self) -> Result<Option<Vec<u8>>, std::io::Error> {
+        self.ca_file.as_ref().map(std::fs::read).transpose()
+    }
 }
 
 /// The client cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
+    /// The CA file cannot be read.
+    #[error("read the CA file")]
+    AuthorityFile(#[source] std::io::Error),
     /// The URL is not one of a server.
     #[error("{0:?} is not the URL of a server, such as https://muster.example.com")]
     Url(String),
@@ -88,6 +100,8 @@ pub enum ClientError {
 pub struct Client {
     http: reqwest::Client,
     server: String,
+    /// What `http` was made with.
+    authorities_pem: Option<Vec<u8>>,
     capabilities: String,
     /// What the server said on its last successful answer of the orbit family.
     said: Arc<Mutex<CapabilitySet>>,
@@ -103,13 +117,16 @@ impl Client {
         if rest.is_none_or(|rest| rest.is_empty() || rest.starts_with('/')) {
             return Err(ClientError::Url(server.to_owned()));
         }
+        let authorities_pem = trust
+            .authorities_pem()
+            .map_err(ClientError::AuthorityFile)?;
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("muster-agent/", env!("CARGO_PKG_VERSION")))
             .timeout(REQUEST_TIME)
             .connect_timeout(CONNECT_TIME)
             .pool_idle_timeout(Duration::from_secs(90))
             .pool_max_idle_per_host(1);
-        if let Some(pem) = &trust.authorities_pem {
+        if let Some(pem) = &authorities_pem {
             let authorities =
                 reqwest::Certificate::from_pem_bundle(pem).map_err(ClientError::Authorities)?;
             builder = builder.tls_certs_only(authorities);
@@ -123,9 +140,28 @@ impl Client {
         Ok(Self {
             http,
             server: server.to_owned(),
+            authorities_pem,
             capabilities,
             said: Arc::default(),
         })
+    }
+
+    /// Trusts what the CA file says now, when somebody replaced it; tells whether that was so. A file that cannot be
+    /// used, perhaps because it is half written, changes nothing.
+    pub fn trust_again(&mut self, trust: &Trust) -> bool {
+        let is_new = match trust.authorities_pem() {
+            Ok(now) => now != self.authorities_pem,
+            Err(_) => false,
+        };
+        let Some(new) = is_new
+            .then(|| Self::new(&self.server, trust).ok())
+            .flatten()
+        else {
+            return false;
+        };
+        self.http = new.http;
+        self.authorities_pem = new.authorities_pem;
+        true
     }
 
     /// The server's URL.

@@ -259,13 +259,17 @@ impl RunArgs {
             (None, Some(text)) => TokenSource::Text(text.trim().to_owned()),
             (None, None) => TokenSource::None,
         };
-        let read =
-            |path: PathBuf| fs::read(&path).map_err(|source| ConfigError::File { path, source });
+        if let Some(path) = &self.ca_file {
+            fs::read(path).map_err(|source| ConfigError::File {
+                path: path.clone(),
+                source,
+            })?;
+        }
         Ok(Settings {
             server: self.server.ok_or(ConfigError::NoServer)?,
             token,
             trust: Trust {
-                authorities_pem: self.ca_file.map(read).transpose()?,
+                ca_file: self.ca_file,
                 insecure: self.insecure,
             },
             data_dir: self

@@ -123,8 +123,8 @@ fn tls(trust: &Trust) -> Result<Arc<rustls::ClientConfig>, NotifyError> {
     let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()?;
     let mut roots = rustls::RootCertStore::empty();
-    let pem = match &trust.authorities_pem {
-        Some(pem) => pem.clone(),
+    let pem = match trust.authorities_pem()? {
+        Some(pem) => pem,
         None => system_authorities(),
     };
     let certificates =

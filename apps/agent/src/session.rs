@@ -32,6 +32,8 @@ const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often it asks while the server wants it to hurry.
 const HURRY: Duration = Duration::from_secs(5);
+/// How long a server counts as one without orbit's API, when it said so; it may have been updated since.
+const ORBIT_PAUSE: Duration = Duration::from_secs(60 * 60);
 /// How long to wait before the notification socket is tried again.
 const NOTIFY_PAUSE: Duration = Duration::from_secs(15);
 
@@ -64,7 +66,8 @@ pub struct Session {
     waiting: Vec<DistributedResult>,
     sends: u32,
     hurry_until: Option<Instant>,
-    orbit_is_there: bool,
+    /// When to look again whether the server has orbit's API; none while it has.
+    orbit_missing_until: Option<Instant>,
     /// The orbit key for whoever holds the notification socket; none while the server does not have it.
     notify_key: watch::Sender<Option<String>>,
 }
@@ -116,7 +119,7 @@ impl Session {
             waiting: Vec::new(),
             sends: 0,
             hurry_until: None,
-            orbit_is_there: true,
+            orbit_missing_until: None,
             notify_key: watch::channel(None).0,
         })
     }
@@ -168,6 +171,12 @@ impl Session {
 
     /// How long to wait after a call that failed; says why, once per kind of trouble.
     fn after(&mut self, error: &CallError) -> Duration {
+        if let CallError::Network(_) = error
+            && self.client.trust_again(&self.settings.trust)
+        {
+            tracing::info!("the CA file was replaced; trusting what it says now");
+            return Duration::ZERO;
+        }
         let wait = match error {
             CallError::Refused(_) => self.backoff.refused(&*self.randomness),
             other => self.backoff.failed(other.retry_after(), &*self.randomness),
@@ -190,7 +199,7 @@ impl Session {
 
     /// Gets the keys that are missing. The inner error is the server's; the outer one ends the agent.
     async fn ensure_enrolled(&mut self) -> Result<Result<(), CallError>, SessionError> {
-        let needs_orbit = self.orbit_is_there && self.keys.orbit_node_key.is_none();
+        let needs_orbit = self.orbit_is_there() && self.keys.orbit_node_key.is_none();
         if !needs_orbit && self.keys.node_key.is_some() {
             return Ok(Ok(()));
         }
@@ -210,11 +219,14 @@ impl Session {
             let request = orbit_enrollment(&token, &identifier, &details);
             match self.client.orbit_enroll(&request).await {
                 Ok(key) => {
+                    self.orbit_missing_until = None;
                     self.keys.orbit_node_key = Some(key);
                     self.folder.save_keys(&self.keys)?;
                 }
                 // A server without orbit's API: osquery's alone will do.
-                Err(CallError::Missing(_)) => self.orbit_is_there = false,
+                Err(CallError::Missing(_)) => {
+                    self.orbit_missing_until = Some(Instant::now() + ORBIT_PAUSE);
+                }
                 Err(error) => return Ok(Err(error)),
             }
         }
@@ -241,6 +253,11 @@ impl Session {
         Ok(Ok(()))
     }
 
+    fn orbit_is_there(&self) -> bool {
+        self.orbit_missing_until
+            .is_none_or(|until| until <= Instant::now())
+    }
+
     async fn details(&self) -> HostDetails {
         let runner = &self.runner;
         let first = |sql: &'static str| async move {
@@ -262,7 +279,7 @@ impl Session {
     /// Does what is due. A refused key is forgotten: the next round enrolls.
     async fn step(&mut self, due: &mut Due) -> Result<Result<(), CallError>, SessionError> {
         let now = Instant::now();
-        if self.orbit_is_there && due.orbit <= now {
+        if self.orbit_is_there() && due.orbit <= now {
             due.orbit = now
                 + jittered(self.intervals.orbit, &*self.randomness).max(self.intervals.orbit / 2);
             if let Err(error) = self.ask_orbit().await {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 mod query;
+mod real;
 mod run;
 
 use std::process::{Command, Output};
