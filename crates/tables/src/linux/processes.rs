@@ -108,6 +108,8 @@ fn add_process(
             .then(|| std::fs::read_link(folder.join(name)).ok())
             .flatten()
             .map(|target| target.to_string_lossy().into_owned())
+            // As in osquery: queries look for `path = ''`, not for NULL.
+            .unwrap_or_default()
     };
     let executable = if context.wants("path") || context.wants("on_disk") {
         Executable::read(context, &folder)
@@ -126,7 +128,7 @@ fn add_process(
         .set("pid", pid)
         .set("name", stat.name)
         .set("path", executable.path)
-        .set("cmdline", command_line(context, &folder))
+        .set("cmdline", command_line(context, &folder).unwrap_or_default())
         .set("state", stat.state)
         .set("cwd", link("cwd"))
         .set("root", link("root"))
@@ -161,7 +163,8 @@ fn add_process(
 
 /// The program that a process runs.
 struct Executable {
-    path: Option<String>,
+    /// Empty for kernel threads, and when it must not be looked at.
+    path: String,
     /// 1 when it is still there, 0 when it was deleted, -1 when that cannot be told.
     on_disk: i64,
 }
@@ -169,7 +172,7 @@ struct Executable {
 impl Default for Executable {
     fn default() -> Self {
         Self {
-            path: None,
+            path: String::new(),
             on_disk: -1,
         }
     }
@@ -186,7 +189,7 @@ impl Executable {
             None => (&*target, false),
         };
         Self {
-            path: Some(path.to_owned()),
+            path: path.to_owned(),
             on_disk: i64::from(!deleted && context.path(path).exists()),
         }
     }

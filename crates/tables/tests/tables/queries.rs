@@ -99,3 +99,9 @@ fn statistics_of_the_schedule_join_with_flags() {
     assert!(output.rows.is_empty());
     assert_eq!(output.columns.last().map(String::as_str), Some("delimiter"));
 }
+
+#[test]
+fn a_process_without_a_program_has_an_empty_path_as_in_osquery() {
+    let sql = "SELECT count(*) FROM processes WHERE path IS NULL OR cmdline IS NULL OR cwd IS NULL OR root IS NULL";
+    assert_eq!(query(&engine(), sql).to_string_rows(), [["0"]]);
+}
