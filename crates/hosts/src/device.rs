@@ -15,10 +15,15 @@ use crate::store;
 const VALID_FOR: Duration = Duration::from_secs(60 * 60);
 /// The longest token in bytes.
 const MAX_TOKEN_BYTES: usize = 255;
-/// The source of what orbit says about the user of a host.
-const END_USER_SOURCE: &str = "custom";
+/// The source of what orbit and operators say about the user of a host; the last one is believed.
+pub(crate) const END_USER_SOURCE: &str = "custom";
 /// The longest e-mail address in bytes.
 const MAX_EMAIL_BYTES: usize = 255;
+
+/// Whether it can be kept as an e-mail address. As Fleet has it, it need not look like one.
+pub(crate) fn is_email_kept(email: &str) -> bool {
+    email.len() <= MAX_EMAIL_BYTES && !email.contains('\0')
+}
 
 impl Agents {
     /// Registers the token of a host in place of its former one.
@@ -59,7 +64,7 @@ impl Agents {
     pub async fn set_end_user(&self, host: HostId, email: &str) -> Result<(), HostsError> {
         self.seen(host);
         let email = email.trim();
-        if email.len() > MAX_EMAIL_BYTES || email.contains('\0') {
+        if !is_email_kept(email) {
             return Err(HostsError::Invalid(
                 "the e-mail address is longer than 255 bytes or has a NUL",
             ));

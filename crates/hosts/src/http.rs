@@ -5,6 +5,7 @@ pub mod device;
 mod fleet_hosts;
 mod fleet_labels;
 mod fleet_picker;
+mod fleet_report;
 mod fleet_shape;
 mod native;
 pub mod orbit;

@@ -21,9 +21,11 @@ use crate::record::{HostCapabilities, HostEndUser, HostEvent, HostRecord, HostUs
 use crate::store;
 use crate::store::operator::Filter;
 
+mod assign;
 mod labels;
 mod select;
 
+pub use assign::Membership;
 pub use labels::{LabelChange, LabelSpecification, NewLabel};
 pub use select::Selection;
 

@@ -403,6 +403,15 @@ pub struct DeviceMappingAnswer {
     pub device_mapping: Vec<DeviceMapping>,
 }
 
+/// `PUT …/hosts/{id}/device_mapping`. Written by clients, read by servers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct SetDeviceMapping {
+    /// The person's address; empty: nobody is known.
+    #[serde(deserialize_with = "or_default")]
+    pub email: String,
+}
+
 /// One host. Written by servers, read by clients.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

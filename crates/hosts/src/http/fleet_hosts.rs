@@ -9,9 +9,9 @@ use muster_http::{Json, Problem};
 use muster_identity::{Action, HostId, Principal, Scope, TeamId};
 use muster_wire_fleet::host::{
     DeleteHostsRequest, DeviceMappingAnswer, HostAnswer, HostFilter, HostSummary, HostsAnswer,
-    PlatformCount, TransferByFilterRequest, TransferRequest,
+    PlatformCount, SetDeviceMapping, TransferByFilterRequest, TransferRequest,
 };
-use muster_wire_fleet::label::LabelSummary;
+use muster_wire_fleet::label::{HostLabelsRequest, LabelSummary};
 use muster_wire_fleet::{CountAnswer, Empty};
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ use super::fleet_shape::{
     Wishes, check_team, decoded_again, device_mapping, host_id, installed, label_type, listed,
     team_names, told, whole,
 };
-use crate::operators::{HostQuery, Hosts, OperatorError};
+use crate::operators::{HostQuery, Hosts, Membership, OperatorError};
 use crate::record::HostRecord;
 
 /// How many hosts one unit of work deletes or moves.
@@ -36,7 +36,9 @@ pub fn fleet_host_routes(hosts: Hosts) -> Router {
         .route("/hosts/identifier/{identifier}", get(by_identifier))
         .route("/hosts/{id}", get(one).delete(delete))
         .route("/hosts/{id}/refetch", post(refetch))
-        .route("/hosts/{id}/device_mapping", get(mapping))
+        .route("/hosts/report", get(super::fleet_report::report))
+        .route("/hosts/{id}/device_mapping", get(mapping).put(set_mapping))
+        .route("/hosts/{id}/labels", post(join_labels).delete(leave_labels))
         .route("/hosts/{id}/macadmins", get(macadmins))
         .route("/hosts/{id}/health", get(health))
         .route("/host_summary", get(summary))
@@ -263,11 +265,63 @@ async fn mapping(
     Path(id): Path<String>,
 ) -> Result<axum::Json<DeviceMappingAnswer>, Problem> {
     let record = find(&hosts, &principal, &id).await?;
+    show_mapping(&hosts, record).await
+}
+
+async fn show_mapping(
+    hosts: &Hosts,
+    record: HostRecord,
+) -> Result<axum::Json<DeviceMappingAnswer>, Problem> {
     let detail = hosts.detail(record).await?;
     Ok(axum::Json(DeviceMappingAnswer {
         host_id: detail.host.id.0,
         device_mapping: device_mapping(&detail),
     }))
+}
+
+async fn set_mapping(
+    State(hosts): State<Hosts>,
+    principal: Principal,
+    Path(id): Path<String>,
+    Json(body): Json<SetDeviceMapping>,
+) -> Result<axum::Json<DeviceMappingAnswer>, Problem> {
+    let record = find(&hosts, &principal, &id).await?;
+    let record = hosts
+        .set_end_user(&principal, record.id, &body.email)
+        .await?;
+    show_mapping(&hosts, record).await
+}
+
+async fn join_labels(
+    State(hosts): State<Hosts>,
+    principal: Principal,
+    Path(id): Path<String>,
+    Json(body): Json<HostLabelsRequest>,
+) -> Result<axum::Json<Empty>, Problem> {
+    change_labels(&hosts, &principal, &id, Membership::Join, &body).await
+}
+
+async fn leave_labels(
+    State(hosts): State<Hosts>,
+    principal: Principal,
+    Path(id): Path<String>,
+    Json(body): Json<HostLabelsRequest>,
+) -> Result<axum::Json<Empty>, Problem> {
+    change_labels(&hosts, &principal, &id, Membership::Leave, &body).await
+}
+
+async fn change_labels(
+    hosts: &Hosts,
+    principal: &Principal,
+    id: &str,
+    change: Membership,
+    body: &HostLabelsRequest,
+) -> Result<axum::Json<Empty>, Problem> {
+    let record = find(hosts, principal, id).await?;
+    hosts
+        .change_labels_of(principal, record.id, change, &body.labels)
+        .await?;
+    Ok(axum::Json(Empty {}))
 }
 
 async fn macadmins(

@@ -52,7 +52,7 @@ impl Wishes {
         value.filter(|value| !value.is_empty())
     }
 
-    fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Problem> {
+    pub(super) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Problem> {
         self.text(name)
             .map(|text| {
                 text.parse()

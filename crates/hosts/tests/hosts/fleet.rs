@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::Request;
+use axum::http::{HeaderMap, Request};
 use axum::middleware::from_fn_with_state;
 use axum::{Extension, Router};
 use http_body_util::BodyExt as _;
@@ -79,6 +79,19 @@ impl Operators {
         (
             status,
             serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+        )
+    }
+
+    /// An answer that is not JSON, with its headers.
+    pub(crate) async fn text(&self, who: &Principal, path: &str) -> (u16, HeaderMap, String) {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let app = self.app.clone().layer(Extension(who.clone()));
+        let (parts, body) = app.oneshot(request).await.unwrap().into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes().to_vec();
+        (
+            parts.status.as_u16(),
+            parts.headers,
+            String::from_utf8(bytes).unwrap(),
         )
     }
 
@@ -327,5 +340,94 @@ on_both_databases! {
         assert_eq!(status, 200);
         let (status, _) = operators.as_admin("GET", &format!("/labels/{id}"), Value::Null).await;
         assert_eq!(status, 404);
+    }
+
+    async fn a_report_has_the_wanted_columns_filters_and_order(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        for name in ["gold", "gilt", "iron"] {
+            server.enroll(name).await;
+        }
+        let gold = server.host_of(&server.enroll("gold").await).await;
+        let operators = Operators::new(&server);
+        let path = "/hosts/report?format=csv&columns=id,hostname,status,uuid&query=h-g&order_key=hostname&order_direction=desc";
+        let (status, headers, text) = operators.text(&admin(), path).await;
+        assert_eq!(status, 200);
+        assert_eq!(headers["content-type"], "text/csv");
+        assert_eq!(headers["content-disposition"], "attachment; filename=\"Hosts 2026-11-23.csv\"");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[..2], ["id,hostname,status,uuid", &format!("{gold},h-gold,online,gold")], "{text}");
+        assert!(lines.len() == 3 && lines[2].contains(",h-gilt,"), "{text}");
+        let (_, _, text) = operators.text(&admin(), "/hosts/report?format=csv").await;
+        assert!(text.starts_with("created_at,updated_at,") && text.lines().count() == 4, "{text}");
+        let (_, _, none) = operators.text(&member(TeamId(9), Role::Admin), path).await;
+        assert_eq!(none, "id,hostname,status,uuid\n");
+        for (path, reason) in [
+            ("/hosts/report", "Param Format is required"),
+            ("/hosts/report?format=csv&columns=nope", "invalid column name: \"nope\""),
+            ("/hosts/report?format=pdf", "unsupported or unspecified report format"),
+        ] {
+            let (status, answer) = operators.as_admin("GET", path, Value::Null).await;
+            assert_eq!((status, &answer["errors"][0]["reason"]), (400, &json!(reason)));
+        }
+    }
+
+    async fn operators_say_who_uses_a_host(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        let host = server.host_of(&server.enroll("a").await).await;
+        let operators = Operators::new(&server);
+        let path = format!("/hosts/{host}/device_mapping");
+        for email in ["ann@example.com", "bo@example.com"] {
+            let (status, answer) = operators.as_admin("PUT", &path, json!({ "email": email })).await;
+            let expected = json!({"host_id": host, "device_mapping": [{"email": email, "source": "custom"}]});
+            assert_eq!((status, &answer), (200, &expected));
+            assert_eq!(operators.as_admin("GET", &path, Value::Null).await.1, expected);
+        }
+        let long = json!({ "email": "x".repeat(256) });
+        assert_eq!(operators.as_admin("PUT", &path, long).await.0, 422);
+        let (_, answer) = operators.as_admin("PUT", &path, json!({ "email": "" })).await;
+        assert_eq!(answer["device_mapping"], json!([]));
+        let team = server.team("a").await;
+        operators.as_admin("POST", "/hosts/transfer", json!({"team_id": team, "hosts": [host]})).await;
+        let body = json!({ "email": "c@example.com" });
+        let observer = member(team, Role::Observer);
+        assert_eq!(operators.call(&observer, "PUT", &path, body.clone()).await.0, 403);
+        let other = member(TeamId(team.0 + 1), Role::Admin);
+        assert_eq!(operators.call(&other, "PUT", &path, body.clone()).await.0, 404);
+        assert_eq!(operators.call(&member(team, Role::Maintainer), "PUT", &path, body).await.0, 200);
+    }
+
+    async fn a_host_comes_into_manual_labels_and_leaves_them(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        let host = server.host_of(&server.enroll("a").await).await;
+        let operators = Operators::new(&server);
+        for body in [json!({"name": "m", "hosts": []}), json!({"name": "n", "hosts": []}),
+            json!({"name": "seed label", "query": "select 1"})]
+        {
+            assert_eq!(operators.as_admin("POST", "/labels", body).await.0, 200);
+        }
+        let path = format!("/hosts/{host}/labels");
+        let labels = async || {
+            let (_, answer) = operators.as_admin("GET", &format!("/hosts/{host}"), Value::Null).await;
+            let labels = answer["host"]["labels"].as_array().unwrap().clone();
+            let names = labels.iter().map(|label| label["name"].as_str().unwrap().to_owned());
+            names.filter(|name| name != "All Hosts").collect::<Vec<_>>()
+        };
+        let both = json!({"labels": ["m", "n"]});
+        assert_eq!(operators.as_admin("POST", &path, both.clone()).await, (200, json!({})));
+        assert_eq!(operators.as_admin("POST", &path, both).await.0, 200, "a second time changes nothing");
+        assert_eq!(labels().await, ["m", "n"]);
+        for (body, reason) in [
+            (json!({"labels": ["seed label", "m"]}), "Couldn't remove labels. Labels are dynamic: \"seed label\". \
+                Dynamic labels can not be assigned to hosts manually."),
+            (json!({"labels": ["m", "nope"]}), "Couldn't remove labels. Labels not found: \"nope\". All labels must exist."),
+            (json!({"labels": ["iOS"]}), "Couldn't remove labels. Labels are built-in: \"iOS\"."),
+        ] {
+            let (status, answer) = operators.as_admin("DELETE", &path, body).await;
+            assert_eq!((status, &answer["errors"][0]["reason"]), (400, &json!(reason)));
+        }
+        assert_eq!(labels().await, ["m", "n"]);
+        assert_eq!(operators.as_admin("DELETE", &path, json!({"labels": ["n"]})).await, (200, json!({})));
+        assert_eq!(labels().await, ["m"]);
+        assert_eq!(operators.as_admin("POST", "/hosts/999/labels", json!({"labels": ["m"]})).await.0, 404);
     }
 }
