@@ -145,6 +145,7 @@ Examples:
     /// List, make and delete teams.
     #[command(after_help = "Examples:\n  muster teams\n\
             \x20 muster teams create Workstations --description 'Laptops and desktops'\n\
+            \x20 muster teams agent-options Workstations options.json\n\
             \x20 muster teams delete Workstations")]
     Teams(Teams),
     /// List, make and delete users.

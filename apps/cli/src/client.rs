@@ -97,6 +97,11 @@ impl Client {
         self.json(Method::PATCH, path, &[], Some(body)).await
     }
 
+    /// Replaces something.
+    pub(crate) async fn put(&self, path: &[&str], body: &Value) -> Result<Value, CliError> {
+        self.json(Method::PUT, path, &[], Some(body)).await
+    }
+
     /// Deletes something.
     pub(crate) async fn delete(&self, path: &[&str]) -> Result<(), CliError> {
         self.json(Method::DELETE, path, &[], None).await.map(drop)

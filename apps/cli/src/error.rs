@@ -50,6 +50,13 @@ pub(crate) enum CliError {
         #[source]
         source: io::Error,
     },
+    /// A file holds no JSON.
+    #[error("{} is not JSON", path.display())]
+    NotJson {
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
     /// The file of contexts is not understood.
     #[error("{} is not understood\n  correct it, or remove it and log in again", path.display())]
     Contexts {

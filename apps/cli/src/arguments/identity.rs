@@ -1,5 +1,6 @@
 //! What can be typed about people, teams and tokens.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -159,7 +160,38 @@ pub enum TeamsCommand {
         #[arg(long, default_value = "")]
         description: String,
     },
-    /// Delete a team. Its hosts stay, without a team; its enrollment tokens and the roles in it go.
+    /// Rename a team, or say what it is for. What you leave out stays.
+    #[command(
+        after_help = "Examples:\n  muster teams edit Workstations --name Laptops\n\
+            \x20 muster teams edit Laptops --description 'Carried around'"
+    )]
+    Edit {
+        /// Its name or id.
+        team: String,
+        /// Its new name.
+        #[arg(long, required_unless_present = "description")]
+        name: Option<String>,
+        /// What it is for.
+        #[arg(long)]
+        description: Option<String>,
+    },
+    /// Print a team's agent options as JSON, or set them from a file. They replace those of the organisation wholly.
+    #[command(
+        after_help = "Examples:\n  muster teams agent-options Laptops > options.json\n\
+            \x20 muster teams agent-options Laptops options.json\n  muster teams agent-options Laptops --inherit"
+    )]
+    AgentOptions {
+        /// Its name or id.
+        team: String,
+        /// A JSON file with all of them, or - for standard input [default: print those in force].
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// Take the team's own back: those of the organisation are in force then.
+        #[arg(long, conflicts_with = "file")]
+        inherit: bool,
+    },
+    /// Delete a team. Its hosts stay, without a team; its enrollment tokens, agent options, saved queries and the roles in
+    /// it go.
     #[command(after_help = "Examples:\n  muster teams delete Workstations")]
     Delete {
         /// Its name or id.

@@ -1,5 +1,8 @@
 //! Teams, users and the log of changes.
 
+use std::path::Path;
+use std::{fs, io};
+
 use serde_json::{Value, json};
 
 use super::{ALL, id_of, team_id};
@@ -45,6 +48,28 @@ pub(super) async fn teams(client: &Client, arguments: Teams) -> Result<(), CliEr
             output::say(&format!("made the team `{name}` with id {}", team["id"]));
             Ok(())
         }
+        Some(TeamsCommand::Edit {
+            team,
+            name,
+            description,
+        }) => {
+            let id = team_id(client, &team).await?;
+            let mut body = json!({});
+            for (member, value) in [("name", name), ("description", description)] {
+                if let Some(value) = value {
+                    body[member] = json!(value);
+                }
+            }
+            let team = client.patch(&["teams", &id.to_string()], &body).await?;
+            let name = team["name"].as_str().unwrap_or_default();
+            output::say(&format!("changed the team `{name}`"));
+            Ok(())
+        }
+        Some(TeamsCommand::AgentOptions {
+            team,
+            file,
+            inherit,
+        }) => agent_options(client, &team, file.as_deref(), inherit).await,
         Some(TeamsCommand::Delete { name }) => {
             let id = team_id(client, &name).await?;
             client.delete(&["teams", &id.to_string()]).await?;
@@ -52,6 +77,54 @@ pub(super) async fn teams(client: &Client, arguments: Teams) -> Result<(), CliEr
             Ok(())
         }
     }
+}
+
+/// Prints, sets or takes back the agent options of a team. What is printed can be set again.
+async fn agent_options(
+    client: &Client,
+    team: &str,
+    file: Option<&Path>,
+    inherit: bool,
+) -> Result<(), CliError> {
+    let id = team_id(client, team).await?.to_string();
+    let path = ["teams", id.as_str(), "agent-options"];
+    if inherit {
+        client.delete(&path).await?;
+        output::say(&format!(
+            "the team `{team}` has the organisation's agent options"
+        ));
+    } else if let Some(file) = file {
+        let body = json!({ "options": read_json(file)? });
+        client.put(&path, &body).await?;
+        output::say(&format!("set the agent options of the team `{team}`"));
+    } else {
+        let answer = client.get(&path, &[]).await?;
+        if answer["inherited"] == true {
+            output::say(&format!(
+                "the team `{team}` has none of its own; these are the organisation's"
+            ));
+        }
+        output::print(&format!("{:#}\n", answer["options"]))?;
+    }
+    Ok(())
+}
+
+/// Reads a JSON file; `-` is standard input.
+fn read_json(path: &Path) -> Result<Value, CliError> {
+    let text = if path == Path::new("-") {
+        io::read_to_string(io::stdin())
+    } else {
+        fs::read_to_string(path)
+    };
+    let text = text.map_err(|source| CliError::File {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    })?;
+    serde_json::from_str(&text).map_err(|source| CliError::NotJson {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 pub(super) async fn users(client: &Client, arguments: Users) -> Result<(), CliError> {

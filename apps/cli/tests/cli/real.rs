@@ -343,3 +343,68 @@ async fn a_host_is_found_by_name_shown_refetched_and_deleted() {
     server.run(&["host", "web-1", "--delete"]).await.ok();
     assert_eq!(server.run(&["host", "1"]).await.code, Some(1));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_team_is_renamed_and_its_agent_options_are_printed_set_and_taken_back() {
+    let server = Server::start().await;
+    server.log_in().await;
+    server.run(&["teams", "create", "Servers"]).await.ok();
+    let edit = ["teams", "edit", "servers", "--name", "Racks"];
+    let renamed = server.run(&edit).await.ok();
+    assert_eq!(renamed.stderr, "changed the team `Racks`\n");
+    let edit = ["teams", "edit", "Racks", "--description", "In racks"];
+    server.run(&edit).await.ok();
+    let teams = server.run(&["teams", "--csv"]).await.ok();
+    assert_eq!(teams.stdout, "id,name,description\r\n1,Racks,In racks\r\n");
+    assert_eq!(server.run(&["teams", "edit", "Racks"]).await.code, Some(2));
+
+    let options = ["teams", "agent-options", "Racks"];
+    let inherited = server.run(&options).await.ok();
+    assert!(
+        inherited.stderr.contains("these are the organisation's"),
+        "{}",
+        inherited.stderr
+    );
+    // What was printed is edited and set.
+    let mut wanted: serde_json::Value = serde_json::from_str(&inherited.stdout).unwrap();
+    wanted["config"]["options"]["distributed_interval"] = 42.into();
+    let file = server.path().join("options.json");
+    std::fs::write(&file, wanted.to_string()).unwrap();
+    let set = ["teams", "agent-options", "Racks", file.to_str().unwrap()];
+    server.run(&set).await.ok();
+    let own = server.run(&options).await.ok();
+    assert_eq!(own.stderr, "");
+    let shown: serde_json::Value = serde_json::from_str(&own.stdout).unwrap();
+    assert_eq!(shown, wanted);
+    let piped = ["teams", "agent-options", "Racks", "-"];
+    server.run_with(&piped, "{\"config\": {}}").await.ok();
+    assert!(!server.run(&options).await.ok().stdout.contains("42"));
+
+    let wrong = server.run_with(&piped, "{\"confg\": {}}").await;
+    assert_eq!(wrong.code, Some(1));
+    assert!(
+        wrong.stderr.contains("did you mean \"config\"?"),
+        "{}",
+        wrong.stderr
+    );
+    let no_json = server.run_with(&piped, "config: {}").await;
+    assert!(
+        no_json.stderr.contains("- is not JSON"),
+        "{}",
+        no_json.stderr
+    );
+    let nowhere = ["teams", "agent-options", "Racks", "nowhere.json"];
+    let nowhere = server.run(&nowhere).await;
+    assert!(
+        nowhere.stderr.contains("read nowhere.json"),
+        "{}",
+        nowhere.stderr
+    );
+
+    server
+        .run(&["teams", "agent-options", "Racks", "--inherit"])
+        .await
+        .ok();
+    let inherited_again = server.run(&options).await.ok();
+    assert_eq!(inherited_again.stdout, inherited.stdout);
+}
