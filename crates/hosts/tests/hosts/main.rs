@@ -20,3 +20,4 @@ mod operators;
 mod orbit;
 mod recordings;
 mod software;
+mod teams;
