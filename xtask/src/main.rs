@@ -12,6 +12,7 @@ mod bench;
 mod check;
 mod docs;
 mod error;
+mod fuzz;
 mod licences;
 mod postgres;
 mod prerequisites;
@@ -52,6 +53,7 @@ enum Verb {
     Postgres(postgres::Arguments),
     Prerequisites(prerequisites::Arguments),
     Bench(bench::Arguments),
+    Fuzz(fuzz::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -76,6 +78,7 @@ fn dispatch(verb: Verb, workspace: Workspace) -> Result<(), XtaskError> {
         Verb::Postgres(arguments) => postgres::run(&arguments, &workspace),
         Verb::Prerequisites(arguments) => prerequisites::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments, &workspace),
+        Verb::Fuzz(arguments) => fuzz::run(&arguments, &workspace),
     }
 }
 

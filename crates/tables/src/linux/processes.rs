@@ -128,7 +128,10 @@ fn add_process(
         .set("pid", pid)
         .set("name", stat.name)
         .set("path", executable.path)
-        .set("cmdline", command_line(context, &folder).unwrap_or_default())
+        .set(
+            "cmdline",
+            command_line(context, &folder).unwrap_or_default(),
+        )
         .set("state", stat.state)
         .set("cwd", link("cwd"))
         .set("root", link("root"))
