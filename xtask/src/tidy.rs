@@ -87,6 +87,10 @@ const RULES: &[(&str, &str)] = &[
         "a link between the repository's pages leads to a file",
     ),
     (
+        "lost-test",
+        "a test that a page names in a table's column `Tests` exists",
+    ),
+    (
         "sql-outside-store",
         "in servers' crates only `store` and migrations hold SQL",
     ),
@@ -226,6 +230,7 @@ fn findings(files: &[TextFile], machine_paths: &[String]) -> Vec<Finding> {
     findings.extend(manifests::readme(files));
     findings.extend(reach::dead_files(files));
     findings.extend(reach::pages(files));
+    findings.extend(reach::named_tests(files));
     findings.sort();
     findings.dedup();
     findings

@@ -1,4 +1,5 @@
-//! Files that nothing reaches: Rust files outside every target, pages that no link leads to.
+//! Files that nothing reaches: Rust files outside every target, pages that no link leads to. And tests that pages name
+//! but that are not there.
 
 use std::collections::BTreeSet;
 
@@ -196,6 +197,44 @@ fn links(page: &TextFile) -> Vec<(usize, String)> {
         }
     }
     links
+}
+
+/// Tests that stand in a table's last column under `Test` or `Tests` but are no function anywhere.
+pub(super) fn named_tests(files: &[TextFile]) -> Vec<Finding> {
+    let sources = files.iter().filter_map(|file| file.source.as_ref());
+    let functions: BTreeSet<&str> = sources.flat_map(functions).collect();
+    let mut findings = Vec::new();
+    for page in files.iter().filter(|file| has_extension(&file.path, "md")) {
+        let mut names_tests = false;
+        for (index, line) in page.text.lines().enumerate() {
+            let Some(row) = line.trim().strip_suffix('|') else {
+                names_tests = false;
+                continue;
+            };
+            let cell = row.rsplit_once('|').map_or(row, |(_, cell)| cell);
+            names_tests |= matches!(cell.trim(), "Test" | "Tests");
+            if !names_tests {
+                continue;
+            }
+            // Every second part of a cell lies between backticks.
+            for code in cell.split('`').skip(1).step_by(2) {
+                let name = code.rsplit("::").next().unwrap_or_default();
+                // Names of tests are sentences; a single word is a crate or a module.
+                if name.contains('_') && !functions.contains(name) {
+                    let advice = format!("there is no test `{name}`: name the one that shows this");
+                    findings.push(Finding::new(&page.path, index + 1, "lost-test", advice));
+                }
+            }
+        }
+    }
+    findings
+}
+
+/// The names of all functions in a file, those within macros' arguments included.
+fn functions(source: &Source) -> Vec<&str> {
+    let tokens = source.tokens();
+    let named = tokens.windows(2).filter(|pair| pair[0].1 == "fn");
+    named.map(|pair| pair[1].1).collect()
 }
 
 /// A relative path from a folder, with `.` and `..` resolved.

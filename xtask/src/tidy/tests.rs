@@ -275,3 +275,25 @@ fn pages_are_linked_and_links_lead_somewhere() {
         ]
     );
 }
+
+#[test]
+fn tests_that_a_page_names_exist() {
+    let files = [
+        file(
+            "crates/a/tests/a.rs",
+            "on_both! { async fn it_is_kept(db: Db) {} }\nfn it_is_told() {}\n",
+        ),
+        file(
+            "docs/a.md",
+            "`not_in_a_table`\n\n| What | Tests |\n|---|---|\n\
+             | `a_column` | `a::b::it_is_kept`, `it_is_told` of `a` |\n| x | `a::it_is_gone` |\n\n\
+             | What | Means |\n|---|---|\n| x | `some_name` |\n",
+        ),
+    ];
+    let findings = reach::named_tests(&files);
+    let texts: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        texts,
+        ["docs/a.md:6: lost-test: there is no test `it_is_gone`: name the one that shows this"]
+    );
+}

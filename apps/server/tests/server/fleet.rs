@@ -140,6 +140,39 @@ on_both_databases! {
         server.shut_down().await;
     }
 
+    async fn documents_that_clients_read_are_applied_without_a_change(db: TestDatabase) {
+        let folder = tempfile::tempdir().unwrap();
+        let (server, site) = site(&db, folder.path(), &[]).await;
+        let query = json!({ "name": "usb", "description": "d", "query": "SELECT 1", "interval": 60, "platform": "linux",
+            "observer_can_run": true, "automations_enabled": true, "logging": "differential" });
+        assert_eq!(site.post("/api/latest/fleet/queries", &query).await.status, 200);
+        let label = json!({ "name": "tools", "description": "d", "query": "SELECT 1", "platform": "ubuntu" });
+        assert_eq!(site.post("/api/latest/fleet/labels", &label).await.status, 200);
+        site.secret("office").await;
+        for path in ["/spec/queries", "/spec/reports", "/spec/labels", "/spec/enroll_secret"] {
+            for version in ["v1", "2022-04", "latest"] {
+                let path = format!("/api/{version}/fleet{path}");
+                let before = site.get(&path).await;
+                assert_eq!(before.status, 200, "{path}: {before:?}");
+                let mut document = before.body.clone();
+                if let Some(specs) = document["specs"].as_array_mut() {
+                    // Labels of the server's own are no documents of the operator's.
+                    specs.retain(|spec| spec["label_type"] != "builtin");
+                    assert_eq!(specs.len(), 1, "{path}");
+                }
+                let applied = site.post(&path, &document).await;
+                assert_eq!(applied.status, 200, "{path}: {applied:?}");
+                assert_eq!(site.get(&path).await.body, before.body, "{path}");
+            }
+        }
+        let before = site.get("/api/latest/fleet/config").await.body;
+        let request = site.http.patch(format!("{}/api/latest/fleet/config", site.base)).bearer_auth(site.session());
+        let applied = Answer::read(request.body(before.to_string()).send().await.unwrap()).await;
+        assert_eq!(applied.status, 200, "{applied:?}");
+        assert_eq!(site.get("/api/latest/fleet/config").await.body, before);
+        server.shut_down().await;
+    }
+
     async fn whoever_tries_passwords_waits_and_others_do_not(db: TestDatabase) {
         let folder = tempfile::tempdir().unwrap();
         let (server, site) = site(&db, folder.path(), &[("trusted_proxies", "127.0.0.1")]).await;

@@ -9,6 +9,7 @@ use axum::middleware::{Next, from_fn};
 use futures_util::{SinkExt as _, StreamExt as _};
 use muster_http::ClientAddress;
 use muster_identity::{Actor, Family, HostId, NewUser, Role};
+use muster_queries::CampaignStatus;
 use muster_queries::http::{fleet_routes, notify_routes};
 use muster_store::testing::on_both_databases;
 use serde_json::{Value, json};
@@ -16,7 +17,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use crate::{Fixture, START, answered, failed, only, sql, write};
+use crate::{Fixture, START, answered, asked, failed, only, sql, write};
 
 type Socket = WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>;
 
@@ -139,6 +140,28 @@ on_both_databases! {
         let kinds = [hear(&mut again).await, hear(&mut again).await, hear(&mut again).await];
         let kinds = kinds.map(|message| message.unwrap()["type"].as_str().unwrap().to_owned());
         assert_eq!(kinds, ["totals", "status", "result"], "a second listener gets everything again");
+    }
+
+    async fn a_campaign_goes_on_when_its_listener_leaves_without_a_word(db: TestDatabase) {
+        let fixture = Fixture::new(db).await;
+        let address = serve(&fixture).await;
+        let token = token(&fixture, "ann@example.com", Role::Admin).await;
+        let campaign = fixture.ask(sql("SELECT 1", only(&[1, 2]))).await.id;
+        let mut socket = open(address, &token, campaign).await;
+        assert_eq!(hear(&mut socket).await.unwrap()["type"], "totals");
+        drop(socket);
+        let name = format!("fleet_distributed_query_{campaign}");
+        assert_eq!(asked(&fixture.queries, 1, START), [(name, "SELECT 1".to_owned())]);
+        write(&fixture.queries, 1, vec![answered(campaign, 1)], START).await.unwrap();
+        let mut socket = open(address, &token, campaign).await;
+        let result = loop {
+            let message = hear(&mut socket).await.unwrap();
+            if message["type"] == "result" {
+                break message;
+            }
+        };
+        assert_eq!(result["data"]["host"]["id"], 1, "who comes back gets what came meanwhile");
+        assert_eq!(fixture.campaign(campaign).await.status, CampaignStatus::Running, "it waits for the other host");
     }
 
     async fn a_stream_is_only_for_who_began_it(db: TestDatabase) {
