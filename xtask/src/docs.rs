@@ -41,6 +41,11 @@ const PAGES: &[Page] = &[
         generator: Generator::Binary("muster-server"),
         arguments: &["openapi"],
     },
+    Page {
+        path: "docs/reference/tables.md",
+        generator: Generator::Example("tables-page"),
+        arguments: &[],
+    },
 ];
 
 /// Writes the committed reference pages that are generated from the code.
