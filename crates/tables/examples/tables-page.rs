@@ -35,9 +35,10 @@ fn section(table: &TableSpec) -> String {
         let columns = table.columns.iter();
         let of_kind = columns.filter(move |column| !column.foreign && column.required == required);
         of_kind.map(move |column| {
-            let name = match required {
-                true => format!("**`{}`**", column.name),
-                false => format!("`{}`", column.name),
+            let name = if required {
+                format!("**`{}`**", column.name)
+            } else {
+                format!("`{}`", column.name)
             };
             let hidden = if column.hidden { ", hidden" } else { "" };
             format!("{name} {}{hidden}", column.column_type.name())
