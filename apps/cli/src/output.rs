@@ -115,7 +115,10 @@ pub(crate) fn thing(value: &Value) -> String {
     }
     for (name, _, rows) in lists {
         let columns = columns_of(&rows);
-        let lines: Vec<Vec<String>> = rows.iter().map(|row| cells_of(row, &columns)).collect();
+        let shown = |row: &Map<String, Value>| -> Vec<String> {
+            columns.iter().map(|name| cell(row.get(name))).collect()
+        };
+        let lines: Vec<Vec<String>> = rows.iter().map(|row| shown(row)).collect();
         let mut table = Table::default();
         let heads: Vec<String> = columns.iter().map(|name| heading(name)).collect();
         table.widen(&heads);

@@ -195,6 +195,7 @@ fn fleet(app: &App, version: FleetVersion) -> Router {
             services.settings.clone(),
             Arc::clone(&app.pages) as _,
         ))
+        .merge(muster_settings::http::fleet_batch_routes(identity.clone()))
         .merge(muster_settings::http::fleet_team_routes(
             services.settings.clone(),
             identity.clone(),

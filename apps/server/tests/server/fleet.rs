@@ -173,6 +173,29 @@ on_both_databases! {
         server.shut_down().await;
     }
 
+    async fn empty_lists_of_what_is_not_there_yet_are_taken_and_others_refused(db: TestDatabase) {
+        let folder = tempfile::tempdir().unwrap();
+        let (server, site) = site(&db, folder.path(), &[]).await;
+        site.post("/api/latest/fleet/teams", &json!({ "name": "web" })).await;
+        for (path, list, status) in [
+            ("/mdm/profiles/batch", "profiles", 204),
+            ("/mdm/profiles/batch?team_name=web", "profiles", 204),
+            ("/mdm/apple/profiles/batch", "profiles", 204),
+            ("/scripts/batch?dry_run=true", "scripts", 200),
+            ("/scripts/batch?team_id=1", "scripts", 200),
+        ] {
+            let path = format!("/api/latest/fleet{path}");
+            let empty = site.post(&path, &json!({ list: [] })).await;
+            assert_eq!(empty.status, status, "{path}: {empty:?}");
+            let refused = site.post(&path, &json!({ list: [{ "name": "a", "script_contents": "ZWNobw==" }] })).await;
+            assert_eq!(refused.status, 422, "{path}: {refused:?}");
+            assert!(refused.body["errors"][0]["reason"].as_str().unwrap().contains("yet"), "{refused:?}");
+        }
+        let nobody = site.post("/api/latest/fleet/scripts/batch?team_name=nope", &json!({ "scripts": [] })).await;
+        assert_eq!(nobody.status, 404, "{nobody:?}");
+        server.shut_down().await;
+    }
+
     async fn whoever_tries_passwords_waits_and_others_do_not(db: TestDatabase) {
         let folder = tempfile::tempdir().unwrap();
         let (server, site) = site(&db, folder.path(), &[("trusted_proxies", "127.0.0.1")]).await;

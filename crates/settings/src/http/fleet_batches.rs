@@ -1,0 +1,93 @@
+//! Fleet's user API: parts of documents that Muster does not carry yet.
+//!
+//! `fleetctl apply` of what `fleetctl get --yaml` printed sends the lists of MDM profiles and scripts too, empty ones
+//! (recorded with the fleetctl of 2025). An empty list is what Muster has, so it is taken; anything else is refused, by
+//! a message that says so.
+
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::routing::post;
+use muster_http::{Json, Problem};
+use muster_identity::{Action, Identity, Principal, Scope, TeamId};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// The routes, relative to `/api/{version}/fleet`.
+pub fn fleet_batch_routes(identity: Identity) -> Router {
+    Router::new()
+        .route("/mdm/profiles/batch", post(profiles))
+        .route("/mdm/apple/profiles/batch", post(profiles))
+        .route("/scripts/batch", post(scripts))
+        .with_state(identity)
+}
+
+/// Whose list it is: nobody's in particular, or a team's.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Whose {
+    team_name: String,
+    team_id: Option<i64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Batch {
+    profiles: Option<Vec<Value>>,
+    scripts: Option<Vec<Value>>,
+}
+
+async fn profiles(
+    State(identity): State<Identity>,
+    principal: Principal,
+    Query(whose): Query<Whose>,
+    Json(batch): Json<Batch>,
+) -> Result<StatusCode, Problem> {
+    authorize(&identity, &principal, whose).await?;
+    none("profiles", "MDM profiles", batch.profiles)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn scripts(
+    State(identity): State<Identity>,
+    principal: Principal,
+    Query(whose): Query<Whose>,
+    Json(batch): Json<Batch>,
+) -> Result<axum::Json<Value>, Problem> {
+    authorize(&identity, &principal, whose).await?;
+    none("scripts", "scripts", batch.scripts)?;
+    Ok(axum::Json(json!({ "scripts": null })))
+}
+
+async fn authorize(
+    identity: &Identity,
+    principal: &Principal,
+    whose: Whose,
+) -> Result<(), Problem> {
+    let team = match whose.team_id {
+        Some(id) => Some(TeamId(id)),
+        None if whose.team_name.is_empty() => None,
+        None => {
+            let found = identity.teams.find_by_name(&whose.team_name).await?;
+            let visible = found.filter(|team| principal.visible_teams().admits(Some(team.id)));
+            let name = &whose.team_name;
+            let missing = || Problem::not_found(format!("Team {name}"));
+            Some(visible.ok_or_else(missing)?.id)
+        }
+    };
+    match team {
+        Some(_) => principal.authorize(Action::WriteTeams, Scope::Team(team))?,
+        None => principal.authorize(Action::WriteSettings, Scope::Global)?,
+    }
+    Ok(())
+}
+
+fn none(field: &'static str, what: &str, given: Option<Vec<Value>>) -> Result<(), Problem> {
+    match given.map_or(0, |given| given.len()) {
+        0 => Ok(()),
+        number => Err(Problem::invalid(
+            field,
+            format!("Muster does not have {what} yet; the document has {number}"),
+        )),
+    }
+}
