@@ -306,6 +306,7 @@ async fn open_identity(settings: &Settings) -> Result<(Database, Identity), Fail
     schema().apply(&database, ambient.clock.now()).await?;
     let bus = Arc::new(LocalBus::new());
     let identity = services::identity(settings, database.clone(), bus, &ambient)?;
+    start::check_master_key(&identity).await?;
     Ok((database, identity))
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use muster_bus::{Bus, LocalBus};
 use muster_clock::{Clock, Randomness, SystemClock, SystemRandomness};
+use muster_identity::{Identity, IdentityError};
 use muster_store::{Database, Options};
 use rustix::fs::FlockOperation;
 use tokio_util::sync::CancellationToken;
@@ -57,7 +58,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// The master key.
-    #[error("read the master key")]
+    #[error("use the master key")]
     MasterKey(#[from] muster_identity::MasterKeyError),
     /// The database.
     #[error("open the database {address}")]
@@ -218,6 +219,7 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
     schema().apply(&database, now).await?;
     let bus: Arc<dyn Bus> = Arc::new(LocalBus::new());
     let services = Services::new(&settings, &public_url, database.clone(), bus, &ambient)?;
+    check_master_key(&services.identity).await?;
     services.load().await.map_err(StartError::Load)?;
     let setup_link = services
         .identity
@@ -287,6 +289,17 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
         tasks,
         folder,
     })
+}
+
+/// Refuses a database that belongs to another master key.
+pub async fn check_master_key(identity: &Identity) -> Result<(), StartError> {
+    identity
+        .check_master_key()
+        .await
+        .map_err(|error| match error {
+            IdentityError::Sealed(error) => StartError::MasterKey(error),
+            other => StartError::Identity(other),
+        })
 }
 
 impl Running {

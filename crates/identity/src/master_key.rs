@@ -47,6 +47,12 @@ pub enum MasterKeyError {
         /// Which file.
         path: PathBuf,
     },
+    /// The database belongs to another key.
+    #[error(
+        "the secrets in this database were sealed with another master key; all servers of one database need the same \
+         master.key in their data folders: copy it from the first server, or from the backup that the database came from"
+    )]
+    Foreign,
     /// The sealed text was not sealed with this key for this context.
     #[error("a sealed secret does not open: it was sealed with another master key, or damaged")]
     Unsealable,

@@ -7,6 +7,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration::new("people", PEOPLE),
     Migration::new("agents", AGENTS),
     Migration::new("audit", AUDIT),
+    Migration::new("master_key", MASTER_KEY),
 ];
 
 /// `password_hash` is in PHC form. `role` in `identity_users` is the global role; a user has either that or rows in
@@ -111,4 +112,12 @@ CREATE TABLE identity_audit (
     after_json TEXT
 );
 CREATE INDEX identity_audit_subject ON identity_audit (subject_kind, subject_id);
+";
+
+/// One row: which master key sealed what this database holds. Nothing can be told about the key from its fingerprint.
+const MASTER_KEY: &str = "
+CREATE TABLE identity_master_key (
+    id BIGINT PRIMARY KEY,
+    fingerprint {{bytes}} NOT NULL
+);
 ";

@@ -9,8 +9,8 @@ use muster_store::Database;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    AgentKeys, ApiTokens, Audit, EnrollmentTokens, IdentityError, MasterKey, Sessions, Teams,
-    Users, secret,
+    AgentKeys, ApiTokens, Audit, EnrollmentTokens, IdentityError, MasterKey, MasterKeyError,
+    Sessions, Teams, Users, secret, store,
 };
 
 /// How often what is kept in memory is written and compared with the database.
@@ -78,6 +78,9 @@ pub struct Identity {
     pub audit: Audit,
     /// The one-time link by which the first admin is made.
     pub setup: SetupToken,
+    /// What tells the master key from others.
+    fingerprint: [u8; 32],
+    context: Arc<Context>,
 }
 
 impl Identity {
@@ -120,6 +123,7 @@ impl Identity {
             api_tokens: ApiTokens::new(Arc::clone(&context), users.clone(), audit.clone()),
             teams: Teams::new(Arc::clone(&context), audit.clone()),
             setup: SetupToken::new(&master_key, users.clone()),
+            fingerprint: master_key.derive("fingerprint"),
             enrollment_tokens: EnrollmentTokens::new(
                 Arc::clone(&context),
                 audit.clone(),
@@ -128,6 +132,18 @@ impl Identity {
             agent_keys: AgentKeys::new(Arc::clone(&context)),
             users,
             audit,
+            context,
+        }
+    }
+
+    /// Refuses a database whose secrets another master key sealed: they could not be shown, and setup links of two
+    /// servers would differ. A new database belongs to the key that comes first.
+    pub async fn check_master_key(&self) -> Result<(), IdentityError> {
+        let mut db = &self.context.database;
+        if store::master_key::claim(&mut db, &self.fingerprint).await? == self.fingerprint {
+            Ok(())
+        } else {
+            Err(MasterKeyError::Foreign.into())
         }
     }
 

@@ -1,5 +1,7 @@
 //! The program itself, as operators run it.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output};
 
 use muster_store::Dialect;
@@ -49,6 +51,13 @@ fn a_second_server_on_the_same_folder_says_who_uses_it_and_what_to_do() {
 async fn two_servers_that_start_at_once_on_an_empty_database_both_serve() {
     let db = TestDatabase::new(Dialect::Postgres).await;
     let folder = tempfile::tempdir().unwrap();
+    for name in ["one", "two"] {
+        let data_dir = folder.path().join(name);
+        std::fs::create_dir(&data_dir).unwrap();
+        let key = data_dir.join("master.key");
+        std::fs::write(&key, "07".repeat(32)).unwrap();
+        std::fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+    }
     let children = ["one", "two"]
         .map(|name| Program::spawn(&mut plain(&folder.path().join(name), db.address())));
     let programs = children.map(Program::greeted);
@@ -71,6 +80,22 @@ async fn two_servers_that_start_at_once_on_an_empty_database_both_serve() {
         program.terminate();
         assert!(program.wait().success());
     }
+}
+
+#[tokio::test]
+async fn a_server_with_another_master_key_is_told_to_use_that_of_the_first() {
+    let db = TestDatabase::new(Dialect::Postgres).await;
+    let folder = tempfile::tempdir().unwrap();
+    let first = Program::start(&mut plain(&folder.path().join("one"), db.address()));
+    first.terminate();
+    assert!(first.wait().success());
+    let refused = run(&mut plain(&folder.path().join("two"), db.address()));
+    assert_eq!(refused.status.code(), Some(1));
+    let said = text(&refused.stderr);
+    assert!(said.contains("copy it from the first server"), "{said}");
+    let again = Program::start(&mut plain(&folder.path().join("one"), db.address()));
+    again.terminate();
+    assert!(again.wait().success());
 }
 
 #[test]
