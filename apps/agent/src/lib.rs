@@ -20,6 +20,7 @@ pub mod config;
 pub mod denylist;
 pub mod keys;
 pub mod notify;
+pub mod outbox;
 pub mod output;
 pub mod runner;
 pub mod session;

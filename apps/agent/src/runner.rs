@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use crate::denylist::{self, Denylist};
 
 /// The code that is told of queries that were stopped or denied; SQLite's general error.
-const FAILED: i64 = 1;
+pub(crate) const FAILED: i64 = 1;
 
 /// A query that a server wants run.
 #[derive(Debug, Clone)]

@@ -7,9 +7,7 @@ use muster_clock::{Clock, Randomness};
 use muster_negotiation::Capability;
 use muster_tables::{AgentFacts, EngineOptions, FlagFact, OrbitFacts};
 use muster_wire_fleet::{Secret, orbit};
-use muster_wire_osquery::{
-    ConfigAnswer, ConfigRequest, DistributedResult, EnrollRequest, HostDetails, Row,
-};
+use muster_wire_osquery::{ConfigAnswer, ConfigRequest, EnrollRequest, HostDetails, Row};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -20,19 +18,17 @@ use crate::config::{Intervals, Settings};
 use crate::denylist::Denylist;
 use crate::keys::{DataFileError, DataFolder, Keys};
 use crate::notify;
+use crate::outbox::Outbox;
 use crate::runner::{Runner, RunnerError, Wanted, chain};
 
-/// The most results that wait to be acknowledged; what is older is given up first.
-const MAX_WAITING: usize = 1_000;
-/// How many times results are sent that the server does not take, before they are given up.
-const MAX_SENDS: u32 = 20;
 /// The shortest interval that a configuration may ask for.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often it asks while the server wants it to hurry.
 const HURRY: Duration = Duration::from_secs(5);
-/// How long a server counts as one without orbit's API, when it said so; it may have been updated since.
+/// How long a server counts as one without orbit's API when it said so, or when it refused the token for that: it may
+/// have been updated since, or the token replaced.
 const ORBIT_PAUSE: Duration = Duration::from_secs(60 * 60);
 /// How long to wait before the notification socket is tried again.
 const NOTIFY_PAUSE: Duration = Duration::from_secs(15);
@@ -63,8 +59,7 @@ pub struct Session {
     intervals: Intervals,
     etag: Option<String>,
     backoff: Backoff,
-    waiting: Vec<DistributedResult>,
-    sends: u32,
+    outbox: Outbox,
     hurry_until: Option<Instant>,
     /// When to look again whether the server has orbit's API; none while it has.
     orbit_missing_until: Option<Instant>,
@@ -116,8 +111,7 @@ impl Session {
             intervals: Intervals::default(),
             etag: Some(String::new()),
             backoff: Backoff::default(),
-            waiting: Vec::new(),
-            sends: 0,
+            outbox: Outbox::default(),
             hurry_until: None,
             orbit_missing_until: None,
             notify_key: watch::channel(None).0,
@@ -227,6 +221,11 @@ impl Session {
                 Err(CallError::Missing(_)) => {
                     self.orbit_missing_until = Some(Instant::now() + ORBIT_PAUSE);
                 }
+                // The token may be for osquery alone: whether it is good for anything shows below.
+                Err(CallError::Refused(reason)) => {
+                    tracing::debug!(reason, "no enrollment by orbit's API");
+                    self.orbit_missing_until = Some(Instant::now() + ORBIT_PAUSE);
+                }
                 Err(error) => return Ok(Err(error)),
             }
         }
@@ -242,14 +241,19 @@ impl Session {
                     self.keys.node_key = Some(key);
                     self.folder.save_keys(&self.keys)?;
                     self.etag = Some(String::new());
-                    tracing::info!(server = self.client.server(), "enrolled");
+                    tracing::info!(
+                        server = self.client.server(),
+                        by_orbit = self.keys.orbit_node_key.is_some(),
+                        "enrolled"
+                    );
                 }
                 Err(error) => return Ok(Err(error)),
             }
         }
+        let enrolled = self.keys.orbit_node_key.is_some();
         self.runner
             .facts()
-            .update(|facts| facts.orbit.enrolled = true);
+            .update(|facts| facts.orbit.enrolled = enrolled);
         Ok(Ok(()))
     }
 
@@ -297,7 +301,7 @@ impl Session {
         if let Err(CallError::Refused(_)) = &result {
             tracing::warn!("the server knows the node key no more; enrolling again");
             self.keys.node_key = None;
-            self.waiting.clear();
+            self.outbox.clear();
             self.folder.save_keys(&self.keys)?;
         }
         Ok(result)
@@ -337,9 +341,7 @@ impl Session {
                 self.etag = etag.or_else(|| Some(String::new()));
             }
         }
-        if !self.waiting.is_empty() {
-            self.send(&key).await?;
-        }
+        self.send(&key).await?;
         if due.distributed <= now {
             let hurry = self.hurry_until.is_some_and(|until| until > now);
             let interval = if hurry {
@@ -365,36 +367,31 @@ impl Session {
             let wanted: Vec<Wanted> = wanted.collect();
             if !wanted.is_empty() {
                 let results = self.runner.run(wanted).await;
-                self.waiting.extend(results);
-                let extra = self.waiting.len().saturating_sub(MAX_WAITING);
-                self.waiting.drain(..extra);
-                self.sends = 0;
+                self.outbox.add(results);
                 self.send(&key).await?;
             }
         }
         Ok(())
     }
 
-    /// Sends what waits. It is kept until the server took it.
+    /// Sends what waits, batch by batch. It is kept until the server took it; only what it refuses is given up.
     async fn send(&mut self, key: &str) -> Result<(), CallError> {
-        self.sends += 1;
-        match self.client.write(key, &self.waiting).await {
-            Ok(()) => {
-                self.waiting.clear();
-                Ok(())
+        loop {
+            let batch = self.outbox.batch();
+            let number = batch.len();
+            if number == 0 {
+                return Ok(());
             }
-            Err(CallError::Unavailable {
-                status, message, ..
-            }) if self.sends >= MAX_SENDS || status == 413 => {
-                tracing::warn!(
-                    status,
-                    message,
-                    "the server does not take these results; giving them up"
-                );
-                self.waiting.clear();
-                Ok(())
+            match self.client.write(key, batch).await {
+                Ok(()) => self.outbox.taken(number),
+                Err(CallError::Unavailable {
+                    status, message, ..
+                }) if is_refusal_of_content(status) => {
+                    tracing::warn!(status, message, "the server does not take a result");
+                    self.outbox.refused(number, &format!("{status} {message}"));
+                }
+                Err(error) => return Err(error),
             }
-            Err(error) => Err(error),
         }
     }
 
@@ -433,6 +430,11 @@ impl Session {
         });
         tracing::debug!(at = %self.clock.now(), "took a configuration");
     }
+}
+
+/// Whether a status means that the same body will never be taken. 408 and 429 pass, and so do faults of the server.
+fn is_refusal_of_content(status: u16) -> bool {
+    (400..500).contains(&status) && !matches!(status, 401 | 403 | 404 | 407 | 408 | 425 | 429)
 }
 
 /// Holds the notification socket while there is a key for it.

@@ -356,14 +356,19 @@ async fn a_wrong_token_is_told_once_and_the_agent_slows_down() {
             401,
             json!({ "message": "Authentication required" }),
         );
+        server.instead(
+            "osquery/enroll",
+            401,
+            json!({ "error": "enroll failed", "node_invalid": true }),
+        );
     }
     let agent = Agent::start(&server, folder.path());
     server
-        .until("to try", |seen| count(seen, "orbit/enroll") >= 1)
+        .until("to try", |seen| count(seen, "osquery/enroll") >= 1)
         .await;
     server
         .until("to try again, later", |seen| {
-            count(seen, "orbit/enroll") >= 2
+            count(seen, "osquery/enroll") >= 2
         })
         .await;
     let log = agent.stop();
@@ -427,4 +432,52 @@ async fn a_server_without_orbits_api_is_served_by_osquerys_alone() {
         ),
         (1, 0, 0)
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_for_osquery_alone_is_enough() {
+    let (server, folder) = (Server::start().await, tempfile::tempdir().unwrap());
+    let refusal = json!({ "message": "Authentication required" });
+    server.instead("orbit/enroll", 401, refusal);
+    server.ask(json!({ "fleet_distributed_query_1": "SELECT 7 AS seven" }));
+    let _agent = Agent::start(&server, folder.path());
+    let seen = server
+        .until("an answer", |seen| count(seen, "distributed/write") == 1)
+        .await;
+    assert_eq!(
+        (count(&seen, "orbit/enroll"), count(&seen, "orbit/config")),
+        (1, 0)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_the_server_refuses_does_not_take_others_with_it() {
+    let (server, folder) = (Server::start().await, tempfile::tempdir().unwrap());
+    let too_large = json!({ "error": "the body is larger than 5 MiB" });
+    for _ in 0..2 {
+        server.instead("distributed/write", 413, too_large.clone());
+    }
+    server.ask(json!({ "a": "SELECT 7 AS seven", "b": "SELECT 8 AS eight" }));
+    let _agent = Agent::start(&server, folder.path());
+    let seen = server
+        .until("every answer", |seen| count(seen, "distributed/write") == 4)
+        .await;
+    let written: Vec<&Value> = seen
+        .iter()
+        .filter(|seen| seen.path.ends_with("distributed/write"))
+        .map(|seen| &seen.body)
+        .collect();
+    // Both, the first alone, the reason in its place, the second.
+    assert_eq!(written[0]["queries"].as_object().unwrap().len(), 2);
+    assert_eq!(written[1]["queries"], json!({ "a": [{ "seven": "7" }] }));
+    assert_eq!(
+        (&written[2]["statuses"]["a"], &written[2]["queries"]["a"]),
+        (&json!(1), &json!([]))
+    );
+    let message = written[2]["messages"]["a"].as_str().unwrap();
+    assert!(
+        message.contains("413") && message.contains("larger"),
+        "{message}"
+    );
+    assert_eq!(written[3]["queries"], json!({ "b": [{ "eight": "8" }] }));
 }
