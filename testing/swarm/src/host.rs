@@ -25,6 +25,8 @@ const DISTRIBUTED: Duration = Duration::from_secs(10);
 const CONFIG: Duration = Duration::from_secs(60);
 /// How often a host sends logs.
 const LOG: Duration = Duration::from_secs(10);
+/// A request that takes longer has failed.
+const REQUEST_TIME: Duration = Duration::from_secs(30);
 /// How many packages a host has.
 const PACKAGES: u32 = 40;
 
@@ -83,6 +85,8 @@ enum CallError {
     Json(#[from] serde_json::Error),
     #[error("the certificate names no localhost")]
     Name,
+    #[error("no answer within {REQUEST_TIME:?}")]
+    Late,
 }
 
 impl Host {
@@ -171,7 +175,23 @@ impl Host {
         Ok(sender)
     }
 
+    /// What every host asks for in so many seconds, each with one request.
+    pub(crate) fn requests_in(seconds: u64) -> f64 {
+        [DISTRIBUTED, CONFIG, LOG]
+            .map(|interval| seconds as f64 / interval.as_secs_f64())
+            .iter()
+            .sum()
+    }
+
     async fn call(&mut self, path: &str, body: Vec<u8>) -> Result<Bytes, CallError> {
+        let answered = tokio::time::timeout(REQUEST_TIME, self.call_for_ever(path, body)).await;
+        answered.unwrap_or_else(|_| {
+            self.connection = None;
+            Err(CallError::Late)
+        })
+    }
+
+    async fn call_for_ever(&mut self, path: &str, body: Vec<u8>) -> Result<Bytes, CallError> {
         let start = Instant::now();
         let usable = self
             .connection

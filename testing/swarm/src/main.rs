@@ -72,14 +72,13 @@ fn main() -> ExitCode {
         .map_err(Failure::from)
         .and_then(|runtime| runtime.block_on(check_in(&options)));
     match result {
-        Ok(report) if report.errors == 0 => ExitCode::SUCCESS,
-        Ok(report) => {
-            eprintln!(
-                "muster-swarm: {} requests failed; the first: {}",
-                report.errors, report.first_error
-            );
-            ExitCode::FAILURE
-        }
+        Ok(report) => match report.fault() {
+            None => ExitCode::SUCCESS,
+            Some(fault) => {
+                eprintln!("muster-swarm: {fault}");
+                ExitCode::FAILURE
+            }
+        },
         Err(error) => {
             eprintln!("muster-swarm: {error}");
             ExitCode::FAILURE

@@ -8,6 +8,11 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
+use crate::host::Host;
+
+/// The share of the profile's requests that has to be answered; phases make them differ a little.
+const LEAST_SHARE: f64 = 0.95;
+
 /// What the server used so far.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cost {
@@ -110,8 +115,8 @@ pub(crate) struct Report {
     enrolled: u64,
     seconds: u64,
     requests: u64,
-    pub(crate) errors: u64,
-    pub(crate) first_error: String,
+    errors: u64,
+    first_error: String,
     p50_ms: f64,
     p99_ms: f64,
     cpu_seconds: f64,
@@ -120,6 +125,31 @@ pub(crate) struct Report {
 }
 
 impl Report {
+    /// What makes the figures worthless: hosts that did not enroll, requests that failed, or fewer requests than the
+    /// profile has, because a server that answers late costs itself less.
+    pub(crate) fn fault(&self) -> Option<String> {
+        let expected = f64::from(self.hosts) * Host::requests_in(self.seconds);
+        if self.errors > 0 {
+            let first = &self.first_error;
+            Some(format!(
+                "{} requests failed; the first: {first}",
+                self.errors
+            ))
+        } else if self.enrolled < u64::from(self.hosts) {
+            Some(format!(
+                "{} of {} hosts enrolled",
+                self.enrolled, self.hosts
+            ))
+        } else if (self.requests as f64) < expected * LEAST_SHARE {
+            Some(format!(
+                "{} requests were answered of {expected:.0} that the hosts make in that time",
+                self.requests
+            ))
+        } else {
+            None
+        }
+    }
+
     pub(crate) fn json(&self) -> Value {
         json!({
             "hosts": self.hosts, "enrolled": self.enrolled, "seconds": self.seconds, "requests": self.requests,
@@ -159,5 +189,43 @@ impl Report {
             format!("{:.1} MiB", self.rss_bytes as f64 / (1024.0 * 1024.0)),
         );
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(requests: u64, enrolled: u64, errors: u64) -> Report {
+        Report {
+            hosts: 100,
+            enrolled,
+            seconds: 60,
+            requests,
+            errors,
+            first_error: "refused".to_owned(),
+            p50_ms: 1.0,
+            p99_ms: 1.0,
+            cpu_seconds: 1.0,
+            hosts_per_core: 6000.0,
+            rss_bytes: 0,
+        }
+    }
+
+    #[test]
+    fn figures_of_a_server_that_does_not_answer_are_worth_nothing() {
+        // Six reads, six batches of logs and one configuration per host in a minute.
+        assert_eq!(report(1_300, 100, 0).fault(), None);
+        for (report, fault) in [
+            (report(1_300, 99, 0), "99 of 100 hosts enrolled"),
+            (
+                report(1_300, 100, 1),
+                "1 requests failed; the first: refused",
+            ),
+            (report(900, 100, 0), "900 requests were answered of 1300"),
+        ] {
+            let said = report.fault().unwrap_or_default();
+            assert!(said.starts_with(fault), "{said}");
+        }
     }
 }
