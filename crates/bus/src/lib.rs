@@ -2,8 +2,9 @@
 //!
 //! After a commit, a service publishes a [`Hint`] that names what changed; every replica, the one that published
 //! included, reloads what the hint names. A hint carries no truth: whoever gets one reads the database. Losing one
-//! delays, never corrupts, since every subscriber also reconciles on a timer, and a subscriber that fell behind is told
-//! so with [`Received::Missed`] and reloads everything.
+//! delays, never corrupts, since every subscriber also compares what it has in memory with the database on a timer, at
+//! the latest after some minutes, and a subscriber that fell behind is told so with [`Received::Missed`] and reloads
+//! everything.
 //!
 //! [`LocalBus`] serves one process. Further implementations pass [`conformance`]'s test.
 //!

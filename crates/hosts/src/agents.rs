@@ -18,7 +18,7 @@ use crate::configuration::{Configurations, OptionsSource};
 use crate::error::HostsError;
 use crate::source::{DistributedSource, ScheduleSource};
 
-/// How often labels are read again, in case a hint was lost.
+/// How often labels are read again and hosts compared with the database, in case a hint was lost.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long an answer waits for what is kept beside it.
@@ -76,6 +76,7 @@ impl Agents {
             parts.database.clone(),
             Arc::clone(&parts.bus),
             Arc::clone(&parts.clock),
+            parts.agent_keys.clone(),
             parts.software,
             parts.sources,
         );
@@ -117,7 +118,7 @@ impl Agents {
                     Some(received) => self.follow_one(&received).await,
                     None => return,
                 },
-                _ = timer.tick() => self.reload_labels().await,
+                _ = timer.tick() => self.reconcile().await,
             }
         }
     }
@@ -134,6 +135,17 @@ impl Agents {
                 self.0.check_in.forget_all();
                 self.reload_labels().await;
             }
+        }
+    }
+
+    /// Brings memory in step with the database without hints, which may be lost. [`run`](Self::run) does it every minute.
+    pub async fn reconcile(&self) {
+        self.reload_labels().await;
+        if let Err(error) = self.0.check_in.reconcile().await {
+            tracing::warn!(
+                error = error_chain(&error),
+                "hosts in memory could not be compared with the database"
+            );
         }
     }
 

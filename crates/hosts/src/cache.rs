@@ -2,9 +2,11 @@
 //!
 //! Sharded, so that check-ins do not wait for each other. A host is loaded by one statement at its first check-in and
 //! dropped when a hint says that it changed. A load that began before a hint came is not kept: what it read may be old.
+//! Hints may be lost, so hosts are also compared with the database on a timer.
 //! One entry takes about a kilobyte, and there is at most one per enrolled host.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -17,6 +19,8 @@ use crate::store;
 
 /// How many independent maps there are.
 const SHARDS: usize = 64;
+/// Every how many comparisons the labels of a host are compared, too: that reads a row per membership.
+const LABEL_ROUNDS: usize = 8;
 /// How long details and labels stay fresh.
 pub(crate) const REFRESH_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// How far that varies from host to host, up and down, so that hosts which enrolled together drift apart.
@@ -36,6 +40,8 @@ struct Shard {
 pub(crate) struct HostCache {
     shards: Vec<RwLock<Shard>>,
     started_at: Timestamp,
+    /// Counts the comparisons with the database.
+    rounds: AtomicUsize,
 }
 
 impl HostCache {
@@ -43,6 +49,7 @@ impl HostCache {
         Self {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             started_at,
+            rounds: AtomicUsize::new(0),
         }
     }
 
@@ -120,6 +127,41 @@ impl HostCache {
             shard.hosts.clear();
             shard.drops += 1;
         }
+    }
+
+    /// Compares what is in memory with the database and forgets the hosts that differ: the team and an operator's wish
+    /// for details each time, labels of an eighth of the hosts in turn. Gives those that do not exist any more.
+    pub(crate) async fn reconcile(&self, database: &Database) -> Result<Vec<HostId>, StoreError> {
+        let round = self.rounds.fetch_add(1, Ordering::Relaxed) % LABEL_ROUNDS;
+        let mut gone = Vec::new();
+        for (number, shard) in self.shards.iter().enumerate() {
+            let hosts: Vec<Arc<HostState>> = {
+                let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+                shard.hosts.values().cloned().collect()
+            };
+            let with_labels = number % LABEL_ROUNDS == round;
+            for batch in hosts.chunks(store::host::MAX_COMPARED) {
+                // What changes here while the database is read is at worst read once more.
+                let ids: Vec<HostId> = batch.iter().map(|state| state.id()).collect();
+                let kept = store::host::compared(&mut &*database, &ids, with_labels).await?;
+                for state in batch {
+                    let Some(kept) = kept.get(&state.id()) else {
+                        gone.push(state.id());
+                        self.drop_host(state.id());
+                        continue;
+                    };
+                    let profile = state.profile();
+                    let labels = kept.labels.as_ref();
+                    if kept.team_id != profile.team_id
+                        || !state.knows_refetch(kept.refetch_requested)
+                        || labels.is_some_and(|labels| *labels != profile.label_ids)
+                    {
+                        self.drop_host(state.id());
+                    }
+                }
+            }
+        }
+        Ok(gone)
     }
 
     /// When something that was refreshed at `updated` is due again.

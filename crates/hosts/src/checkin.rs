@@ -11,7 +11,7 @@ use bytes::Bytes;
 use muster_bus::{Bus, Hint, Topic};
 use muster_clock::{Clock, Timestamp};
 use muster_http::error_chain;
-use muster_identity::HostId;
+use muster_identity::{AgentKeys, HostId};
 use muster_software::Software;
 use muster_store::{Database, StoreError};
 use muster_wire_osquery::{DistributedResult, ReadAnswerRef};
@@ -48,6 +48,7 @@ struct Shared {
     hosts: HostCache,
     labels: Labels,
     presence: Presence,
+    agent_keys: AgentKeys,
     software: Software,
     sources: Vec<Arc<dyn DistributedSource>>,
 }
@@ -57,6 +58,7 @@ impl CheckIn {
         database: Database,
         bus: Arc<dyn Bus>,
         clock: Arc<dyn Clock>,
+        agent_keys: AgentKeys,
         software: Software,
         sources: Vec<Arc<dyn DistributedSource>>,
     ) -> Self {
@@ -67,6 +69,7 @@ impl CheckIn {
             database,
             bus,
             clock,
+            agent_keys,
             software,
             sources,
         }))
@@ -84,7 +87,23 @@ impl CheckIn {
     /// A host as the check-in knows it, from memory or by one statement. An unknown host is one whose key is invalid.
     pub async fn host(&self, host: HostId) -> Result<Arc<HostState>, HostsError> {
         let found = self.0.hosts.load(&self.0.database, host).await?;
-        found.ok_or(HostsError::UnknownHost)
+        found.ok_or_else(|| self.is_gone(host))
+    }
+
+    /// A host is not in the database any more: nothing of it may stay in memory, or it would be answered for ever.
+    fn is_gone(&self, host: HostId) -> HostsError {
+        self.forget(host);
+        self.0.agent_keys.forget_host(host);
+        HostsError::UnknownHost
+    }
+
+    /// Compares the hosts in memory with the database, in case a hint was lost. What differs is read anew at the next
+    /// check-in.
+    pub(crate) async fn reconcile(&self) -> Result<(), StoreError> {
+        for host in self.0.hosts.reconcile(&self.0.database).await? {
+            self.0.agent_keys.forget_host(host);
+        }
+        Ok(())
     }
 
     /// A host as the check-in knows it, when it is in memory.
@@ -200,10 +219,13 @@ impl CheckIn {
                 // Asked again at once it would only fail again.
                 let due = Some(HostCache::due_after(host, now));
                 state.set_detail_due_at(due);
-                state.set_refetch_requested(false);
+                state.give_up_refetch();
                 state.set_labels_updated(Some(now), due);
             }
-            settle(kept.map_err(SourceError::from))?;
+            if let Ok(false) = kept {
+                return Err(self.is_gone(host));
+            }
+            settle(kept.map(drop).map_err(SourceError::from))?;
         }
         for (source, results) in self.0.sources.iter().zip(others) {
             if !results.is_empty() {
@@ -213,7 +235,8 @@ impl CheckIn {
         Ok(())
     }
 
-    /// Keeps details and labels in one transaction, then brings what is in memory up to date.
+    /// Keeps details and labels in one transaction, then brings what is in memory up to date. Gives false when the host
+    /// was deleted meanwhile.
     async fn keep(
         &self,
         state: &HostState,
@@ -221,7 +244,7 @@ impl CheckIn {
         details: &[DistributedResult],
         labels: &[DistributedResult],
         now: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let host = state.id();
         let software = detail::inventory::software(details);
         let inventory = match &software {
@@ -229,9 +252,8 @@ impl CheckIn {
             None => None,
         };
         let mut db = self.0.database.begin().await?;
-        // A host that was deleted meanwhile learns so at its next request.
         let Some(record) = store::host::find_for_update(&mut db, host).await? else {
-            return Ok(());
+            return Ok(false);
         };
         let mut facts = record.facts.clone();
         for result in details {
@@ -288,7 +310,7 @@ impl CheckIn {
         if changed {
             self.announce(host).await;
         }
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -8,20 +8,18 @@ use muster_bus::{Bus, Hint};
 use muster_clock::{Clock, Timestamp};
 use muster_http::{Listing, Page, Problem};
 use muster_identity::{
-    Action, Actor, AgentKeyInfo, AuditEntry, HostId, Identity, IdentityError, Principal, Scope,
-    TeamBelongings, TeamId,
+    AgentKeyInfo, HostId, Identity, IdentityError, Principal, TeamBelongings, TeamId,
 };
 use muster_software::Software;
 use muster_store::{Database, StoreError};
-use serde_json::json;
 
 use crate::belongings::TeamHosts;
-use crate::checkin::HOST_TOPIC;
 use crate::record::{HostCapabilities, HostEndUser, HostEvent, HostRecord, HostUser, LabelRecord};
 use crate::store;
 use crate::store::operator::Filter;
 
 mod assign;
+mod change;
 mod labels;
 mod select;
 
@@ -35,9 +33,6 @@ pub(crate) const GRACE: Duration = Duration::from_secs(60);
 pub(crate) const MISSING_AFTER: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// A host is new for so long.
 pub(crate) const NEW_FOR: Duration = Duration::from_secs(24 * 3_600);
-/// How many hosts are deleted or moved at a time.
-const MAX_AT_ONCE: usize = 10_000;
-
 /// How a host stands now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
@@ -415,128 +410,6 @@ impl Hosts {
     /// The software inventories.
     pub fn software(&self) -> &Software {
         &self.0.software
-    }
-
-    /// Deletes hosts with everything known about them, and their keys: an agent that still calls is told that its key is
-    /// invalid, and enrolls anew if its token is still good. Gives how many there were.
-    pub async fn delete(&self, principal: &Principal, ids: &[HostId]) -> Result<u64, Problem> {
-        let hosts = self.authorized(principal, Action::WriteHosts, ids).await?;
-        let now = self.now();
-        let done = async {
-            let mut transaction = self.0.database.begin().await?;
-            for host in &hosts {
-                self.0
-                    .identity
-                    .agent_keys
-                    .revoke_host(&mut transaction, host.id, now)
-                    .await?;
-                let details =
-                    json!({ "hostname": host.facts.hostname, "identifier": host.identifier });
-                let entry = AuditEntry::new("deleted_host", "host", host.id).before(details);
-                self.0
-                    .identity
-                    .audit
-                    .record(&mut transaction, &Actor::from(principal), entry, now)
-                    .await?;
-            }
-            let ids: Vec<HostId> = hosts.iter().map(|host| host.id).collect();
-            self.0.software.forget(&mut transaction, &ids).await?;
-            store::operator::delete(&mut transaction, &ids).await?;
-            transaction.commit().await
-        };
-        done.await.map_err(OperatorError::from)?;
-        for host in &hosts {
-            self.0.identity.agent_keys.revoked(host.id).await;
-            self.hint(HOST_TOPIC, host.id).await;
-        }
-        Ok(hosts.len() as u64)
-    }
-
-    async fn authorized(
-        &self,
-        principal: &Principal,
-        action: Action,
-        ids: &[HostId],
-    ) -> Result<Vec<HostRecord>, Problem> {
-        if ids.len() > MAX_AT_ONCE {
-            return Err(Problem::invalid(
-                "ids",
-                format!("must be at most {MAX_AT_ONCE} at a time"),
-            ));
-        }
-        let mut filter = Filter::new(self.now());
-        filter.visible(&principal.visible_teams());
-        filter.ids(&ids.iter().map(|id| id.0).collect::<Vec<_>>());
-        let hosts = store::operator::all(&mut &self.0.database, &filter)
-            .await
-            .map_err(OperatorError::from)?;
-        for host in &hosts {
-            principal.authorize(action, Scope::Team(host.team_id))?;
-        }
-        if hosts.is_empty() {
-            principal.authorize(action, Scope::Anywhere)?;
-        }
-        Ok(hosts)
-    }
-
-    /// Moves hosts to a team, or out of all. It sticks: enrolling again with the same token keeps the team.
-    pub async fn transfer(
-        &self,
-        principal: &Principal,
-        ids: &[HostId],
-        team: Option<TeamId>,
-    ) -> Result<u64, Problem> {
-        if let Some(team) = team {
-            self.0
-                .identity
-                .teams
-                .find(team)
-                .await
-                .map_err(|error| match error {
-                    IdentityError::NotFound { what } => {
-                        Problem::invalid("team_id", format!("{what} does not exist"))
-                    }
-                    other => other.into(),
-                })?;
-        }
-        principal.authorize(Action::WriteHosts, Scope::Team(team))?;
-        let hosts = self.authorized(principal, Action::WriteHosts, ids).await?;
-        let now = self.now();
-        let done = async {
-            let mut transaction = self.0.database.begin().await?;
-            for host in hosts.iter().filter(|host| host.team_id != team) {
-                store::operator::set_team(&mut transaction, host.id, team, now).await?;
-                let entry = AuditEntry::new("transferred_host", "host", host.id)
-                    .before(json!({ "team_id": host.team_id }))
-                    .after(json!({ "team_id": team }));
-                self.0
-                    .identity
-                    .audit
-                    .record(&mut transaction, &Actor::from(principal), entry, now)
-                    .await?;
-                self.0
-                    .software
-                    .transfer(&mut transaction, &[host.id], team)
-                    .await?;
-            }
-            transaction.commit().await
-        };
-        done.await.map_err(OperatorError::from)?;
-        for host in &hosts {
-            self.hint(HOST_TOPIC, host.id).await;
-        }
-        Ok(hosts.len() as u64)
-    }
-
-    /// Has a host send its details at its next check-in.
-    pub async fn refetch(&self, principal: &Principal, id: HostId) -> Result<(), Problem> {
-        let host = self.find(principal, id).await?;
-        principal.authorize(Action::ReadHosts, Scope::Team(host.team_id))?;
-        store::operator::set_refetch(&mut &self.0.database, id)
-            .await
-            .map_err(OperatorError::from)?;
-        self.hint(HOST_TOPIC, id).await;
-        Ok(())
     }
 }
 

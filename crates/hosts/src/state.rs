@@ -17,6 +17,7 @@ pub struct HostState {
     label_updated_at: AtomicI64,
     label_due_at: AtomicI64,
     refetch_requested: AtomicBool,
+    gave_up_refetch: AtomicBool,
     said: Mutex<Vec<Said>>,
 }
 
@@ -109,6 +110,7 @@ impl HostState {
             label_updated_at: AtomicI64::new(i64::MIN),
             label_due_at: AtomicI64::new(i64::MIN),
             refetch_requested: AtomicBool::new(false),
+            gave_up_refetch: AtomicBool::new(false),
             said: Mutex::default(),
         }
     }
@@ -143,6 +145,20 @@ impl HostState {
     /// Sets whether an operator wants its details now.
     pub fn set_refetch_requested(&self, wanted: bool) {
         self.refetch_requested.store(wanted, Ordering::Relaxed);
+        self.gave_up_refetch.store(false, Ordering::Relaxed);
+    }
+
+    /// Does not ask for details again although an operator wants them: they could not be kept.
+    pub(crate) fn give_up_refetch(&self) {
+        self.refetch_requested.store(false, Ordering::Relaxed);
+        self.gave_up_refetch.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it does what the database says of an operator's wish for its details.
+    pub(crate) fn knows_refetch(&self, requested: bool) -> bool {
+        !requested
+            || self.refetch_requested.load(Ordering::Relaxed)
+            || self.gave_up_refetch.load(Ordering::Relaxed)
     }
 
     /// Whether its labels are to be evaluated: when their time has come, or when one of them changed after they were

@@ -2,10 +2,11 @@
 //!
 //! A key is a row with its SHA-256. The answer comes from memory; a key that is not there yet is looked up once. When a
 //! host enrolls again it gets a new key, and the older ones of the same family stay valid until the new one is first
-//! used: an agent that never received the answer is not locked out. Revocations reach other replicas by a hint.
+//! used: an agent that never received the answer is not locked out. Revocations reach other replicas by a hint; what is in
+//! memory is also compared with the database on a timer, since hints may be lost.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -147,6 +148,8 @@ struct Inner {
     refused: DashMap<[u8; 32], Timestamp>,
     /// Keys used since the last flush.
     used: DashMap<AgentKeyId, Timestamp>,
+    /// Counts what was forgotten, so that a look-up knows whether something was meanwhile: what it read may be old.
+    forgotten: AtomicU64,
 }
 
 /// Keys of enrolled agents.
@@ -161,6 +164,7 @@ impl AgentKeys {
             known,
             refused,
             used,
+            forgotten: AtomicU64::new(0),
         }))
     }
 
@@ -205,6 +209,7 @@ impl AgentKeys {
         now: Timestamp,
     ) -> Result<AgentIdentity, AgentAuthError> {
         let context = &self.0.context;
+        let mut forgotten = self.0.forgotten.load(Ordering::SeqCst);
         let found = store::find_valid(&mut &context.database, &hash).await;
         let Some(row) = found.map_err(AgentAuthError::Unavailable)? else {
             if self.0.refused.len() >= MAX_REFUSED_KEYS {
@@ -221,9 +226,10 @@ impl AgentKeys {
             return Err(AgentAuthError::Unknown);
         }
         if !row.was_used {
-            self.first_use(&identity, family, now)
-                .await
-                .map_err(AgentAuthError::Unavailable)?;
+            let ended = self.first_use(&identity, family, now).await;
+            if ended.map_err(AgentAuthError::Unavailable)? {
+                forgotten += 1;
+            }
         }
         self.0.refused.remove(&hash);
         let known = Known {
@@ -233,16 +239,20 @@ impl AgentKeys {
         };
         self.0.used.insert(identity.key_id, now);
         self.0.known.insert(hash, known);
+        // Whoever forgets counts first: either we see it here, or they see what we inserted.
+        if self.0.forgotten.load(Ordering::SeqCst) != forgotten {
+            self.0.known.remove(&hash);
+        }
         Ok(identity)
     }
 
-    /// The agent has its new key: the older ones of the same family end.
+    /// The agent has its new key: the older ones of the same family end. Gives whether there were any.
     async fn first_use(
         &self,
         identity: &AgentIdentity,
         family: Family,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let context = &self.0.context;
         let mut transaction = context.database.begin().await?;
         store::mark_used(&mut transaction, identity.key_id, now).await?;
@@ -259,7 +269,7 @@ impl AgentKeys {
             self.forget_host(identity.host_id);
             context.hint(TOPIC, identity.host_id).await;
         }
-        Ok(())
+        Ok(ended > 0)
     }
 
     /// Makes a key for a host, in the caller's unit of work.
@@ -276,7 +286,8 @@ impl AgentKeys {
         Ok(IssuedKey { text, key_id })
     }
 
-    /// Takes away all keys of a host, in the caller's unit of work; call [`revoked`](Self::revoked) after the commit.
+    /// Takes away all keys of a host, in the caller's unit of work; call [`revoked`](Self::revoked) after the commit,
+    /// whatever came of it: when its answer is lost it may have been kept.
     pub async fn revoke_host(
         &self,
         db: &mut impl Executor,
@@ -306,14 +317,39 @@ impl AgentKeys {
         match received {
             Received::Hint(hint) if hint.topic == TOPIC => match hint.key.parse() {
                 Ok(id) => self.forget_host(HostId(id)),
-                Err(_) => self.0.known.clear(),
+                Err(_) => self.forget_all(),
             },
             Received::Hint(_) => {}
-            Received::Missed => self.0.known.clear(),
+            Received::Missed => self.forget_all(),
         }
     }
 
-    fn forget_host(&self, host: HostId) {
+    fn forget_all(&self) {
+        self.0.forgotten.fetch_add(1, Ordering::SeqCst);
+        self.0.known.clear();
+    }
+
+    /// Compares the keys in memory with the database and forgets those that are no longer valid, in case a hint about
+    /// them was lost. One statement for some thousand keys.
+    pub async fn reconcile(&self) -> Result<(), StoreError> {
+        let known = self.0.known.iter();
+        let known: Vec<([u8; 32], AgentKeyId)> = known
+            .map(|entry| (*entry.key(), entry.value().identity.key_id))
+            .collect();
+        for batch in known.chunks(store::MAX_COMPARED) {
+            let ids: Vec<AgentKeyId> = batch.iter().map(|(_, id)| *id).collect();
+            let valid = store::valid(&mut &self.0.context.database, &ids).await?;
+            for (hash, _) in batch.iter().filter(|(_, id)| !valid.contains(id)) {
+                self.0.forgotten.fetch_add(1, Ordering::SeqCst);
+                self.0.known.remove(hash);
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets the keys of a host that are in memory here: the next use of each is looked up.
+    pub fn forget_host(&self, host: HostId) {
+        self.0.forgotten.fetch_add(1, Ordering::SeqCst);
         self.0
             .known
             .retain(|_, known| known.identity.host_id != host);

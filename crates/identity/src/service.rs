@@ -174,8 +174,14 @@ impl Identity {
 
     async fn maintain(&self) {
         self.enrollment_tokens.expire_cache();
+        let compared = self
+            .agent_keys
+            .reconcile()
+            .await
+            .map_err(IdentityError::from);
         let flushed = self.agent_keys.flush().await.map_err(IdentityError::from);
         let ended = self.sessions.end_idle().await;
+        report(compared);
         report(flushed);
         report(ended);
     }

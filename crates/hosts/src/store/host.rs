@@ -1,8 +1,10 @@
 //! Host rows, as agents' requests find and change them.
 
+use std::collections::HashMap;
+
 use muster_clock::Timestamp;
 use muster_identity::{EnrollmentTokenId, HostId, TeamId};
-use muster_store::{Dialect, Executor, Row, StoreError, args, statements};
+use muster_store::{Dialect, Executor, Row, StoreError, Value, args, statements};
 
 use crate::matching;
 use crate::record::{HostFacts, HostRecord, IdentifierSource, LabelId};
@@ -10,6 +12,9 @@ use crate::state::HostProfile;
 
 /// How many hosts with one serial number or hardware UUID are looked at when an agent enrolls.
 const MAX_CANDIDATES: usize = 50;
+
+/// How many hosts one statement compares with what is in memory.
+pub(crate) const MAX_COMPARED: usize = 5_000;
 
 /// The columns of a [`HostRecord`], from `hosts_hosts h LEFT JOIN hosts_presence p`.
 macro_rules! columns {
@@ -405,4 +410,45 @@ pub(crate) async fn load_state(
         refetch_requested: row.get("refetch_requested")?,
         capabilities,
     }))
+}
+
+/// What of a host in memory is compared with the database.
+pub(crate) struct Compared {
+    pub(crate) team_id: Option<TeamId>,
+    pub(crate) refetch_requested: bool,
+    /// Sorted; none when they were not asked for.
+    pub(crate) labels: Option<Vec<LabelId>>,
+}
+
+/// What the database has of these hosts; those that do not exist are left out.
+pub(crate) async fn compared(
+    db: &mut impl Executor,
+    ids: &[HostId],
+    with_labels: bool,
+) -> Result<HashMap<HostId, Compared>, StoreError> {
+    let places = super::numbered(1, ids.len());
+    let args = || ids.iter().copied().map(Value::from).collect();
+    let sql =
+        format!("SELECT id, team_id, refetch_requested FROM hosts_hosts WHERE id IN ({places})");
+    let mut hosts = HashMap::with_capacity(ids.len());
+    for row in db.fetch_all(&sql, args()).await? {
+        let compared = Compared {
+            team_id: row.get::<Option<i64>>("team_id")?.map(TeamId),
+            refetch_requested: row.get("refetch_requested")?,
+            labels: with_labels.then(Vec::new),
+        };
+        hosts.insert(row.get("id")?, compared);
+    }
+    if with_labels {
+        let sql = format!(
+            "SELECT host_id, label_id FROM hosts_label_members WHERE host_id IN ({places}) ORDER BY label_id"
+        );
+        for row in db.fetch_all(&sql, args()).await? {
+            let host: Option<&mut Compared> = hosts.get_mut(&row.get("host_id")?);
+            if let Some(labels) = host.and_then(|host| host.labels.as_mut()) {
+                labels.push(LabelId(row.get("label_id")?));
+            }
+        }
+    }
+    Ok(hosts)
 }

@@ -18,6 +18,7 @@ mod matching;
 mod native;
 mod operators;
 mod orbit;
+mod reconcile;
 mod recordings;
 mod software;
 mod teams;

@@ -1,5 +1,7 @@
 //! Agent keys.
 
+use std::collections::HashSet;
+
 use muster_clock::Timestamp;
 use muster_store::{Executor, Row, StoreError, Value, args};
 
@@ -7,6 +9,8 @@ use crate::{AgentKeyId, AgentKeyInfo, EnrollmentTokenId, Family, HostId};
 
 /// How many keys one statement marks as used.
 pub(crate) const MAX_BATCH: usize = 1_000;
+/// How many keys one statement compares with what is in memory.
+pub(crate) const MAX_COMPARED: usize = 5_000;
 
 muster_store::statements! {
     FIND_VALID = "SELECT id, host_id, family, first_used_at FROM identity_agent_keys
@@ -87,6 +91,21 @@ pub(crate) async fn mark_all_used(
     );
     let args = std::iter::once(Value::from(now)).chain(ids.iter().copied().map(Value::from));
     db.execute(&sql, args.collect()).await.map(drop)
+}
+
+/// Which of these keys are still good.
+pub(crate) async fn valid(
+    db: &mut impl Executor,
+    ids: &[AgentKeyId],
+) -> Result<HashSet<AgentKeyId>, StoreError> {
+    let places: Vec<String> = (1..=ids.len()).map(|place| format!("${place}")).collect();
+    let sql = format!(
+        "SELECT id FROM identity_agent_keys WHERE superseded_at IS NULL AND revoked_at IS NULL AND id IN ({})",
+        places.join(", ")
+    );
+    let args = ids.iter().copied().map(Value::from).collect();
+    let rows = db.fetch_all(&sql, args).await?;
+    rows.iter().map(|row| row.get("id")).collect()
 }
 
 pub(crate) async fn supersede_older(
