@@ -15,7 +15,7 @@ use crate::store::campaigns as store;
 use crate::stream::Stream;
 use crate::{
     Campaign, CampaignHost, CampaignStatus, HostResult, HostState, Live, Notifier, QueriesError,
-    SavedQueries, Target, TargetHost, Targets,
+    SavedQueries, SavedQuery, Target, TargetHost, Targets,
 };
 
 pub(crate) const TOPIC: Topic = Topic::new("queries.campaigns");
@@ -29,6 +29,14 @@ const KEEP_RESULTS: Duration = Duration::from_secs(24 * 60 * 60);
 const KEEP_CAMPAIGNS: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// The longest SQL, in bytes.
 pub(crate) const MAX_SQL_BYTES: usize = 256 * 1024;
+/// The most campaigns of one user that may run at a time.
+const MAX_RUNNING_PER_USER: usize = 100;
+/// The most campaigns that may run at a time.
+const MAX_RUNNING: usize = 1_000;
+/// When to try again, for whom too many run.
+const RUNNING_RETRY_SECONDS: u32 = 10;
+/// The most bytes of rows of one page of results, but for its first: listeners hold a page in memory.
+const MAX_PAGE_BYTES: i64 = 4 * 1024 * 1024;
 /// The most hosts of one page of results.
 const MAX_RESULTS: i64 = 500;
 
@@ -99,6 +107,7 @@ impl Campaigns {
             .select(&new.target, &visible, now)
             .await
             .map_err(QueriesError::from)?;
+        self.check_running(principal)?;
         if hosts.is_empty() {
             return Err(
                 muster_http::Problem::bad_request("no hosts targeted").with_code("no_hosts")
@@ -153,6 +162,27 @@ impl Campaigns {
         Ok(id)
     }
 
+    /// Each campaign that runs costs memory and statements, and each is answered by hosts: there is an end to it.
+    fn check_running(&self, principal: &Principal) -> Result<(), muster_http::Problem> {
+        let running = self.0.live.all();
+        let own = running
+            .iter()
+            .filter(|active| active.user_id == principal.user_id);
+        let reason = if own.count() >= MAX_RUNNING_PER_USER {
+            format!(
+                "you have {MAX_RUNNING_PER_USER} live queries that run; stop some, or let them end"
+            )
+        } else if running.len() >= MAX_RUNNING {
+            format!("{MAX_RUNNING} live queries run on this server; let some end")
+        } else {
+            return Ok(());
+        };
+        Err(muster_http::Problem::too_many(
+            reason,
+            RUNNING_RETRY_SECONDS,
+        ))
+    }
+
     /// Who may ask this, and of which teams.
     async fn authorized(
         &self,
@@ -182,7 +212,7 @@ impl Campaigns {
                     Action::RunAnyQuery
                 };
                 principal.authorize(action, Scope::Anywhere)?;
-                Ok((query.query, principal.teams_for(action)))
+                Ok((query.query.clone(), teams_for(principal, &query)))
             }
         }
     }
@@ -250,21 +280,29 @@ impl Campaigns {
                     .await?;
                 continue;
             }
-            let row = store::active_one(&mut &self.0.context.database, active.id).await?;
-            match row {
-                Some(row) => {
-                    self.finish_when_done(row.id, row.wait_for_offline, now)
-                        .await?;
-                }
-                None => self.0.live.remove(active.id),
+            // Who ended it elsewhere sends a hint, and what no hint tells is found by the reconciliation.
+            if active.take_changed()
+                && let Err(error) = self
+                    .finish_when_done(active.id, active.wait_for_offline, now)
+                    .await
+            {
+                active.set_changed();
+                return Err(error);
             }
         }
         Ok(())
     }
 
     async fn mark_asked(&self, now: Timestamp) -> Result<(), StoreError> {
-        for (id, hosts) in self.0.live.take_asked() {
-            store::mark_sent(&mut &self.0.context.database, id, &hosts, now).await?;
+        let mut asked = self.0.live.take_asked().into_iter();
+        while let Some((id, hosts)) = asked.next() {
+            let marked = store::mark_sent(&mut &self.0.context.database, id, &hosts, now).await;
+            if let Err(error) = marked {
+                self.0
+                    .live
+                    .put_asked_back(std::iter::once((id, hosts)).chain(asked));
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -367,7 +405,7 @@ impl Campaigns {
         Ok(listing.page(hosts, total))
     }
 
-    /// Answers after a position, in order; at most 500.
+    /// Answers after a position, in order; at most 500, and fewer when they are large.
     pub async fn results(
         &self,
         principal: &Principal,
@@ -376,13 +414,9 @@ impl Campaigns {
         limit: i64,
     ) -> Result<Vec<HostResult>, QueriesError> {
         self.find(principal, id).await?;
-        Ok(store::results(
-            &mut &self.0.context.database,
-            id,
-            after,
-            limit.clamp(1, MAX_RESULTS),
-        )
-        .await?)
+        let limit = limit.clamp(1, MAX_RESULTS);
+        let mut db = &self.0.context.database;
+        Ok(store::results(&mut db, id, after, limit, MAX_PAGE_BYTES).await?)
     }
 
     /// Stops a campaign: no more hosts are asked. Stopping one that ended is no error.
@@ -420,7 +454,8 @@ impl Campaigns {
         id: i64,
         after: i64,
     ) -> Result<Vec<HostResult>, QueriesError> {
-        Ok(store::results(&mut &self.0.context.database, id, after, MAX_RESULTS).await?)
+        let mut db = &self.0.context.database;
+        Ok(store::results(&mut db, id, after, MAX_RESULTS, MAX_PAGE_BYTES).await?)
     }
 
     /// Ends the campaign now if all awaited hosts answered, instead of at the next tick: for those who wait.
@@ -444,12 +479,35 @@ impl Campaigns {
     }
 }
 
+/// The teams on whose hosts somebody may run a saved query: where any SQL is allowed, and, when it is marked for
+/// observers, those of whom the query is. A query of one team is what that team's maintainers wrote: elsewhere it counts
+/// as any SQL.
+fn teams_for(principal: &Principal, query: &SavedQuery) -> TeamFilter {
+    let own = principal.teams_for(Action::RunAnyQuery);
+    if !query.observer_can_run {
+        return own;
+    }
+    let observed = principal.teams_for(Action::RunSavedQuery);
+    match (query.team_id, own) {
+        (None, _) => observed,
+        (Some(_), TeamFilter::All) => TeamFilter::All,
+        (Some(team), TeamFilter::Only(mut own)) => {
+            if observed.admits(Some(team)) && !own.contains(&team) {
+                own.push(team);
+            }
+            TeamFilter::Only(own)
+        }
+    }
+}
+
 fn may_see_all(principal: &Principal) -> bool {
     principal.may(Action::RunAnyQuery, Scope::Team(None))
 }
 
 fn may_see(principal: &Principal, owner: UserId) -> bool {
-    principal.user_id == owner || may_see_all(principal)
+    // Who may ask nothing any more sees nothing of what was asked before.
+    (principal.user_id == owner && principal.may(Action::RunSavedQuery, Scope::Anywhere))
+        || may_see_all(principal)
 }
 
 /// Checks SQL as far as a server can: only the host knows its tables.

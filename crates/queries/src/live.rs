@@ -1,7 +1,7 @@
 //! Which host still owes an answer to which campaign, in memory: what every check-in asks.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use muster_clock::Timestamp;
 use muster_hosts::{
     DistributedSource, DueQueries, HostState as CheckInHost, QueryResult, SourceError,
 };
-use muster_identity::HostId;
+use muster_identity::{HostId, UserId};
 use tokio::sync::watch;
 
 use crate::model::HostState;
@@ -36,6 +36,10 @@ pub(crate) struct Active {
     name: Arc<str>,
     sql: Arc<str>,
     pub(crate) expires_at: Timestamp,
+    pub(crate) user_id: UserId,
+    pub(crate) wait_for_offline: bool,
+    /// Whether a host answered since it was last looked whether all have.
+    changed: AtomicBool,
     /// Hosts that owe an answer, and when each was last asked (`i64::MIN`: never).
     owing: DashMap<HostId, i64>,
     /// The newest position, for those who listen.
@@ -50,6 +54,9 @@ impl Active {
             name: format!("{PREFIX}{}", row.id).into(),
             sql: row.sql.into(),
             expires_at: row.expires_at,
+            user_id: row.user_id,
+            wait_for_offline: row.wait_for_offline,
+            changed: AtomicBool::new(true),
             owing: owing
                 .into_iter()
                 .map(|(host, was_sent)| (host, asked(was_sent)))
@@ -63,7 +70,17 @@ impl Active {
         let still: std::collections::HashSet<HostId> =
             owing.iter().map(|(host, _)| *host).collect();
         self.owing.retain(|host, _| still.contains(host));
+        self.set_changed();
         self.advance(last_position);
+    }
+
+    pub(crate) fn set_changed(&self) {
+        self.changed.store(true, Ordering::Release);
+    }
+
+    /// Whether a host answered since the last call.
+    pub(crate) fn take_changed(&self) -> bool {
+        self.changed.swap(false, Ordering::AcqRel)
     }
 
     pub(crate) fn advance(&self, position: i64) {
@@ -157,6 +174,18 @@ impl Live {
         )
     }
 
+    /// They could not be marked; they will be next time.
+    pub(crate) fn put_asked_back(&self, hosts: impl Iterator<Item = (i64, Vec<HostId>)>) {
+        let mut asked = self
+            .inner
+            .asked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for (id, mut hosts) in hosts {
+            asked.entry(id).or_default().append(&mut hosts);
+        }
+    }
+
     fn answer(&self, host: HostId, id: i64, result: QueryResult) -> Option<Answer> {
         // What nobody asked this host is not worth a statement; what the statement finds decides.
         let active = self.get(id)?;
@@ -174,6 +203,8 @@ impl Live {
         if !succeeded && message.is_empty() {
             message = format!("failed with code {}", result.status);
         }
+        // PostgreSQL keeps no text with NUL, and SQLite's functions end at it.
+        message.retain(|character| character != '\0');
         message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
         Some(Answer {
             campaign_id: id,
@@ -268,6 +299,7 @@ impl DistributedSource for Live {
         for (id, position) in ids.into_iter().zip(kept) {
             if let Some(active) = self.get(id) {
                 active.owing.remove(&host.id());
+                active.set_changed();
                 if let Some(position) = position {
                     active.advance(position);
                 }

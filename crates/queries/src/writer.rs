@@ -4,11 +4,12 @@
 //! task takes whatever has arrived, keeps it in one unit of work, and then tells each host's request.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use muster_clock::Timestamp;
 use muster_hosts::SourceError;
 use muster_store::{Database, StoreError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::error::QueriesError;
 use crate::store::campaigns::{self as store, Answer};
@@ -17,6 +18,8 @@ use crate::store::campaigns::{self as store, Answer};
 const MAX_GROUP: usize = 256;
 /// How many requests may wait; more are told to come again.
 const MAX_WAITING: usize = 4_096;
+/// How many bytes of rows may wait; more are told to come again.
+const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
 /// The most rows that are kept of a campaign.
 pub(crate) const MAX_ROWS_PER_CAMPAIGN: i64 = 1_000_000;
 /// The most bytes that are kept of a campaign, as JSON.
@@ -28,7 +31,9 @@ type Positions = Vec<Option<i64>>;
 struct Job {
     answers: Vec<Answer>,
     now: Timestamp,
-    done: oneshot::Sender<Result<Positions, Unavailable>>,
+    done: oneshot::Sender<Result<Positions, SourceError>>,
+    /// What the answers take of all that may wait.
+    _bytes: OwnedSemaphorePermit,
 }
 
 /// The answers were not kept; the agent shall send them again.
@@ -38,7 +43,10 @@ struct Unavailable(String);
 
 /// Hands answers to the task that keeps them.
 #[derive(Clone)]
-pub(crate) struct Writer(mpsc::Sender<Job>);
+pub(crate) struct Writer {
+    jobs: mpsc::Sender<Job>,
+    bytes: Arc<Semaphore>,
+}
 
 /// The task's end.
 pub(crate) struct WriterTask {
@@ -48,7 +56,12 @@ pub(crate) struct WriterTask {
 
 pub(crate) fn writer(database: Database) -> (Writer, WriterTask) {
     let (sender, jobs) = mpsc::channel(MAX_WAITING);
-    (Writer(sender), WriterTask { jobs, database })
+    let bytes = Arc::new(Semaphore::new(MAX_WAITING_BYTES));
+    let writer = Writer {
+        jobs: sender,
+        bytes,
+    };
+    (writer, WriterTask { jobs, database })
 }
 
 impl Writer {
@@ -58,12 +71,23 @@ impl Writer {
         answers: Vec<Answer>,
         now: Timestamp,
     ) -> Result<Positions, SourceError> {
-        let unavailable = |error: Unavailable| SourceError::Unavailable(Box::new(error));
+        let full = || {
+            let error = Unavailable("too many answers at once".to_owned());
+            SourceError::Unavailable(Box::new(error))
+        };
         let (done, kept) = oneshot::channel();
-        let full = |_| unavailable(Unavailable("too many answers at once".to_owned()));
-        self.0.try_send(Job { answers, now, done }).map_err(full)?;
+        let size: usize = answers.iter().map(|answer| answer.rows_json.len()).sum();
+        let size = u32::try_from(size.min(MAX_WAITING_BYTES)).unwrap_or(u32::MAX);
+        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(size);
+        let job = Job {
+            answers,
+            now,
+            done,
+            _bytes: bytes.map_err(|_| full())?,
+        };
+        self.jobs.try_send(job).map_err(|_| full())?;
         let stopping = |_| SourceError::Unavailable(Box::new(QueriesError::Stopping));
-        kept.await.map_err(stopping)?.map_err(unavailable)
+        kept.await.map_err(stopping)?
     }
 }
 
@@ -72,14 +96,28 @@ impl WriterTask {
     pub(crate) async fn run(mut self) {
         let mut jobs = Vec::new();
         while self.jobs.recv_many(&mut jobs, MAX_GROUP).await > 0 {
-            let result = self.keep(&jobs).await;
-            for (index, job) in jobs.drain(..).enumerate() {
-                let answer = match &result {
-                    Ok(positions) => Ok(positions[index].clone()),
-                    Err(error) => Err(Unavailable(muster_http::error_chain(error))),
-                };
-                // Whoever does not wait any more will send it again, and is then told that it was kept.
-                let _ = job.done.send(answer);
+            match self.keep(&jobs).await {
+                Ok(positions) => {
+                    for (job, positions) in jobs.drain(..).zip(positions) {
+                        // Whoever does not wait any more will send it again, and is then told that it was kept.
+                        let _ = job.done.send(Ok(positions));
+                    }
+                }
+                Err(error) if error.is_unavailable() => {
+                    let text = muster_http::error_chain(&error);
+                    for job in jobs.drain(..) {
+                        let unavailable = Box::new(Unavailable(text.clone()));
+                        let _ = job.done.send(Err(SourceError::Unavailable(unavailable)));
+                    }
+                }
+                // One of them cannot be kept: the others shall not suffer for it.
+                Err(_) => {
+                    for job in jobs.drain(..) {
+                        let kept = self.keep(std::slice::from_ref(&job)).await;
+                        let kept = kept.map(|mut positions| positions.pop().unwrap_or_default());
+                        let _ = job.done.send(kept.map_err(SourceError::from));
+                    }
+                }
             }
         }
     }

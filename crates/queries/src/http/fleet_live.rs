@@ -14,11 +14,15 @@ use muster_wire_fleet::live::{
     RunSavedAnswer, RunSavedRequest, RunSummary,
 };
 
+use serde_json::value::RawValue;
+
 use super::FleetState;
 use crate::{Campaign, Event, HostResult, NewCampaign, Target, TargetHost};
 
 /// A campaign that Fleet's clients begin ends after so long.
 const EXPIRY: Duration = Duration::from_secs(60 * 60);
+/// The most bytes of rows that one answer without a stream holds.
+const MAX_COLLECTED_BYTES: usize = 16 * 1024 * 1024;
 /// The most saved queries of one call.
 const MAX_QUERIES: usize = 20;
 
@@ -129,10 +133,18 @@ async fn ask_and_wait(
     };
     let (campaign, hosts) = state.queries.campaigns.create(principal, new).await?;
     let mut stream = state.queries.campaigns.stream_unchecked(campaign.id, 0);
-    let mut results = Vec::new();
+    let (mut results, mut bytes) = (Vec::new(), 0);
     let all = async {
         while let Some(event) = stream.next().await? {
-            if let Event::Result(result) = event {
+            if let Event::Result(mut result) = event {
+                bytes += result.rows.get().len();
+                if bytes > MAX_COLLECTED_BYTES {
+                    result.rows = Box::<RawValue>::default();
+                    result.clipped = true;
+                    result.error = Some(format!(
+                        "left out: the rows of all hosts have more than {MAX_COLLECTED_BYTES} bytes"
+                    ));
+                }
                 results.push(result);
             }
         }

@@ -18,9 +18,9 @@ muster_store::statements! {
         ended_at, result_rows, clipped FROM queries_campaigns WHERE id = $1";
     COUNTS = "SELECT campaign_id, state, COUNT(*) AS total, CAST(SUM(online) AS BIGINT) AS online
         FROM queries_campaign_hosts WHERE campaign_id = $1 GROUP BY campaign_id, state";
-    ACTIVE = "SELECT id, sql_text, wait_for_offline, expires_at, last_position FROM queries_campaigns
+    ACTIVE = "SELECT id, user_id, sql_text, wait_for_offline, expires_at, last_position FROM queries_campaigns
         WHERE status = 'running'";
-    ACTIVE_ONE = "SELECT id, sql_text, wait_for_offline, expires_at, last_position FROM queries_campaigns
+    ACTIVE_ONE = "SELECT id, user_id, sql_text, wait_for_offline, expires_at, last_position FROM queries_campaigns
         WHERE status = 'running' AND id = $1";
     OWING = "SELECT host_id, state FROM queries_campaign_hosts
         WHERE campaign_id = $1 AND state IN ('pending', 'sent', 'offline')";
@@ -42,6 +42,8 @@ muster_store::statements! {
         h.ended_at, r.rows_json FROM queries_campaign_hosts h
         LEFT JOIN queries_results r ON r.campaign_id = h.campaign_id AND r.host_id = h.host_id
         WHERE h.campaign_id = $1 AND h.position > $2 ORDER BY h.position LIMIT $3";
+    SIZES = "SELECT position, result_bytes FROM queries_campaign_hosts
+        WHERE campaign_id = $1 AND position > $2 ORDER BY position LIMIT $3";
     FORGET_RESULTS = "DELETE FROM queries_results WHERE campaign_id IN
         (SELECT id FROM queries_campaigns WHERE ended_at IS NOT NULL AND ended_at <= $1)";
     FORGET = "DELETE FROM queries_campaigns WHERE ended_at IS NOT NULL AND ended_at <= $1";
@@ -50,6 +52,7 @@ muster_store::statements! {
 /// A running campaign as memory needs it.
 pub(crate) struct ActiveRow {
     pub(crate) id: i64,
+    pub(crate) user_id: UserId,
     pub(crate) sql: String,
     pub(crate) wait_for_offline: bool,
     pub(crate) expires_at: Timestamp,
@@ -225,6 +228,7 @@ pub(crate) async fn list(
 fn active_row(row: &Row) -> Result<ActiveRow, StoreError> {
     Ok(ActiveRow {
         id: row.get("id")?,
+        user_id: UserId(row.get("user_id")?),
         sql: row.get("sql_text")?,
         wait_for_offline: row.get("wait_for_offline")?,
         expires_at: row.get("expires_at")?,
@@ -424,8 +428,20 @@ pub(crate) async fn results(
     id: i64,
     after: i64,
     limit: i64,
+    max_bytes: i64,
 ) -> Result<Vec<HostResult>, StoreError> {
-    db.fetch_all(RESULTS, args![id, after, limit])
+    let (mut fits, mut bytes) = (0, 0);
+    for row in db.fetch_all(SIZES, args![id, after, limit]).await? {
+        bytes += row.get::<i64>("result_bytes")?;
+        if fits > 0 && bytes > max_bytes {
+            break;
+        }
+        fits += 1;
+    }
+    if fits == 0 {
+        return Ok(Vec::new());
+    }
+    db.fetch_all(RESULTS, args![id, after, fits])
         .await?
         .iter()
         .map(result)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use muster_http::ListingQuery;
-use muster_identity::Role;
+use muster_identity::{Principal, Role, TeamId};
 use muster_queries::{
     CampaignStatus, Event, HostState, NewCampaign, Queries, SavedQueryChange, Stream,
 };
@@ -252,6 +252,90 @@ on_both_databases! {
         let member = person(4, None, &[(1, Role::Maintainer)]);
         let (_, hosts) = queries.campaigns.create(&member, sql("SELECT 1", all())).await.unwrap();
         assert!(hosts.iter().all(|host| host.id.0 % 2 == 0), "a member asks its team's hosts: {hosts:?}");
+    }
+
+    async fn a_teams_query_for_observers_runs_on_that_team_and_where_any_sql_may_run(db: TestDatabase) {
+        let fixture = Fixture::new(db).await;
+        let queries = &fixture.queries;
+        // Hosts with even numbers are in team 1, the others in none.
+        let save = |team: Option<i64>, by: Principal| {
+            let change = SavedQueryChange {
+                name: Some(format!("of {team:?}")),
+                query: Some("SELECT 1".to_owned()),
+                observer_can_run: Some(true),
+                ..SavedQueryChange::default()
+            };
+            let queries = queries.clone();
+            async move { queries.saved.create(&by, team.map(TeamId), change).await.unwrap().id }
+        };
+        let mixed = person(4, None, &[(2, Role::Maintainer), (1, Role::Observer)]);
+        let (own, global) = (save(Some(2), mixed.clone()).await, save(None, admin()).await);
+        let run = |query_id| NewCampaign { query_id: Some(query_id), target: all(), ..NewCampaign::default() };
+        let refused = queries.campaigns.create(&mixed, run(own)).await.unwrap_err();
+        assert_eq!(refused.status(), 400, "what one team's maintainer wrote does not run on another's hosts: {refused:?}");
+        let (_, hosts) = queries.campaigns.create(&mixed, run(global)).await.unwrap();
+        assert!(hosts.iter().all(|host| host.id.0 % 2 == 0) && !hosts.is_empty(), "{hosts:?}");
+        let (_, hosts) = queries.campaigns.create(&admin(), run(own)).await.unwrap();
+        assert_eq!(hosts.len(), 6, "an admin runs anything anywhere");
+    }
+
+    async fn whoever_may_ask_nothing_any_more_sees_nothing_of_what_was_asked(db: TestDatabase) {
+        let fixture = Fixture::new(db).await;
+        let campaigns = &fixture.queries.campaigns;
+        let member = person(4, None, &[(1, Role::Maintainer)]);
+        let (campaign, _) = campaigns.create(&member, sql("SELECT 1", all())).await.unwrap();
+        assert!(campaigns.results(&member, campaign.id, 0, 10).await.is_ok());
+        let without = person(4, None, &[]);
+        assert!(campaigns.results(&without, campaign.id, 0, 10).await.is_err());
+        assert!(campaigns.stream(&without, campaign.id, 0).await.is_err());
+    }
+
+    async fn a_host_that_sends_what_a_database_refuses_spoils_nobodys_answer(db: TestDatabase) {
+        let fixture = Fixture::new(db).await;
+        let queries = &fixture.queries;
+        let campaign = fixture.ask(sql("SELECT 1", only(&[1, 2]))).await;
+        let mut bad = answered(campaign.id, 0);
+        (bad.status, bad.message, bad.rows) = (1, Some("no such\0table".to_owned()), Vec::new());
+        let (bad, good) = tokio::join!(
+            write(queries, 1, vec![bad], START),
+            write(queries, 2, vec![answered(campaign.id, 1)], START),
+        );
+        assert!(bad.is_ok() && good.is_ok());
+        let results = queries.campaigns.results(&admin(), campaign.id, 0, 10).await.unwrap();
+        let failed = results.iter().find_map(|result| result.error.as_deref());
+        assert_eq!((results.len(), failed), (2, Some("no suchtable")));
+    }
+
+    async fn large_answers_come_in_pages_that_fit_into_memory(db: TestDatabase) {
+        let fixture = Fixture::new(db).await;
+        let queries = &fixture.queries;
+        let campaign = fixture.ask(sql("SELECT 1", all())).await;
+        for host in 1..=6 {
+            let mut large = answered(campaign.id, 0);
+            large.rows = vec![[("column", "x".repeat(1_500_000))].into_iter().collect()];
+            write(queries, host, vec![large], START).await.unwrap();
+        }
+        let page = queries.campaigns.results(&admin(), campaign.id, 0, 500).await.unwrap();
+        assert_eq!(page.len(), 2, "4 MiB hold two of them");
+        let mut stream = queries.campaigns.stream(&admin(), campaign.id, 0).await.unwrap();
+        assert_eq!(drain(&mut stream).await.0, [1, 2, 3, 4, 5, 6]);
+    }
+
+    async fn there_is_an_end_to_what_one_user_has_running(db: TestDatabase) {
+        let fixture = Fixture::new(db).await;
+        let campaigns = &fixture.queries.campaigns;
+        let mut first = None;
+        let refused = loop {
+            match campaigns.create(&admin(), sql("SELECT 1", only(&[1]))).await {
+                Ok((campaign, _)) => first = first.or(Some(campaign.id)),
+                Err(refused) => break refused,
+            }
+        };
+        assert_eq!(refused.status(), 429, "{refused:?}");
+        let other = person(9, Some(Role::Maintainer), &[]);
+        assert!(campaigns.create(&other, sql("SELECT 1", only(&[1]))).await.is_ok(), "others are not held up");
+        campaigns.cancel(&admin(), first.unwrap()).await.unwrap();
+        assert!(campaigns.create(&admin(), sql("SELECT 1", only(&[1]))).await.is_ok());
     }
 
     async fn what_makes_no_sense_is_refused_with_a_reason(db: TestDatabase) {
