@@ -14,6 +14,7 @@ use muster_clock::Timestamp;
 use muster_identity::HostId;
 use muster_store::{Database, StoreError};
 
+use crate::membership::Labels;
 use crate::state::{HostState, Said};
 use crate::store;
 
@@ -70,6 +71,7 @@ impl HostCache {
     pub(crate) async fn load(
         &self,
         database: &Database,
+        labels: &Labels,
         host: HostId,
     ) -> Result<Option<Arc<HostState>>, StoreError> {
         let drops = {
@@ -82,14 +84,15 @@ impl HostCache {
             }
             shard.drops
         };
+        let evaluated = labels.evaluated();
         let Some(loaded) = store::host::load_state(&mut &*database, host).await? else {
             return Ok(None);
         };
         let state = Arc::new(HostState::new(host, loaded.profile));
         state.set_detail_due_at(self.due_after_start(host, loaded.detail_updated_at));
         state.set_refetch_requested(loaded.refetch_requested);
-        state.set_labels_updated(
-            loaded.label_updated_at,
+        state.set_labels_evaluated(
+            evaluated.at(loaded.label_updated_at),
             self.due_after_start(host, loaded.label_updated_at),
         );
         for (process, version, names) in loaded.capabilities {

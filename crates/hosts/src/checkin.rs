@@ -86,7 +86,11 @@ impl CheckIn {
 
     /// A host as the check-in knows it, from memory or by one statement. An unknown host is one whose key is invalid.
     pub async fn host(&self, host: HostId) -> Result<Arc<HostState>, HostsError> {
-        let found = self.0.hosts.load(&self.0.database, host).await?;
+        let found = self
+            .0
+            .hosts
+            .load(&self.0.database, &self.0.labels, host)
+            .await?;
         found.ok_or_else(|| self.is_gone(host))
     }
 
@@ -204,7 +208,10 @@ impl CheckIn {
                     details.push(result);
                 }
             } else if result.name.starts_with(membership::PREFIX) {
-                labels.push(result);
+                // What it was not asked may be the answer to another server's question, when it would be asked here, too.
+                if state.asked_labels(now).is_some() || self.0.labels.are_due(&state, now) {
+                    labels.push(result);
+                }
             } else {
                 let of_prefix =
                     |source: &Arc<dyn DistributedSource>| result.name.starts_with(source.prefix());
@@ -220,7 +227,7 @@ impl CheckIn {
                 let due = Some(HostCache::due_after(host, now));
                 state.set_detail_due_at(due);
                 state.give_up_refetch();
-                state.set_labels_updated(Some(now), due);
+                state.set_labels_evaluated(self.0.labels.version(), due);
             }
             if let Ok(false) = kept {
                 return Err(self.is_gone(host));
@@ -285,9 +292,10 @@ impl CheckIn {
             team_id: record.team_id,
             ..old.with_facts(&facts, &record.identifier)
         };
-        let verdict = self.0.labels.read(labels, &profile);
+        let asked = state.asked_labels(now);
+        let verdict = self.0.labels.read(labels, &profile, asked, now);
         if verdict.answered {
-            profile.label_ids = verdict.keep(&mut db, state, now).await?;
+            profile.label_ids = verdict.keep(&mut db, state).await?;
         }
         // A host that just told its platform is now asked the labels that fit it.
         let platform_changed = old.platform != profile.platform;
@@ -303,11 +311,16 @@ impl CheckIn {
             state.set_refetch_requested(false);
         }
         if platform_changed {
-            state.set_labels_updated(None, None);
+            state.set_labels_evaluated(0, None);
         } else if verdict.answered {
-            state.set_labels_updated(Some(now), Some(HostCache::due_after(host, now)));
+            let due = HostCache::due_after(host, verdict.evaluated_at);
+            state.set_labels_evaluated(verdict.version, Some(due));
+        } else if !labels.is_empty() {
+            state.labels_were_answered();
         }
-        if changed {
+        // Whichever other server asked it has to learn that it answered.
+        let elsewhere = verdict.answered && asked.is_none();
+        if changed || elsewhere {
             self.announce(host).await;
         }
         Ok(true)

@@ -1,12 +1,16 @@
 //! What is kept in memory about a host that checks in, so that an empty check-in costs no SQL.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use muster_clock::Timestamp;
 use muster_identity::{HostId, TeamId};
 
 use crate::record::{HostFacts, LabelId};
+
+/// How long a host's answer is waited for; after that it counts as one to something that was never asked.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60 * 60);
 
 /// A host in memory. Loaded by one statement when it first checks in, dropped when a hint says that it changed.
 #[derive(Debug)]
@@ -14,11 +18,22 @@ pub struct HostState {
     id: HostId,
     profile: RwLock<Arc<HostProfile>>,
     detail_due_at: AtomicI64,
-    label_updated_at: AtomicI64,
+    /// The version of the labels' definitions that it last evaluated.
+    label_version: AtomicU64,
     label_due_at: AtomicI64,
     refetch_requested: AtomicBool,
     gave_up_refetch: AtomicBool,
+    asked_labels: Mutex<Option<AskedLabels>>,
     said: Mutex<Vec<Said>>,
+}
+
+/// Which definitions of labels a host was given to evaluate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AskedLabels {
+    /// When.
+    pub(crate) at: Timestamp,
+    /// Their version.
+    pub(crate) version: u64,
 }
 
 /// What a program on a host last said that it can do.
@@ -107,10 +122,11 @@ impl HostState {
             id,
             profile: RwLock::new(Arc::new(profile)),
             detail_due_at: AtomicI64::new(i64::MIN),
-            label_updated_at: AtomicI64::new(i64::MIN),
+            label_version: AtomicU64::new(0),
             label_due_at: AtomicI64::new(i64::MIN),
             refetch_requested: AtomicBool::new(false),
             gave_up_refetch: AtomicBool::new(false),
+            asked_labels: Mutex::default(),
             said: Mutex::default(),
         }
     }
@@ -161,19 +177,45 @@ impl HostState {
             || self.gave_up_refetch.load(Ordering::Relaxed)
     }
 
-    /// Whether its labels are to be evaluated: when their time has come, or when one of them changed after they were
-    /// last evaluated.
-    pub fn are_labels_due(&self, now: Timestamp, newest_change: Timestamp) -> bool {
+    /// Whether its labels are to be evaluated: when their time has come, or when one of them changed after the version
+    /// that it last evaluated.
+    pub(crate) fn are_labels_due(&self, now: Timestamp, version: u64) -> bool {
         now.as_micros() >= self.label_due_at.load(Ordering::Relaxed)
-            || newest_change.as_micros() > self.label_updated_at.load(Ordering::Relaxed)
+            || version > self.label_version.load(Ordering::Relaxed)
     }
 
-    /// Sets when its labels were last evaluated and when they are due again; at once when `due` is none.
-    pub fn set_labels_updated(&self, updated: Option<Timestamp>, due: Option<Timestamp>) {
-        let micros = |at: Option<Timestamp>| at.map_or(i64::MIN, Timestamp::as_micros);
-        self.label_updated_at
-            .store(micros(updated), Ordering::Relaxed);
-        self.label_due_at.store(micros(due), Ordering::Relaxed);
+    /// Sets which version of the labels it evaluated and when they are due again; at once when `due` is none.
+    pub(crate) fn set_labels_evaluated(&self, version: u64, due: Option<Timestamp>) {
+        let micros = due.map_or(i64::MIN, Timestamp::as_micros);
+        self.label_version.store(version, Ordering::Relaxed);
+        self.label_due_at.store(micros, Ordering::Relaxed);
+        self.labels_were_answered();
+    }
+
+    /// Notes that it answered what it was given, whatever that is worth.
+    pub(crate) fn labels_were_answered(&self) {
+        *self.lock_asked_labels() = None;
+    }
+
+    /// Notes that it was given labels to evaluate. What it was given before and did not answer yet stays: nobody can
+    /// tell which of the two its answer is to, and the older one promises less.
+    pub(crate) fn ask_labels(&self, asked: AskedLabels) {
+        let mut present = self.lock_asked_labels();
+        if present.is_none_or(|present| asked.at.since(present.at) > ANSWER_WITHIN) {
+            *present = Some(asked);
+        }
+    }
+
+    /// What labels it was given and did not answer yet; none when that was long ago, before a restart or elsewhere.
+    pub(crate) fn asked_labels(&self, now: Timestamp) -> Option<AskedLabels> {
+        self.lock_asked_labels()
+            .filter(|asked| now.since(asked.at) <= ANSWER_WITHIN)
+    }
+
+    fn lock_asked_labels(&self) -> std::sync::MutexGuard<'_, Option<AskedLabels>> {
+        self.asked_labels
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a program on it last said, if it ever said anything.
@@ -222,10 +264,29 @@ mod tests {
     fn labels_are_due_by_time_and_when_one_of_them_changed() {
         let host = HostState::new(HostId(1), profile("ubuntu"));
         let at = Timestamp::from_seconds;
-        assert!(host.are_labels_due(at(100), Timestamp::EPOCH));
-        host.set_labels_updated(Some(at(100)), Some(at(3_700)));
-        assert!(!host.are_labels_due(at(101), at(99)));
-        assert!(host.are_labels_due(at(101), at(101)));
-        assert!(host.are_labels_due(at(3_700), at(99)));
+        assert!(host.are_labels_due(at(100), 1));
+        host.set_labels_evaluated(1, Some(at(3_700)));
+        assert!(!host.are_labels_due(at(101), 1));
+        assert!(host.are_labels_due(at(101), 2));
+        assert!(host.are_labels_due(at(3_700), 1));
+    }
+
+    #[test]
+    fn an_answer_is_to_the_oldest_labels_that_were_not_answered() {
+        let host = HostState::new(HostId(1), profile("ubuntu"));
+        let asked = |at, version| AskedLabels {
+            at: Timestamp::from_seconds(at),
+            version,
+        };
+        let known = |at| host.asked_labels(Timestamp::from_seconds(at));
+        assert_eq!(known(100), None);
+        host.ask_labels(asked(100, 1));
+        host.ask_labels(asked(110, 2));
+        assert_eq!(known(120), Some(asked(100, 1)));
+        assert_eq!(known(3_701), None, "too long ago");
+        host.ask_labels(asked(3_701, 2));
+        assert_eq!(known(3_702), Some(asked(3_701, 2)));
+        host.set_labels_evaluated(2, None);
+        assert_eq!(known(3_702), None);
     }
 }
