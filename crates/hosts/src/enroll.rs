@@ -46,18 +46,27 @@ impl Who<'_> {
         }
     }
 
-    async fn find(&self, db: &mut impl Executor) -> Result<Option<HostRecord>, StoreError> {
+    /// The hardware's UUID and serial number; empty where it is not told.
+    fn hardware(&self) -> (&str, &str) {
         match self {
             Self::Osquery(request) => {
                 let system = &request.host_details.system_info;
                 let (uuid, serial) = (system.filled("uuid"), system.filled("hardware_serial"));
-                let (uuid, serial) = (uuid.unwrap_or_default(), serial.unwrap_or_default());
+                (uuid.unwrap_or_default(), serial.unwrap_or_default())
+            }
+            Self::Orbit(request) => (&request.hardware_uuid, &request.hardware_serial),
+        }
+    }
+
+    async fn find(&self, db: &mut impl Executor) -> Result<Option<HostRecord>, StoreError> {
+        let (uuid, serial) = self.hardware();
+        match self {
+            Self::Osquery(request) => {
                 matching::find_for_osquery(db, &request.host_identifier, uuid, serial).await
             }
             Self::Orbit(request) => {
                 let announced = Some(request.osquery_identifier.as_str())
                     .filter(|identifier| !identifier.trim().is_empty());
-                let (uuid, serial) = (&request.hardware_uuid, &request.hardware_serial);
                 matching::find_for_orbit(db, announced, uuid, serial).await
             }
         }
@@ -167,6 +176,9 @@ impl Agents {
         let tokens = &self.0.enrollment_tokens;
         let (identifier, source) = who.identifier();
         let mut db = self.0.database.begin().await?;
+        let (uuid, serial) = who.hardware();
+        db.lock(&matching::machine_names(identifier, uuid, serial))
+            .await?;
         let found = who.find(&mut db).await?;
         let is_new = found.is_none();
         let id = match found {

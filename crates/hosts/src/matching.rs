@@ -84,6 +84,20 @@ pub(crate) fn is_serial_usable(serial: &str) -> bool {
     !is_one_character && !SHARED_SERIALS.contains(&serial.as_str())
 }
 
+/// What two enrollments of one machine have in common, whatever each calls itself. They look for a row and make one; who
+/// looks holds these names, so that the other one finds what was made.
+pub(crate) fn machine_names(identifier: &str, uuid: &str, serial: &str) -> Vec<String> {
+    let mut names: Vec<String> = [uuid_key(uuid), uuid_key(identifier)]
+        .into_iter()
+        .filter(|key| !key.is_empty())
+        .map(|key| format!("hosts.uuid {key}"))
+        .collect();
+    if is_serial_usable(serial) {
+        names.push(format!("hosts.serial {}", serial.trim()));
+    }
+    names
+}
+
 /// The row of a machine whose osquery enrolls.
 pub(crate) async fn find_for_osquery(
     db: &mut impl Executor,

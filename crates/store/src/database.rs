@@ -1,10 +1,12 @@
 //! The pools, and statements run on them.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
@@ -353,6 +355,19 @@ impl Transaction {
         .map_err(|source| StoreError::driver("commit a transaction", source))
     }
 
+    /// Has this unit of work wait until no other one holds any of these names, and holds them until it ends: for rules
+    /// that no constraint of a row can keep. On SQLite, where units of work never overlap, it does nothing. Names are
+    /// taken in one order, so that two units of work never wait for each other; call it once per unit of work.
+    pub async fn lock(&mut self, names: &[String]) -> Result<(), StoreError> {
+        if let TransactionInner::Postgres(_) = self.inner {
+            for key in lock_keys(names) {
+                let sql = "SELECT CAST(pg_advisory_xact_lock($1) AS TEXT) AS locked";
+                self.fetch_all(sql, vec![Value::Integer(Some(key))]).await?;
+            }
+        }
+        Ok(())
+    }
+
     fn count(&self) {
         self.shared.statements.fetch_add(1, Ordering::Relaxed);
     }
@@ -389,6 +404,18 @@ impl Executor for Transaction {
             TransactionInner::Postgres(_) => Dialect::Postgres,
         }
     }
+}
+
+/// The numbers by which PostgreSQL locks names, in the order in which they are taken. Two names with one number only wait
+/// for each other without need.
+fn lock_keys(names: &[String]) -> BTreeSet<i64> {
+    let number = |name: &String| {
+        let digest = digest(&SHA256, name.as_bytes());
+        let mut first = [0; 8];
+        first.copy_from_slice(&digest.as_ref()[..8]);
+        i64::from_le_bytes(first)
+    };
+    names.iter().map(number).collect()
 }
 
 macro_rules! bind {

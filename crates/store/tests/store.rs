@@ -29,6 +29,24 @@ async fn pets(db: &TestDatabase) {
 }
 
 on_both_databases! {
+    async fn a_unit_of_work_waits_for_the_names_that_another_one_holds(db: TestDatabase) {
+        pets(&db).await;
+        let database = db.database();
+        let (first, second) = ("Rex".to_owned(), "Bella".to_owned());
+        let mut holder = db.begin().await.unwrap();
+        holder.lock(&[first.clone(), second.clone()]).await.unwrap();
+        let mut waiting = tokio::spawn(async move {
+            let mut transaction = database.begin().await.unwrap();
+            transaction.lock(&[second, first]).await.unwrap();
+            let rows = transaction.fetch_all("SELECT id FROM pets_pets", args![]).await;
+            rows.unwrap().len()
+        });
+        assert!(tokio::time::timeout(Duration::from_millis(50), &mut waiting).await.is_err());
+        holder.execute("INSERT INTO pets_pets (id, name) VALUES (1, 'Rex')", args![]).await.unwrap();
+        holder.commit().await.unwrap();
+        assert_eq!(waiting.await.unwrap(), 1, "it sees what was kept");
+    }
+
     async fn values_come_back_as_they_went(db: TestDatabase) {
         pets(&db).await;
         let mut sql = &*db;

@@ -1,5 +1,6 @@
 //! Enrollment by osquery's API.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use muster_identity::{Actor, NewEnrollmentToken};
@@ -175,5 +176,25 @@ on_both_databases! {
         let events = server.agents.events_of(server.host_of(&key).await, 500).await.unwrap();
         assert_eq!(events.len(), 200);
         assert!(events.iter().all(|event| event.kind == "enrolled" && event.details["new"] == false));
+    }
+
+    async fn osquery_and_orbit_that_enroll_at_once_are_one_host(db: TestDatabase) {
+        const ROUNDS: usize = 20;
+        let server = Arc::new(TestServer::new(&db).await);
+        for round in 0..ROUNDS {
+            let uuid = format!("4C4C4544-0043-3010-8052-{round:012}");
+            let mut osquery = ubuntu(&server.secret, &format!("instance-{round}"));
+            osquery["host_details"]["system_info"]["uuid"] = json!(uuid);
+            let orbit = json!({"enroll_secret": server.secret, "hardware_uuid": uuid.to_lowercase()});
+            let enrolling = [("/api/osquery/enroll", osquery), ("/api/fleet/orbit/enroll", orbit)].map(|(path, body)| {
+                let server = Arc::clone(&server);
+                tokio::spawn(async move { server.post(path, body).await.status })
+            });
+            for enrolling in enrolling {
+                assert_eq!(enrolling.await.unwrap(), 200);
+            }
+            let rows = (&server.database).fetch_all("SELECT id FROM hosts_hosts", args![]).await.unwrap();
+            assert_eq!(rows.len(), round + 1);
+        }
     }
 }
