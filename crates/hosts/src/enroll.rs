@@ -3,8 +3,12 @@
 //! One unit of work finds or makes the host, counts the token's use, decides about the team and makes the key. A host
 //! comes into the team of its token. When it enrolls again with the token that it last used, it stays where operators
 //! moved it since; a different token moves it.
+//!
+//! A token whose uses are used up still admits the hosts that came by it, and only them: an agent that lost its key could
+//! not come back otherwise. Whoever has such a token and knows what identifies the host can do so as well, so each time
+//! is counted and stands in the host's timeline.
 
-use muster_identity::{Admission, Family, HostId, IssuedKey};
+use muster_identity::{Admission, Family, HostId, IssuedKey, Readmission};
 use muster_store::{Executor, StoreError};
 use muster_wire_fleet::orbit;
 use muster_wire_osquery::EnrollRequest;
@@ -151,10 +155,10 @@ impl Agents {
                 // Another enrollment of the same machine was first: now its row is there to be found.
                 Err(EnrollFailure::Store(error)) if error.is_duplicate() && tries < MAX_TRIES => {}
                 Err(EnrollFailure::Store(error)) => return Err(error.into()),
-                Err(EnrollFailure::UsedUp) => {
+                Err(EnrollFailure::Refused) => {
                     tracing::info!(
                         token.id = admission.token_id.0,
-                        "refused an enrollment: the token is used up"
+                        "refused an enrollment: the token is used up, ran out or was revoked"
                     );
                     return Err(HostsError::Refused);
                 }
@@ -191,16 +195,22 @@ impl Agents {
             .ok_or_else(missing)?;
         let before = host.facts.clone();
 
+        let mut kind = "enrolled";
         if host.enrollment_token_id == Some(admission.token_id) {
-            tokens
-                .note_use(&mut db, admission.token_id, id, now)
-                .await?;
+            match tokens
+                .record_again(&mut db, admission.token_id, id, now)
+                .await?
+            {
+                Readmission::Good => {}
+                Readmission::UsedUp => kind = "enrolled_with_used_up_token",
+                Readmission::Refused => return Err(EnrollFailure::Refused),
+            }
         } else {
             if !tokens
                 .record_use(&mut db, admission.token_id, id, now)
                 .await?
             {
-                return Err(EnrollFailure::UsedUp);
+                return Err(EnrollFailure::Refused);
             }
             host.enrollment_token_id = Some(admission.token_id);
             host.team_id = admission.team_id;
@@ -238,7 +248,7 @@ impl Agents {
             "enrollment_token_id": admission.token_id,
             "new": is_new,
         });
-        store::event::add(&mut db, id, "enrolled", &details, now).await?;
+        store::event::add(&mut db, id, kind, &details, now).await?;
         let token = Some(admission.token_id);
         let key = self
             .0
@@ -257,7 +267,7 @@ impl Agents {
 }
 
 enum EnrollFailure {
-    UsedUp,
+    Refused,
     Store(StoreError),
 }
 

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use muster_bus::{Received, Topic};
 use muster_clock::Timestamp;
-use muster_http::Problem;
 use muster_store::{Executor, StoreError};
 use serde::Serialize;
 use serde_json::json;
@@ -22,6 +21,10 @@ use crate::{
     Actor, Audit, AuditEntry, EnrollmentTokenId, Family, HostId, IdentityError, MasterKey,
     TeamFilter, TeamId, secret,
 };
+
+mod admission;
+
+pub use admission::{Admission, EnrollError, Readmission, RefusalReason};
 
 const TOPIC: Topic = Topic::new("identity.enrollment_tokens");
 /// The most tokens that one team, or the organisation, may have; as Fleet has it.
@@ -57,6 +60,8 @@ pub struct EnrollmentToken {
     pub max_uses: Option<u32>,
     /// How many enrollments there were.
     pub uses: i64,
+    /// How often hosts enrolled again that had come by it, which `max_uses` does not count.
+    pub reenrollments: i64,
     /// When the last one was.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -92,64 +97,6 @@ pub struct ScopedSecret {
     pub secret: String,
     /// When it was made.
     pub created_at: Timestamp,
-}
-
-/// An agent may enroll.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Admission {
-    /// By this token.
-    pub token_id: EnrollmentTokenId,
-    /// Into this team.
-    pub team_id: Option<TeamId>,
-}
-
-/// Why an enrollment is refused: for operators and metrics. The agent is told only that it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RefusalReason {
-    /// No token has this secret.
-    Unknown,
-    /// The token ran out.
-    Expired,
-    /// The token's uses are used up.
-    UsedUp,
-    /// The token is for other families of agents.
-    OtherFamily,
-}
-
-impl RefusalReason {
-    /// For labels of metrics and for logs.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::Expired => "expired",
-            Self::UsedUp => "used_up",
-            Self::OtherFamily => "other_family",
-        }
-    }
-}
-
-/// An agent may not enroll, or it is not known whether it may.
-#[derive(Debug, thiserror::Error)]
-pub enum EnrollError {
-    /// It may not.
-    #[error("the enrollment was refused: {}", .0.name())]
-    Refused(RefusalReason),
-    /// The database is away.
-    #[error("check an enrollment token")]
-    Unavailable(#[source] StoreError),
-}
-
-impl From<EnrollError> for Problem {
-    fn from(error: EnrollError) -> Self {
-        match error {
-            EnrollError::Refused(reason) => {
-                tracing::info!(reason = reason.name(), "refused an enrollment");
-                // One text for all reasons: a guesser learns nothing.
-                Self::unauthenticated("enroll failed: invalid secret")
-            }
-            EnrollError::Unavailable(error) => error.into(),
-        }
-    }
 }
 
 type Cache = HashMap<[u8; 32], EnrollmentToken>;
@@ -248,7 +195,7 @@ impl EnrollmentTokens {
 
     /// Counts an enrollment, in its unit of work. Gives false when the token's uses are used up, it ran out or was
     /// revoked meanwhile: then the enrollment is to be refused. A host that enrolls again with the token that it came by
-    /// is not counted again; use [`note_use`](Self::note_use) for it.
+    /// does not use it up; use [`record_again`](Self::record_again) for it.
     pub async fn record_use(
         &self,
         db: &mut impl Executor,
@@ -259,15 +206,16 @@ impl EnrollmentTokens {
         store::count_use(db, token, host, now).await
     }
 
-    /// Keeps that a host that came by this token enrolled again.
-    pub async fn note_use(
+    /// Counts that a host that came by this token enrolls again, in its unit of work. An agent that lost its key comes
+    /// again when the token is used up, too; when it ran out or was revoked meanwhile, it is to be refused.
+    pub async fn record_again(
         &self,
         db: &mut impl Executor,
         token: EnrollmentTokenId,
         host: HostId,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
-        store::note_use(db, token, host, now).await
+    ) -> Result<Readmission, StoreError> {
+        store::count_again(db, token, host, now).await
     }
 
     /// Makes a token; the secret is given once here and can be revealed later.
@@ -314,6 +262,7 @@ impl EnrollmentTokens {
             expires_at: new.expires_at,
             max_uses: new.max_uses,
             uses: 0,
+            reenrollments: 0,
             used_at: None,
             used_by: None,
             revoked_at: None,

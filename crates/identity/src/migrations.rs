@@ -8,6 +8,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration::new("agents", AGENTS),
     Migration::new("audit", AUDIT),
     Migration::new("master_key", MASTER_KEY),
+    Migration::new("reenrollments", REENROLLMENTS),
 ];
 
 /// `password_hash` is in PHC form. `role` in `identity_users` is the global role; a user has either that or rows in
@@ -121,3 +122,7 @@ CREATE TABLE identity_master_key (
     fingerprint {{bytes}} NOT NULL
 );
 ";
+
+/// How often hosts enrolled again with the token that they came by.
+const REENROLLMENTS: &str =
+    "ALTER TABLE identity_enrollment_tokens ADD COLUMN reenrollments BIGINT NOT NULL DEFAULT 0;";

@@ -3,12 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_identity::{Actor, NewEnrollmentToken};
+use muster_identity::{Actor, EnrollmentTokenId, NewEnrollmentToken};
 use muster_store::testing::on_both_databases;
 use muster_store::{Executor, args};
 use serde_json::{Value, json};
 
 use crate::harness::{TestServer, ubuntu};
+
+/// A token for one host, and its secret.
+async fn single_use(server: &TestServer, name: &str) -> (EnrollmentTokenId, String) {
+    let new = NewEnrollmentToken {
+        name: name.to_owned(),
+        max_uses: Some(1),
+        ..NewEnrollmentToken::default()
+    };
+    let tokens = &server.identity.enrollment_tokens;
+    let (token, secret) = tokens.create(&Actor::system(), new).await.unwrap();
+    (token.id, secret)
+}
 
 on_both_databases! {
     async fn both_roots_give_a_key_of_32_characters_and_one_host_for_one_identifier(db: TestDatabase) {
@@ -196,5 +208,61 @@ on_both_databases! {
             let rows = (&server.database).fetch_all("SELECT id FROM hosts_hosts", args![]).await.unwrap();
             assert_eq!(rows.len(), round + 1);
         }
+    }
+
+    async fn a_used_up_token_admits_only_the_host_that_came_by_it_and_each_time_is_kept(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        let (token, once) = single_use(&server, "once").await;
+        let key = server.enroll_with(&ubuntu(&once, "mine")).await;
+        let host = server.host_of(&key).await;
+        let other = server.enroll("other").await;
+        let other = server.host_of(&other).await;
+        let kinds = async |host| -> Vec<String> {
+            let events = server.agents.events_of(host, 10).await.unwrap();
+            events.into_iter().map(|event| event.kind).collect()
+        };
+        let tokens = &server.identity.enrollment_tokens;
+        for again in 1..3 {
+            server.enroll_with(&ubuntu(&once, "mine")).await;
+            let kept = tokens.find(token).await.unwrap();
+            assert_eq!((kept.uses, kept.reenrollments, kept.used_by), (1, again, Some(host)));
+            assert_eq!(kinds(host).await[0], "enrolled_with_used_up_token");
+        }
+        assert_eq!(kinds(host).await.len(), 3);
+        // What identifies a host that another token admitted does not help.
+        let mut forged = ubuntu(&once, "forged");
+        forged["host_details"]["system_info"]["uuid"] = json!("other");
+        for body in [ubuntu(&once, "other"), forged] {
+            let refused = server.post("/api/osquery/enroll", body).await;
+            assert_eq!((refused.status, refused.json()["node_invalid"].clone()), (401, json!(true)));
+        }
+        let orbit = json!({"enroll_secret": once, "hardware_uuid": "other"});
+        assert_eq!(server.post("/api/fleet/orbit/enroll", orbit).await.status, 401);
+        assert_eq!(kinds(other).await, ["enrolled"]);
+        assert_eq!(server.identity.agent_keys.list(other).await.unwrap().len(), 1);
+        let kept = tokens.find(token).await.unwrap();
+        assert_eq!((kept.uses, kept.reenrollments), (1, 2));
+    }
+
+    async fn a_token_that_was_revoked_or_ran_out_admits_not_even_those_who_came_by_it(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        let (token, secret) = single_use(&server, "once").await;
+        server.enroll_with(&ubuntu(&secret, "a")).await;
+        // On another server, whose hint never came here: the tokens in memory are older.
+        (&server.database)
+            .execute("UPDATE identity_enrollment_tokens SET revoked_at = 1 WHERE id = $1", args![token])
+            .await
+            .unwrap();
+        let again = async || server.post("/api/osquery/enroll", ubuntu(&secret, "a")).await.status;
+        assert_eq!(again().await, 401);
+        let sql = "UPDATE identity_enrollment_tokens SET revoked_at = NULL, expires_at = $2 WHERE id = $1";
+        let now = muster_clock::Clock::now(&*server.clock);
+        (&server.database).execute(sql, args![token, now]).await.unwrap();
+        assert_eq!(again().await, 401);
+        let sql = "UPDATE identity_enrollment_tokens SET expires_at = NULL WHERE id = $1";
+        (&server.database).execute(sql, args![token]).await.unwrap();
+        assert_eq!(again().await, 200);
+        server.identity.enrollment_tokens.revoke(&Actor::system(), token).await.unwrap();
+        assert_eq!(again().await, 401);
     }
 }

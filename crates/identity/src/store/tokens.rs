@@ -5,32 +5,34 @@ use std::collections::HashMap;
 use muster_clock::Timestamp;
 use muster_store::{Executor, Row, StoreError, args};
 
-use crate::{EnrollmentToken, EnrollmentTokenId, Family, HostId, TeamId};
+use crate::{EnrollmentToken, EnrollmentTokenId, Family, HostId, Readmission, TeamId};
 
 muster_store::statements! {
-    LOAD_VALID = "SELECT id, name, team_id, families, token_hash, created_at, expires_at, max_uses, uses, used_at,
-        used_by, revoked_at FROM identity_enrollment_tokens WHERE revoked_at IS NULL";
+    LOAD_VALID = "SELECT id, name, team_id, families, token_hash, created_at, expires_at, max_uses, uses,
+        reenrollments, used_at, used_by, revoked_at FROM identity_enrollment_tokens WHERE revoked_at IS NULL";
     COUNT_USE = "UPDATE identity_enrollment_tokens SET uses = uses + 1, used_at = $3, used_by = $2
         WHERE id = $1 AND revoked_at IS NULL AND (max_uses IS NULL OR uses < max_uses)
         AND (expires_at IS NULL OR expires_at > $3)";
-    NOTE_USE = "UPDATE identity_enrollment_tokens SET used_at = $3, used_by = $2 WHERE id = $1";
+    COUNT_AGAIN = "UPDATE identity_enrollment_tokens SET reenrollments = reenrollments + 1, used_at = $3, used_by = $2
+        WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $3)
+        RETURNING CAST(CASE WHEN uses >= max_uses THEN 1 ELSE 0 END AS BIGINT) AS is_used_up";
     COUNT_IN_SCOPE = "SELECT COUNT(*) AS total FROM identity_enrollment_tokens
         WHERE revoked_at IS NULL AND COALESCE(team_id, 0) = $1";
     INSERT = "INSERT INTO identity_enrollment_tokens (name, team_id, families, token_hash, sealed, created_at,
         expires_at, max_uses) VALUES ($1, $2, $3, $4, $4, $5, $6, $7) RETURNING id";
     SET_SEALED = "UPDATE identity_enrollment_tokens SET sealed = $2 WHERE id = $1";
     SEALED = "SELECT sealed FROM identity_enrollment_tokens WHERE id = $1";
-    SEALED_IN_SCOPE = "SELECT id, name, team_id, families, sealed, created_at, expires_at, max_uses, uses, used_at,
-        used_by, revoked_at FROM identity_enrollment_tokens
+    SEALED_IN_SCOPE = "SELECT id, name, team_id, families, sealed, created_at, expires_at, max_uses, uses,
+        reenrollments, used_at, used_by, revoked_at FROM identity_enrollment_tokens
         WHERE revoked_at IS NULL AND COALESCE(team_id, 0) = $1 ORDER BY id";
-    SEALED_OF_TEAMS = "SELECT id, name, team_id, families, sealed, created_at, expires_at, max_uses, uses, used_at,
-        used_by, revoked_at FROM identity_enrollment_tokens
+    SEALED_OF_TEAMS = "SELECT id, name, team_id, families, sealed, created_at, expires_at, max_uses, uses,
+        reenrollments, used_at, used_by, revoked_at FROM identity_enrollment_tokens
         WHERE revoked_at IS NULL AND team_id IS NOT NULL ORDER BY id";
-    FIND = "SELECT id, name, team_id, families, created_at, expires_at, max_uses, uses, used_at, used_by, revoked_at
-        FROM identity_enrollment_tokens WHERE id = $1";
+    FIND = "SELECT id, name, team_id, families, created_at, expires_at, max_uses, uses, reenrollments, used_at,
+        used_by, revoked_at FROM identity_enrollment_tokens WHERE id = $1";
     REVOKE = "UPDATE identity_enrollment_tokens SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL";
-    LIST = "SELECT id, name, team_id, families, created_at, expires_at, max_uses, uses, used_at, used_by, revoked_at
-        FROM identity_enrollment_tokens WHERE (revoked_at IS NULL OR $1 = 1) ORDER BY id DESC LIMIT 10000";
+    LIST = "SELECT id, name, team_id, families, created_at, expires_at, max_uses, uses, reenrollments, used_at,
+        used_by, revoked_at FROM identity_enrollment_tokens WHERE (revoked_at IS NULL OR $1 = 1) ORDER BY id DESC LIMIT 10000";
 }
 
 fn token(row: &Row) -> Result<EnrollmentToken, StoreError> {
@@ -47,6 +49,7 @@ fn token(row: &Row) -> Result<EnrollmentToken, StoreError> {
             .get::<Option<i64>>("max_uses")?
             .and_then(|uses| uses.try_into().ok()),
         uses: row.get("uses")?,
+        reenrollments: row.get("reenrollments")?,
         used_at: row.get("used_at")?,
         used_by: row.get::<Option<i64>>("used_by")?.map(HostId),
         revoked_at: row.get("revoked_at")?,
@@ -75,13 +78,22 @@ pub(crate) async fn count_use(
     Ok(db.execute(COUNT_USE, args![id, host, now]).await? == 1)
 }
 
-pub(crate) async fn note_use(
+pub(crate) async fn count_again(
     db: &mut impl Executor,
     id: EnrollmentTokenId,
     host: HostId,
     now: Timestamp,
-) -> Result<(), StoreError> {
-    db.execute(NOTE_USE, args![id, host, now]).await.map(drop)
+) -> Result<Readmission, StoreError> {
+    let rows = db
+        .execute_returning(COUNT_AGAIN, args![id, host, now])
+        .await?;
+    let Some(row) = rows.first() else {
+        return Ok(Readmission::Refused);
+    };
+    Ok(match row.get::<i64>("is_used_up")? {
+        0 => Readmission::Good,
+        _ => Readmission::UsedUp,
+    })
 }
 
 pub(crate) async fn count_in_scope(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use muster_identity::{
     Actor, AgentAuthError, AuditFilter, EnrollError, EnrollmentTokenId, Family, HostId,
-    IdentityError, NewEnrollmentToken, RefusalReason, TeamFilter,
+    IdentityError, NewEnrollmentToken, Readmission, RefusalReason, TeamFilter,
 };
 use muster_store::testing::on_both_databases;
 
@@ -88,8 +88,10 @@ on_both_databases! {
         let token = tokens.find(token.id).await.unwrap();
         assert_eq!((token.uses, token.used_at), (10, Some(START)));
         assert!(token.used_by.is_some());
-        tokens.note_use(&mut &*fixture.db, token.id, HostId(7), START).await.unwrap();
-        assert_eq!(tokens.find(token.id).await.unwrap().uses, 10, "coming back is not counted");
+        let again = tokens.record_again(&mut &*fixture.db, token.id, HostId(7), START).await.unwrap();
+        assert_eq!(again, Readmission::UsedUp);
+        let token = tokens.find(token.id).await.unwrap();
+        assert_eq!((token.uses, token.reenrollments), (10, 1), "coming back does not use it up");
     }
 
     async fn a_secret_can_be_seen_again_and_that_is_kept(db: TestDatabase) {
