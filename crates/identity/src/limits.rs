@@ -4,11 +4,14 @@
 //! counts by itself.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use muster_clock::Timestamp;
 use muster_http::ClientAddress;
+
+use crate::secret;
 
 /// Tries per account before it has to wait.
 const ACCOUNT_BURST: f64 = 10.0;
@@ -18,8 +21,11 @@ const ACCOUNT_REFILL: Duration = Duration::from_secs(6);
 const ADDRESS_BURST: f64 = 30.0;
 /// After that, one try per address and so long.
 const ADDRESS_REFILL: Duration = Duration::from_secs(2);
-/// How many accounts and addresses are remembered each; when there are more, those that may try again go first.
+/// How many accounts and addresses are remembered each; when there are more, those go first that were tried least
+/// lately.
 const MAX_KEYS: usize = 10_000;
+/// What is left when there were too many, so that not every further one looks through all.
+const KEPT_KEYS: usize = MAX_KEYS * 9 / 10;
 
 /// Has to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +59,16 @@ impl LoginLimits {
         address: ClientAddress,
         now: Timestamp,
     ) -> Result<(), TooMany> {
-        self.addresses.attempt(&address.to_string(), now)?;
-        self.accounts.attempt(email, now)
+        self.addresses.attempt(&network(address), now)?;
+        self.accounts.attempt(email.as_bytes(), now)
+    }
+}
+
+/// Whose tries are counted together: of IPv6 a whole network of 64 bits, which is what one subscriber gets.
+fn network(address: ClientAddress) -> Vec<u8> {
+    match address.0.to_canonical() {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets()[..8].to_vec(),
     }
 }
 
@@ -62,7 +76,8 @@ impl LoginLimits {
 struct Limiter {
     burst: f64,
     refill: Duration,
-    buckets: Mutex<HashMap<String, Bucket>>,
+    /// By the hash of the key: what somebody types as an address may be long.
+    buckets: Mutex<HashMap<[u8; 32], Bucket>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -85,36 +100,46 @@ impl Limiter {
             .min(self.burst)
     }
 
-    fn attempt(&self, key: &str, now: Timestamp) -> Result<(), TooMany> {
+    fn attempt(&self, key: &[u8], now: Timestamp) -> Result<(), TooMany> {
+        let key = secret::digest(key);
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        if buckets.len() >= MAX_KEYS && !buckets.contains_key(key) {
+        if buckets.len() >= MAX_KEYS && !buckets.contains_key(&key) {
             buckets.retain(|_, bucket| self.refilled(*bucket, now) < self.burst);
-            if buckets.len() >= MAX_KEYS {
-                buckets.clear();
+            if buckets.len() > KEPT_KEYS {
+                let mut tried: Vec<Timestamp> = buckets.values().map(|bucket| bucket.at).collect();
+                let excess = tried.len() - KEPT_KEYS;
+                let (_, oldest_kept, _) = tried.select_nth_unstable(excess);
+                let oldest_kept = *oldest_kept;
+                // Of those tried at the same moment some go, too: no more than that.
+                let mut left = excess;
+                buckets.retain(|_, bucket| {
+                    let goes = bucket.at <= oldest_kept && left > 0;
+                    left -= usize::from(goes);
+                    !goes
+                });
             }
         }
-        let bucket = buckets.entry(key.to_owned()).or_insert(Bucket {
+        let bucket = buckets.entry(key).or_insert(Bucket {
             left: self.burst,
             at: now,
         });
         let left = self.refilled(*bucket, now);
+        // A refused try is a try: what is under attack is not forgotten.
+        *bucket = Bucket { left, at: now };
         if left < 1.0 {
             let seconds = ((1.0 - left) * self.refill.as_secs_f64()).ceil();
             return Err(TooMany {
                 seconds: (seconds as u32).max(1),
             });
         }
-        *bucket = Bucket {
-            left: left - 1.0,
-            at: now,
-        };
+        bucket.left = left - 1.0;
         Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
+    use std::net::Ipv4Addr;
 
     use super::*;
 
@@ -162,8 +187,43 @@ mod tests {
     fn memory_stays_bounded() {
         let limiter = Limiter::new(2.0, Duration::from_secs(1));
         for key in 0..3 * MAX_KEYS {
-            let _ = limiter.attempt(&key.to_string(), Timestamp::EPOCH);
+            let _ = limiter.attempt(&key.to_le_bytes(), Timestamp::EPOCH);
         }
         assert!(limiter.buckets.lock().unwrap().len() <= MAX_KEYS);
+    }
+
+    #[test]
+    fn a_flood_of_names_does_not_set_an_account_free_that_is_under_attack() {
+        let limits = LoginLimits::default();
+        let mut now = Timestamp::from_seconds(1_000);
+        let mut refused = 0;
+        for flood in 0..3 * MAX_KEYS {
+            now = now.plus(Duration::from_millis(1));
+            let address = ClientAddress(IpAddr::V4(Ipv4Addr::from(flood as u32)));
+            let _ = limits.attempt(&flood.to_string(), address, now);
+            if flood % 100 == 0 {
+                let tried = limits.attempt("ann@example.com", address, now);
+                refused += usize::from(tried.is_err());
+            }
+        }
+        // Half a minute allows ten tries at once and five more.
+        assert!(refused >= 3 * MAX_KEYS / 100 - 16, "{refused}");
+    }
+
+    #[test]
+    fn a_subscribers_whole_network_is_one_address() {
+        let limits = LoginLimits::default();
+        let now = Timestamp::from_seconds(1_000);
+        let address = |text: &str| ClientAddress(text.parse().unwrap());
+        for host in 0..30 {
+            let one = address(&format!("2001:db8:1:2::{host:x}"));
+            assert_eq!(limits.attempt(&host.to_string(), one, now), Ok(()));
+        }
+        let more = address("2001:db8:1:2:ffff::1");
+        assert!(limits.attempt("one more", more, now).is_err());
+        let neighbour = address("2001:db8:1:3::1");
+        assert_eq!(limits.attempt("one more", neighbour, now), Ok(()));
+        let mapped = address("::ffff:192.0.2.7");
+        assert_eq!(limits.attempt("one more", mapped, now), Ok(()));
     }
 }

@@ -63,12 +63,19 @@ impl Passwords {
     }
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let permit = self.0.acquire().await;
-        let done = tokio::task::spawn_blocking(work)
+        let permit = Arc::clone(&self.0)
+            .acquire_owned()
             .await
-            .expect("hashing a password does not panic");
-        drop(permit);
-        done
+            .expect("the semaphore is never closed");
+        // The permit goes with the work: whoever asked may hang up, and the work goes on.
+        let work = move || {
+            let done = work();
+            drop(permit);
+            done
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .expect("hashing a password does not panic")
     }
 }
 

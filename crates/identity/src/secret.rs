@@ -14,7 +14,12 @@ const NODE_KEY_BYTES: usize = 24;
 /// The secrets are random and long, so that a plain hash tells nothing; looking up by it takes a time that does not
 /// depend on how much of a guess was right.
 pub fn hash(secret: &str) -> [u8; 32] {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, secret.as_bytes());
+    digest(secret.as_bytes())
+}
+
+/// SHA-256 of anything.
+pub(crate) fn digest(bytes: &[u8]) -> [u8; 32] {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
     digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 

@@ -19,6 +19,8 @@ use crate::{
 pub(crate) const USE_RESOLUTION: Duration = Duration::from_secs(5 * 60);
 /// The longest bearer token that is looked at, in bytes.
 const MAX_TOKEN_BYTES: usize = 512;
+/// The longest e-mail address that is looked at, in bytes: users have at most 255 characters.
+const MAX_EMAIL_BYTES: usize = 1_024;
 /// The longest password that is looked at, in bytes.
 const MAX_PASSWORD_BYTES: usize = 1_024;
 
@@ -86,6 +88,9 @@ impl Sessions {
     ) -> Result<Login, IdentityError> {
         let context = &self.0.context;
         let now = context.now();
+        if email.len() > MAX_EMAIL_BYTES {
+            return Err(IdentityError::AuthenticationFailed);
+        }
         let key = email.trim().to_lowercase();
         let limited = self.0.limits.attempt(&key, address, now);
         limited.map_err(|TooMany { seconds }| IdentityError::TooMany { seconds })?;
