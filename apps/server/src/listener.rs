@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use crate::guard::{Guarded, Watch};
-use crate::proxies::{Network, client_address};
+use crate::proxies::{Forwarded, Proxies};
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
@@ -53,8 +53,8 @@ pub struct Service {
     pub router: Router,
     /// The URL prefix; empty for none.
     pub url_prefix: String,
-    /// Proxies whose headers are believed.
-    pub trusted_proxies: Vec<Network>,
+    /// Proxies whose header is believed.
+    pub proxies: Proxies,
 }
 
 /// Binds the listener.
@@ -215,8 +215,11 @@ async fn serve_connection(
 
 async fn answer(service: &Service, peer: SocketAddr, request: Request<Incoming>) -> Response {
     let mut request = request.map(Body::new);
-    let address = client_address(peer.ip(), request.headers(), &service.trusted_proxies);
+    let (address, forwarded) = service.proxies.client(peer.ip(), request.headers());
     request.extensions_mut().insert(ClientAddress(address));
+    if forwarded {
+        request.extensions_mut().insert(Forwarded);
+    }
     if !service.url_prefix.is_empty() {
         match without_prefix(request.uri(), &service.url_prefix) {
             Some(uri) => *request.uri_mut() = uri,

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use axum::Router;
 use axum::extract::{Form, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use muster_clock::Timestamp;
 use muster_http::{ClientAddress, Problem, bearer_token};
 use muster_identity::http::SetupObserver;
@@ -21,6 +21,7 @@ use serde_json::json;
 
 use crate::config::MetricsAccess;
 use crate::observe::Metrics;
+use crate::proxies::Forwarded;
 use crate::tls::Tls;
 
 /// What the pages need.
@@ -195,10 +196,14 @@ async fn version(State(state): State<PageState>) -> Response {
     axum::Json(state.pages.version()).into_response()
 }
 
-async fn metrics(State(state): State<PageState>, address: ClientAddress) -> Response {
+async fn metrics(
+    State(state): State<PageState>,
+    address: ClientAddress,
+    forwarded: Option<Extension<Forwarded>>,
+) -> Response {
     let allowed = match state.pages.metrics_access {
         MetricsAccess::Anyone => true,
-        MetricsAccess::Loopback => crate::config::is_loopback(address.0),
+        MetricsAccess::Loopback => forwarded.is_none() && crate::config::is_loopback(address.0),
         MetricsAccess::Nobody => false,
     };
     if !allowed {

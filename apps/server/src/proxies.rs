@@ -3,10 +3,7 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use axum::http::HeaderMap;
-
-/// The headers by which proxies say whom they speak for, the most trusted first.
-const HEADERS: [&str; 3] = ["true-client-ip", "x-real-ip", "x-forwarded-for"];
+use axum::http::{HeaderMap, HeaderName};
 
 /// A network: `10.0.0.0/8`, or a single address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,17 +49,34 @@ impl Network {
     }
 }
 
-/// Whom a request is from: the peer of the socket, or, when that is a trusted proxy, whom the proxy names. Of a chain of
-/// proxies in `X-Forwarded-For` the last address that is not itself a trusted proxy counts: what stands before it
-/// was written by somebody we do not trust.
-pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
-    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
-    if !is_trusted(peer) {
-        return peer.to_canonical();
+/// Which proxies are believed about whom they speak for, and by which header. Only one header: proxies pass on what they do
+/// not set themselves, so any other one may be the client's invention.
+#[derive(Debug, Clone)]
+pub struct Proxies {
+    /// Where proxies are.
+    pub trusted: Vec<Network>,
+    /// The header that they set.
+    pub header: HeaderName,
+}
+
+/// Marks a request that came through a trusted proxy: its client is not on this machine, whatever the header says.
+#[derive(Debug, Clone, Copy)]
+pub struct Forwarded;
+
+impl Proxies {
+    fn is_trusted(&self, address: IpAddr) -> bool {
+        self.trusted.iter().any(|network| network.contains(address))
     }
-    for name in HEADERS {
+
+    /// Whom a request is from, and whether a trusted proxy says so: the peer of the socket, or whom the proxy names. Of a
+    /// chain of proxies the last address that is not itself a trusted proxy counts: what stands before it was written by
+    /// somebody we do not trust.
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> (IpAddr, bool) {
+        if !self.is_trusted(peer) {
+            return (peer.to_canonical(), false);
+        }
         let values = headers
-            .get_all(name)
+            .get_all(&self.header)
             .iter()
             .filter_map(|value| value.to_str().ok());
         let named: Vec<&str> = values
@@ -78,22 +92,26 @@ pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) ->
         let first_untrusted = addresses
             .iter()
             .copied()
-            .find(|address| !is_trusted(*address));
-        if let Some(address) = first_untrusted.or(addresses.last().copied()) {
-            return address.to_canonical();
-        }
+            .find(|address| !self.is_trusted(*address));
+        let client = first_untrusted
+            .or(addresses.last().copied())
+            .unwrap_or(peer);
+        (client.to_canonical(), !named.is_empty())
     }
-    peer.to_canonical()
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::http::{HeaderName, HeaderValue};
+    use axum::http::HeaderValue;
 
     use super::*;
 
     fn from(peer: &str, headers: &[(&'static str, &'static str)]) -> String {
         let trusted = ["10.0.0.0/8", "fd00::/8", "192.0.2.7"].map(|text| text.parse().unwrap());
+        let proxies = Proxies {
+            trusted: trusted.to_vec(),
+            header: HeaderName::from_static("x-forwarded-for"),
+        };
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(
@@ -101,14 +119,17 @@ mod tests {
                 HeaderValue::from_static(value),
             );
         }
-        client_address(peer.parse().unwrap(), &map, &trusted).to_string()
+        let (client, forwarded) = proxies.client(peer.parse().unwrap(), &map);
+        assert!(!forwarded || proxies.is_trusted(peer.parse().unwrap()));
+        client.to_string()
     }
 
     #[test]
     fn headers_are_believed_only_from_trusted_proxies() {
         let forged = [
             ("x-forwarded-for", "198.51.100.1"),
-            ("x-real-ip", "198.51.100.1"),
+            ("x-real-ip", "198.51.100.9"),
+            ("true-client-ip", "127.0.0.1"),
         ];
         assert_eq!(from("203.0.113.5", &forged), "203.0.113.5");
         assert_eq!(from("10.1.2.3", &forged), "198.51.100.1");

@@ -262,7 +262,7 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
     let service = listener::Service {
         router: compose::router(&app),
         url_prefix: settings.url_prefix.clone(),
-        trusted_proxies: settings.trusted_proxies.clone(),
+        proxies: settings.proxies.clone(),
     };
     let config = tls.as_ref().map(|tls| tls.config());
     let serving = tokio::spawn(listener::serve(

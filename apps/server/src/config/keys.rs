@@ -153,7 +153,14 @@ pub const KEYS: &[Key] = &[
         "trusted_proxies",
         Kind::List,
         "",
-        "Addresses or networks (10.0.0.0/8) of proxies whose X-Forwarded-For, X-Real-IP and True-Client-IP are believed.",
+        "Addresses or networks (10.0.0.0/8) of proxies whose client_address_header is believed.",
+    ),
+    key(
+        "client_address_header",
+        Kind::Text,
+        "X-Forwarded-For",
+        "The header by which trusted proxies say whom they speak for, such as X-Forwarded-For, X-Real-IP or \
+         CF-Connecting-IP. It has to be one that they set themselves: others they pass on as the client wrote them.",
     ),
     key(
         "max_connections",

@@ -4,11 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use axum::http::HeaderName;
 use muster_negotiation::Release;
 use muster_store::Address;
 
 use super::layers::{ConfigError, Layered};
-use crate::proxies::Network;
+use crate::proxies::{Network, Proxies};
 
 /// Who may read `/metrics`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +57,8 @@ pub struct Settings {
     pub database_timeout: Duration,
     /// TLS.
     pub tls: TlsSettings,
-    /// Proxies whose headers are believed.
-    pub trusted_proxies: Vec<Network>,
+    /// Proxies whose header is believed.
+    pub proxies: Proxies,
     /// The most connections from clients.
     pub max_connections: usize,
     /// How long requests may take to finish at the end.
@@ -133,7 +134,7 @@ impl Settings {
             database_max_connections: number(layers, "database.max_connections", 1, 1_000)? as u32,
             database_timeout: span(layers, "database.timeout")?,
             tls,
-            trusted_proxies: proxies(layers)?,
+            proxies: proxies(layers)?,
             max_connections: number(layers, "max_connections", 1, 10_000_000)? as usize,
             shutdown_timeout: span(layers, "shutdown_timeout")?,
             log_json: choice(layers, "log.format", &["text", "json"])? == "json",
@@ -212,7 +213,21 @@ fn url_prefix(layers: &Layered) -> Result<String, ConfigError> {
     Err(layers.wrong("url_prefix", "must be a path such as /muster"))
 }
 
-fn proxies(layers: &Layered) -> Result<Vec<Network>, ConfigError> {
+fn proxies(layers: &Layered) -> Result<Proxies, ConfigError> {
+    let name = layers.text("client_address_header").trim();
+    let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
+        layers.wrong(
+            "client_address_header",
+            format!("{name:?} is not the name of a header, such as X-Forwarded-For"),
+        )
+    })?;
+    Ok(Proxies {
+        trusted: networks(layers)?,
+        header,
+    })
+}
+
+fn networks(layers: &Layered) -> Result<Vec<Network>, ConfigError> {
     let items = layers
         .text("trusted_proxies")
         .split(',')

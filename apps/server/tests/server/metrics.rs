@@ -131,3 +131,34 @@ async fn metrics_are_for_whom_the_operator_says() {
     assert_eq!(asked.unwrap().status(), 404);
     server.shut_down().await;
 }
+
+#[tokio::test]
+async fn behind_a_proxy_nobody_is_on_this_machine_and_only_one_header_is_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    let more = [("tls.enabled", "false"), ("trusted_proxies", "127.0.0.1")];
+    let server = running(folder.path(), &more).await;
+    let ask = async |headers: &[(&str, &str)]| {
+        let mut request = reqwest::Client::new().get(format!("http://{}/metrics", server.address));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(
+        ask(&[]).await,
+        200,
+        "without a proxy's header it is this machine"
+    );
+    for headers in [
+        &[("x-forwarded-for", "192.0.2.1")][..],
+        &[("x-forwarded-for", "127.0.0.1")],
+        &[
+            ("x-forwarded-for", "192.0.2.1"),
+            ("true-client-ip", "127.0.0.1"),
+        ],
+        &[("x-forwarded-for", "192.0.2.1"), ("x-real-ip", "127.0.0.1")],
+    ] {
+        assert_eq!(ask(headers).await, 404, "{headers:?}");
+    }
+    server.shut_down().await;
+}
