@@ -167,6 +167,7 @@ pub async fn open_database(settings: &Settings) -> Result<Database, StartError> 
         max_connections: settings.database_max_connections,
         acquire_timeout: settings.database_timeout,
         busy_timeout: settings.database_timeout,
+        statement_timeout: settings.database_statement_timeout,
     };
     Database::open(&settings.database, &options)
         .await
@@ -193,6 +194,7 @@ pub struct Running {
     stop_tasks: CancellationToken,
     serving: tokio::task::JoinHandle<()>,
     tasks: TaskTracker,
+    shutdown_timeout: Duration,
     folder: DataFolder,
 }
 
@@ -287,6 +289,7 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
         stop_tasks,
         serving,
         tasks,
+        shutdown_timeout: settings.shutdown_timeout,
         folder,
     })
 }
@@ -328,8 +331,17 @@ impl Running {
             tracing::error!(error = %error, "the listener broke");
         }
         self.stop_tasks.cancel();
-        self.tasks.wait().await;
-        self.services.close().await;
+        let rest = async {
+            self.tasks.wait().await;
+            self.services.close().await;
+        };
+        // A database that does not answer must not keep the program from ending. What was acknowledged is kept already.
+        if tokio::time::timeout(self.shutdown_timeout, rest)
+            .await
+            .is_err()
+        {
+            tracing::error!("the database did not answer in time; ending without it");
+        }
     }
 }
 

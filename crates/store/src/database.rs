@@ -24,8 +24,10 @@ pub struct Options {
     pub max_connections: u32,
     /// How long a statement waits for a connection before the database counts as unavailable.
     pub acquire_timeout: Duration,
-    /// How long SQLite waits for another process's lock before the database counts as unavailable.
+    /// How long a statement waits for a lock before the database counts as unavailable.
     pub busy_timeout: Duration,
+    /// How long a statement may run on PostgreSQL before the database counts as unavailable. Migrations have no limit.
+    pub statement_timeout: Duration,
 }
 
 impl Default for Options {
@@ -34,6 +36,7 @@ impl Default for Options {
             max_connections: 8,
             acquire_timeout: Duration::from_secs(5),
             busy_timeout: Duration::from_secs(5),
+            statement_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -48,9 +51,19 @@ struct Shared {
 }
 
 enum Pools {
-    Sqlite { write: SqlitePool, read: SqlitePool },
-    Postgres(PgPool),
+    Sqlite {
+        write: SqlitePool,
+        read: SqlitePool,
+    },
+    Postgres {
+        pool: PgPool,
+        /// How long an answer is waited for: a network may be silent, and PostgreSQL's own limits do not end that.
+        patience: Duration,
+    },
 }
+
+/// How much longer an answer is waited for than PostgreSQL may take, so that its own refusal comes first.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -88,14 +101,31 @@ impl Database {
                     .connect_lazy_with(connect.read_only(true).create_if_missing(false));
                 Pools::Sqlite { write, read }
             }
-            Address::Postgres(connect) => Pools::Postgres(
-                PgPoolOptions::new()
+            Address::Postgres(connect) => {
+                let limits: Arc<str> = format!(
+                    "SET lock_timeout = {}; SET statement_timeout = {}",
+                    options.busy_timeout.as_millis().max(1),
+                    options.statement_timeout.as_millis().max(1)
+                )
+                .into();
+                let pool = PgPoolOptions::new()
                     .max_connections(options.max_connections)
                     .acquire_timeout(options.acquire_timeout)
+                    // By a statement: poolers refuse what they do not know among the parameters of a connection.
+                    .after_connect(move |connection, _| {
+                        let limits = AssertSqlSafe(limits.to_string());
+                        Box::pin(async move {
+                            sqlx::raw_sql(limits).execute(connection).await.map(drop)
+                        })
+                    })
                     .connect_with((**connect).clone())
                     .await
-                    .map_err(|source| StoreError::driver("connect to the database", source))?,
-            ),
+                    .map_err(|source| StoreError::driver("connect to the database", source))?;
+                Pools::Postgres {
+                    pool,
+                    patience: options.statement_timeout + PATIENCE,
+                }
+            }
         };
         Ok(Self(Arc::new(Shared {
             pools,
@@ -107,7 +137,7 @@ impl Database {
     pub fn dialect(&self) -> Dialect {
         match self.0.pools {
             Pools::Sqlite { .. } => Dialect::Sqlite,
-            Pools::Postgres(_) => Dialect::Postgres,
+            Pools::Postgres { .. } => Dialect::Postgres,
         }
     }
 
@@ -127,14 +157,25 @@ impl Database {
                     .await
                     .map_err(|source| StoreError::driver(attempt, source))?,
             ),
-            Pools::Postgres(pool) => TransactionInner::Postgres(
-                pool.begin()
-                    .await
-                    .map_err(|source| StoreError::driver(attempt, source))?,
+            Pools::Postgres { pool, patience } => TransactionInner::Postgres(
+                within(
+                    Some(*patience),
+                    attempt,
+                    Box::pin(async {
+                        let begun = pool.begin().await;
+                        begun.map_err(|source| StoreError::driver(attempt, source))
+                    }),
+                )
+                .await?,
             ),
+        };
+        let patience = match &self.0.pools {
+            Pools::Sqlite { .. } => None,
+            Pools::Postgres { patience, .. } => Some(*patience),
         };
         Ok(Transaction {
             inner,
+            patience,
             shared: Arc::clone(&self.0),
         })
     }
@@ -152,7 +193,7 @@ impl Database {
                 read.close().await;
                 write.close().await;
             }
-            Pools::Postgres(pool) => pool.close().await,
+            Pools::Postgres { pool, .. } => pool.close().await,
         }
     }
 
@@ -183,7 +224,7 @@ impl Database {
                     .map_err(|source| StoreError::driver("prepare a statement", source))?;
                 connection.prepare(text.into_sql_str()).await.map(drop)
             }
-            Pools::Postgres(pool) => {
+            Pools::Postgres { pool, .. } => {
                 let mut connection = pool
                     .acquire()
                     .await
@@ -275,12 +316,13 @@ impl Executor for &Database {
                     .map_err(|e| StoreError::driver("reach the database", e))?;
                 sqlite_execute(&mut connection, sql, args).await
             }
-            Pools::Postgres(pool) => {
+            Pools::Postgres { pool, patience } => {
                 let mut connection = pool
                     .acquire()
                     .await
                     .map_err(|e| StoreError::driver("reach the database", e))?;
-                postgres_execute(&mut connection, sql, args).await
+                let done = Box::pin(postgres_execute(&mut connection, sql, args));
+                within(Some(*patience), "wait for the database", done).await
             }
         }
     }
@@ -299,12 +341,13 @@ impl Executor for &Database {
                     .map_err(|e| StoreError::driver("reach the database", e))?;
                 sqlite_fetch(&mut connection, sql, args).await
             }
-            Pools::Postgres(pool) => {
+            Pools::Postgres { pool, patience } => {
                 let mut connection = pool
                     .acquire()
                     .await
                     .map_err(|e| StoreError::driver("reach the database", e))?;
-                postgres_fetch(&mut connection, sql, args).await
+                let done = Box::pin(postgres_fetch(&mut connection, sql, args));
+                within(Some(*patience), "wait for the database", done).await
             }
         }
     }
@@ -319,12 +362,13 @@ impl Executor for &Database {
                     .map_err(|e| StoreError::driver("reach the database", e))?;
                 sqlite_fetch(&mut connection, sql, args).await
             }
-            Pools::Postgres(pool) => {
+            Pools::Postgres { pool, patience } => {
                 let mut connection = pool
                     .acquire()
                     .await
                     .map_err(|e| StoreError::driver("reach the database", e))?;
-                postgres_fetch(&mut connection, sql, args).await
+                let done = Box::pin(postgres_fetch(&mut connection, sql, args));
+                within(Some(*patience), "wait for the database", done).await
             }
         }
     }
@@ -337,6 +381,8 @@ impl Executor for &Database {
 /// A unit of work: all of it is kept, or nothing.
 pub struct Transaction {
     inner: TransactionInner,
+    /// How long an answer is waited for.
+    patience: Option<Duration>,
     shared: Arc<Shared>,
 }
 
@@ -348,11 +394,25 @@ enum TransactionInner {
 impl Transaction {
     /// Keeps the work. When this gives an error, it is not known to be kept.
     pub async fn commit(self) -> Result<(), StoreError> {
-        match self.inner {
-            TransactionInner::Sqlite(tx) => tx.commit().await,
-            TransactionInner::Postgres(tx) => tx.commit().await,
+        let attempt = "commit a transaction";
+        let committed = async {
+            match self.inner {
+                TransactionInner::Sqlite(tx) => tx.commit().await,
+                TransactionInner::Postgres(tx) => tx.commit().await,
+            }
+            .map_err(|source| StoreError::driver(attempt, source))
+        };
+        within(self.patience, attempt, Box::pin(committed)).await
+    }
+
+    /// Lets the statements of this unit of work take as long as they need, as migrations do.
+    pub(crate) async fn without_limits(&mut self) -> Result<(), StoreError> {
+        if let TransactionInner::Postgres(_) = self.inner {
+            let sql = "SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0";
+            Database::execute_script(self, sql).await?;
         }
-        .map_err(|source| StoreError::driver("commit a transaction", source))
+        self.patience = None;
+        Ok(())
     }
 
     /// Has this unit of work wait until no other one holds any of these names, and holds them until it ends: for rules
@@ -378,7 +438,10 @@ impl Executor for Transaction {
         self.count();
         match &mut self.inner {
             TransactionInner::Sqlite(tx) => sqlite_execute(tx, sql, args).await,
-            TransactionInner::Postgres(tx) => postgres_execute(tx, sql, args).await,
+            TransactionInner::Postgres(tx) => {
+                let done = Box::pin(postgres_execute(tx, sql, args));
+                within(self.patience, "wait for the database", done).await
+            }
         }
     }
 
@@ -394,7 +457,10 @@ impl Executor for Transaction {
         self.count();
         match &mut self.inner {
             TransactionInner::Sqlite(tx) => sqlite_fetch(tx, sql, args).await,
-            TransactionInner::Postgres(tx) => postgres_fetch(tx, sql, args).await,
+            TransactionInner::Postgres(tx) => {
+                let done = Box::pin(postgres_fetch(tx, sql, args));
+                within(self.patience, "wait for the database", done).await
+            }
         }
     }
 
@@ -416,6 +482,20 @@ fn lock_keys(names: &[String]) -> BTreeSet<i64> {
         i64::from_le_bytes(first)
     };
     names.iter().map(number).collect()
+}
+
+/// Waits so long and no longer. What goes on at the other end is not known then.
+async fn within<T>(
+    patience: Option<Duration>,
+    attempt: &'static str,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    match patience {
+        None => work.await,
+        Some(patience) => tokio::time::timeout(patience, work)
+            .await
+            .unwrap_or_else(|_| Err(StoreError::silent(attempt, patience))),
+    }
 }
 
 macro_rules! bind {

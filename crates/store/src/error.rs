@@ -58,6 +58,16 @@ impl StoreError {
         }))
     }
 
+    pub(crate) fn silent(attempt: &'static str, patience: std::time::Duration) -> Self {
+        let text = format!("no answer within {} s", patience.as_secs_f64());
+        Self(Box::new(Failure {
+            attempt,
+            kind: ErrorKind::Unavailable,
+            constraint: None,
+            source: Source::Text(text),
+        }))
+    }
+
     pub(crate) fn column(source: ColumnError) -> Self {
         Self(Box::new(Failure {
             attempt: "read a column",

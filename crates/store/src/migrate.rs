@@ -160,6 +160,7 @@ impl Schema {
             return Ok(planned);
         }
         let mut transaction = database.begin().await?;
+        transaction.without_limits().await?;
         if database.dialect() == Dialect::Postgres {
             transaction.fetch_all(LOCK, args![]).await?;
         }

@@ -131,6 +131,12 @@ pub const KEYS: &[Key] = &[
         "How long a statement waits for a connection or a lock before the request is answered with 503.",
     ),
     key(
+        "database.statement_timeout",
+        Kind::Span,
+        "30s",
+        "How long a statement may run on PostgreSQL before the request is answered with 503. Migrations have no limit.",
+    ),
+    key(
         "tls.enabled",
         Kind::Flag,
         "true",

@@ -55,6 +55,8 @@ pub struct Settings {
     pub database_max_connections: u32,
     /// How long a statement waits for a connection or a lock.
     pub database_timeout: Duration,
+    /// How long a statement may run.
+    pub database_statement_timeout: Duration,
     /// TLS.
     pub tls: TlsSettings,
     /// Proxies whose header is believed.
@@ -133,6 +135,7 @@ impl Settings {
             database,
             database_max_connections: number(layers, "database.max_connections", 1, 1_000)? as u32,
             database_timeout: span(layers, "database.timeout")?,
+            database_statement_timeout: span(layers, "database.statement_timeout")?,
             tls,
             proxies: proxies(layers)?,
             max_connections: number(layers, "max_connections", 1, 10_000_000)? as usize,
