@@ -21,6 +21,9 @@ use crate::source::{DistributedSource, ScheduleSource};
 /// How often labels are read again and hosts compared with the database, in case a hint was lost.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(60);
 
+/// How often software is looked for that no host has any more.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(15 * 60);
+
 /// How long an answer waits for what is kept beside it.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -111,6 +114,8 @@ impl Agents {
         let mut hints = self.0.bus.subscribe();
         let mut timer = tokio::time::interval(RECONCILE_INTERVAL);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -119,6 +124,7 @@ impl Agents {
                     None => return,
                 },
                 _ = timer.tick() => self.reconcile().await,
+                _ = sweep.tick() => self.sweep().await,
             }
         }
     }
@@ -145,6 +151,15 @@ impl Agents {
             tracing::warn!(
                 error = error_chain(&error),
                 "hosts in memory could not be compared with the database"
+            );
+        }
+    }
+
+    async fn sweep(&self) {
+        if let Err(error) = self.0.check_in.software().sweep(self.now()).await {
+            tracing::warn!(
+                error = error_chain(&error),
+                "software that no host has could not be swept away; it is tried again"
             );
         }
     }

@@ -1,7 +1,8 @@
 //! The check-in: what a host is to run now, and what came of it.
 //!
 //! `read` is asked by every host every few seconds and nearly always has nothing to say: it looks into memory and hands
-//! out bytes that were made before. `write` keeps all that one request says about details and labels in one transaction.
+//! out bytes that were made before. `write` keeps all that one request says about details and labels in one transaction,
+//! as far as they are due: what nobody asked for is left out, so that a host cannot fill the database.
 //! What other sources were answered goes to them.
 
 use std::borrow::Cow;
@@ -13,7 +14,7 @@ use muster_clock::{Clock, Timestamp};
 use muster_http::error_chain;
 use muster_identity::{AgentKeys, HostId};
 use muster_software::Software;
-use muster_store::{Database, StoreError};
+use muster_store::{Database, ErrorKind, StoreError};
 use muster_wire_osquery::{DistributedResult, ReadAnswerRef};
 
 use crate::cache::HostCache;
@@ -157,6 +158,7 @@ impl CheckIn {
         let mut due = DueQueries::default();
         if state.is_detail_due(now) {
             detail::ask(&profile, &mut due);
+            state.ask_details();
         }
         self.0.labels.due(&state, now, &mut due);
         for source in &self.0.sources {
@@ -204,7 +206,8 @@ impl CheckIn {
             self.0.sources.iter().map(|_| Vec::new()).collect();
         for result in results {
             if result.name.starts_with(detail::PREFIX) {
-                if detail::is_known(&result.name) {
+                // Due until it is answered, whoever asked.
+                if detail::is_known(&result.name) && state.is_detail_due(now) {
                     details.push(result);
                 }
             } else if result.name.starts_with(membership::PREFIX) {
@@ -221,7 +224,17 @@ impl CheckIn {
             }
         }
         if !details.is_empty() || !labels.is_empty() {
-            let kept = self.keep(&state, public_ip, &details, &labels, now).await;
+            let mut kept = self
+                .keep(&state, public_ip.clone(), &details, &labels, now)
+                .await;
+            if kept
+                .as_ref()
+                .is_err_and(|error| error.kind() == ErrorKind::Reference)
+            {
+                // Software that no host had was swept away just now: it is made anew.
+                self.0.software.forget_versions();
+                kept = self.keep(&state, public_ip, &details, &labels, now).await;
+            }
             if kept.as_ref().is_err_and(|error| !error.is_unavailable()) {
                 // Asked again at once it would only fail again.
                 let due = Some(HostCache::due_after(host, now));
@@ -304,6 +317,9 @@ impl CheckIn {
         }
         db.commit().await?;
 
+        // Whichever other server asked it has to learn that it answered.
+        let elsewhere = (!details.is_empty() && !state.was_asked_details())
+            || (verdict.answered && asked.is_none());
         let changed = *old != profile;
         state.set_profile(profile);
         if !details.is_empty() {
@@ -318,8 +334,6 @@ impl CheckIn {
         } else if !labels.is_empty() {
             state.labels_were_answered();
         }
-        // Whichever other server asked it has to learn that it answered.
-        let elsewhere = verdict.answered && asked.is_none();
         if changed || elsewhere {
             self.announce(host).await;
         }

@@ -23,6 +23,7 @@ pub struct HostState {
     label_due_at: AtomicI64,
     refetch_requested: AtomicBool,
     gave_up_refetch: AtomicBool,
+    asked_details: AtomicBool,
     asked_labels: Mutex<Option<AskedLabels>>,
     said: Mutex<Vec<Said>>,
 }
@@ -126,6 +127,7 @@ impl HostState {
             label_due_at: AtomicI64::new(i64::MIN),
             refetch_requested: AtomicBool::new(false),
             gave_up_refetch: AtomicBool::new(false),
+            asked_details: AtomicBool::new(false),
             asked_labels: Mutex::default(),
             said: Mutex::default(),
         }
@@ -152,10 +154,21 @@ impl HostState {
             || now.as_micros() >= self.detail_due_at.load(Ordering::Relaxed)
     }
 
+    /// Notes that it was asked its details.
+    pub(crate) fn ask_details(&self) {
+        self.asked_details.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was asked its details here and did not answer yet.
+    pub(crate) fn was_asked_details(&self) -> bool {
+        self.asked_details.load(Ordering::Relaxed)
+    }
+
     /// Sets when its details are due; at once when `at` is none.
     pub fn set_detail_due_at(&self, at: Option<Timestamp>) {
         let micros = at.map_or(i64::MIN, Timestamp::as_micros);
         self.detail_due_at.store(micros, Ordering::Relaxed);
+        self.asked_details.store(false, Ordering::Relaxed);
     }
 
     /// Sets whether an operator wants its details now.

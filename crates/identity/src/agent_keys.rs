@@ -28,6 +28,8 @@ const MAX_REFUSED_KEYS: usize = 100_000;
 const REFUSED_FOR: Duration = Duration::from_secs(60);
 /// How exact the last use of a key is kept.
 const USE_RESOLUTION: Duration = Duration::from_secs(5 * 60);
+/// How long keys that ended are kept, for operators to look at. A key ends when its successor is first used.
+const ENDED_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// The longest key that is looked at, in bytes.
 const MAX_KEY_BYTES: usize = 512;
 
@@ -353,6 +355,13 @@ impl AgentKeys {
         self.0
             .known
             .retain(|_, known| known.identity.host_id != host);
+    }
+
+    /// Deletes keys that ended long ago, some thousand at a time: agents that enroll again and again would fill the
+    /// database.
+    pub async fn purge(&self) -> Result<u64, StoreError> {
+        let before = self.0.context.now().minus(ENDED_FOR);
+        store::purge(&mut &self.0.context.database, before).await
     }
 
     /// Writes the last uses, a batch per statement.

@@ -166,7 +166,10 @@ impl Identity {
                     None => break,
                 },
                 _ = timer.tick() => self.maintain().await,
-                _ = teams.tick() => report(self.teams.reconcile().await),
+                _ = teams.tick() => {
+                    report(self.teams.reconcile().await);
+                    report(self.agent_keys.purge().await.map(drop).map_err(IdentityError::from));
+                }
             }
         }
         self.maintain().await;

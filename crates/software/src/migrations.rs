@@ -3,7 +3,10 @@
 use muster_store::Migration;
 
 /// What has to be applied, in order.
-pub const MIGRATIONS: &[Migration] = &[Migration::new("software", SOFTWARE)];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration::new("software", SOFTWARE),
+    Migration::new("unused", UNUSED),
+];
 
 /// A title is what people call one program; its versions differ in version, release, architecture and the like. The
 /// checksum is over everything that tells versions apart. `software_inventories` has a row per host whose inventory is
@@ -47,4 +50,10 @@ CREATE TABLE software_hosts (
     PRIMARY KEY (host_id, version_id)
 );
 CREATE INDEX software_hosts_version ON software_hosts (version_id);
+";
+
+/// When it was found that no host has a version: it is swept away when that stays so.
+const UNUSED: &str = "
+ALTER TABLE software_versions ADD COLUMN unused_since BIGINT;
+CREATE INDEX software_versions_unused_since ON software_versions (unused_since) WHERE unused_since IS NOT NULL;
 ";

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use muster_clock::Timestamp;
 use muster_http::{Listing, Page};
 use muster_identity::{HostId, TeamId};
-use muster_store::{Database, Executor, StoreError};
+use muster_store::{Database, ErrorKind, Executor, StoreError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -16,6 +17,9 @@ use crate::{MAX_ENTRIES_PER_HOST, SoftwareEntry, store};
 /// How many versions are remembered by their checksum, so that the hosts of a fleet, which have much the same software,
 /// need not look each one up. Some 60 bytes each; forgotten all at once when there are more.
 const MAX_REMEMBERED_VERSIONS: usize = 200_000;
+
+/// How long no host has a version before it is swept away: long enough for a host that comes back with it.
+const UNUSED_FOR: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// A version of a piece of software, and how many hosts have it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -194,6 +198,35 @@ impl Software {
             remembered.extend(found);
         }
         Ok(Inventory { versions })
+    }
+
+    /// Forgets which versions are known: some of them may be gone.
+    pub fn forget_versions(&self) {
+        let remembered = self.remembered.lock();
+        remembered.unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Sweeps versions away that no host had for some hours, with titles that are left without one; so many at a time
+    /// that nobody waits for it. Gives how many versions there were. A host that reports one of them at this very moment
+    /// gets an error that names a missing reference: then [`forget_versions`](Self::forget_versions), prepare again.
+    pub async fn sweep(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let mut db = &self.database;
+        store::mark_unused(&mut db, now).await?;
+        let unused = store::unused(&mut db, now.minus(UNUSED_FOR)).await?;
+        let mut swept = 0;
+        for batch in unused.chunks(store::SWEPT_AT_ONCE) {
+            match store::delete_unused(&mut db, batch).await {
+                Ok(count) => swept += count,
+                // A host got one of them meanwhile.
+                Err(error) if error.kind() == ErrorKind::Reference => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if swept > 0 {
+            self.forget_versions();
+            tracing::info!(swept, "swept away software that no host has");
+        }
+        Ok(swept)
     }
 
     /// Makes a host's inventory what it reported: writes only what differs. Software of `kept_sources` stays even when

@@ -11,6 +11,10 @@ use crate::{SoftwareEntry, SoftwareTitle, SoftwareVersion, TitleVersion, Visible
 
 /// Rows of one statement; times the columns it stays far below what the databases take.
 const CHUNK_ROWS: usize = 1_000;
+/// How many versions one run of the sweep looks at.
+const MAX_SWEPT: i64 = 20_000;
+/// How many of them one statement deletes.
+pub(crate) const SWEPT_AT_ONCE: usize = 500;
 
 statements! {
     /// Says whose inventory it is, what it amounts to, and when it arrived.
@@ -23,6 +27,15 @@ statements! {
     CHECKSUM = "SELECT checksum FROM software_inventories WHERE host_id = $1";
     /// What a host has.
     CURRENT = "SELECT version_id FROM software_hosts WHERE host_id = $1";
+    /// Versions that no host has and that were not known to be unused.
+    NEWLY_UNUSED = "SELECT v.id FROM software_versions v WHERE v.unused_since IS NULL
+        AND NOT EXISTS (SELECT 1 FROM software_hosts h WHERE h.version_id = v.id) ORDER BY v.id LIMIT $1";
+    /// Versions that a host has again.
+    USED_AGAIN = "UPDATE software_versions SET unused_since = NULL WHERE unused_since IS NOT NULL
+        AND EXISTS (SELECT 1 FROM software_hosts h WHERE h.version_id = software_versions.id)";
+    /// Versions that no host has for long.
+    UNUSED = "SELECT v.id, v.title_id FROM software_versions v WHERE v.unused_since <= $1
+        AND NOT EXISTS (SELECT 1 FROM software_hosts h WHERE h.version_id = v.id) ORDER BY v.id LIMIT $2";
     /// The whole inventory of a host.
     OF_HOST = "SELECT v.* FROM software_hosts h JOIN software_versions v ON v.id = h.version_id
         WHERE h.host_id = $1 ORDER BY v.name, v.version, v.id";
@@ -118,6 +131,56 @@ pub(crate) async fn insert_versions(
         db.execute(&sql, values).await?;
     }
     Ok(())
+}
+
+/// Notes which versions no host has, and which ones a host has again.
+pub(crate) async fn mark_unused(db: &mut impl Executor, now: Timestamp) -> Result<(), StoreError> {
+    db.execute(USED_AGAIN, args![]).await?;
+    let rows = db.fetch_all(NEWLY_UNUSED, args![MAX_SWEPT]).await?;
+    for chunk in rows.chunks(CHUNK_ROWS) {
+        let list = in_list(2, chunk.len());
+        let sql = format!("UPDATE software_versions SET unused_since = $1 WHERE id IN ({list})");
+        let mut values = args![now];
+        for row in chunk {
+            values.push(row.get::<i64>("id")?.into());
+        }
+        db.execute(&sql, values).await?;
+    }
+    Ok(())
+}
+
+/// Versions, with their titles, that no host has since a time.
+pub(crate) async fn unused(
+    db: &mut impl Executor,
+    since: Timestamp,
+) -> Result<Vec<(i64, i64)>, StoreError> {
+    let rows = db.fetch_all(UNUSED, args![since, MAX_SWEPT]).await?;
+    rows.iter()
+        .map(|row| Ok((row.get("id")?, row.get("title_id")?)))
+        .collect()
+}
+
+/// Deletes versions that no host has, and their titles when they have no other. Gives how many versions.
+pub(crate) async fn delete_unused(
+    db: &mut impl Executor,
+    versions: &[(i64, i64)],
+) -> Result<u64, StoreError> {
+    let list = in_list(1, versions.len());
+    let sql = format!(
+        "DELETE FROM software_versions WHERE id IN ({list})
+        AND NOT EXISTS (SELECT 1 FROM software_hosts h WHERE h.version_id = software_versions.id)"
+    );
+    let values = versions.iter().map(|(id, _)| Value::from(*id)).collect();
+    let deleted = db.execute(&sql, values).await?;
+    let titles: BTreeSet<i64> = versions.iter().map(|(_, title)| *title).collect();
+    let list = in_list(1, titles.len());
+    let sql = format!(
+        "DELETE FROM software_titles WHERE id IN ({list})
+        AND NOT EXISTS (SELECT 1 FROM software_versions v WHERE v.title_id = software_titles.id)"
+    );
+    let values = titles.into_iter().map(Value::from).collect();
+    db.execute(&sql, values).await?;
+    Ok(deleted)
 }
 
 pub(crate) async fn touch(

@@ -107,7 +107,7 @@ on_both_databases! {
         server.write(&key, details).await;
         assert_eq!(server.read(&key).await.json()["accelerate"], 10);
         let details = json!({"fleet_detail_query_os_version": [{"name": "Ubuntu", "platform": "ubuntu"}]});
-        server.write(&key, details).await;
+        server.report(&key, details).await;
         assert_eq!(server.read(&key).await.json().get("accelerate"), None);
     }
 

@@ -43,6 +43,8 @@ on_both_databases! {
         assert_eq!(server.head("/api/fleet/orbit/ping").await.status, 200);
 
         assert_away(&server.read(&fresh).await, "read of an unknown host");
+        let host = server.host_of(&known).await;
+        server.agents.check_in().host(host).await.unwrap().set_refetch_requested(true);
         let write = server.write(&known, json!({"fleet_detail_query_uptime": [{"total_seconds": "5"}]})).await;
         assert_away(&write, "write");
         assert!(write.json()["error"].is_string());

@@ -19,7 +19,7 @@ use muster_negotiation::{CapabilitySet, Family, Release, Sender};
 use muster_sinks::{Batch, LogKind, Sink, SinkError};
 use muster_software::Software;
 use muster_store::testing::TestDatabase;
-use muster_store::{Database, Schema};
+use muster_store::{Database, Executor as _, Schema};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -334,6 +334,23 @@ impl TestServer {
     pub(crate) async fn write(&self, key: &str, queries: Value) -> Answer {
         let body = json!({"node_key": key, "queries": queries});
         self.post("/api/osquery/distributed/write", body).await
+    }
+
+    /// Has a host be asked its details, as an operator does.
+    pub(crate) async fn ask_details(&self, key: &str) {
+        let sql = "UPDATE hosts_hosts SET refetch_requested = 1 WHERE id = $1";
+        let host = self.host_of(key).await;
+        (&self.database)
+            .execute(sql, muster_store::args![host])
+            .await
+            .unwrap();
+        self.agents.reconcile().await;
+    }
+
+    /// Writes details that are due because an operator asked for them.
+    pub(crate) async fn report(&self, key: &str, queries: Value) -> Answer {
+        self.ask_details(key).await;
+        self.write(key, queries).await
     }
 
     /// Answers everything that is due, so that the next read is empty.

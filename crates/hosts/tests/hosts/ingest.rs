@@ -1,9 +1,12 @@
 //! Details and software, from what agents really send.
 
+use std::time::Duration;
+
 use muster_store::testing::on_both_databases;
+use muster_store::{Executor, args};
 use serde_json::{Value, json};
 
-use crate::harness::TestServer;
+use crate::harness::{START, TestServer};
 
 /// What a simulated Ubuntu host of 2025 answers.
 fn simulated() -> Value {
@@ -48,7 +51,7 @@ on_both_databases! {
     async fn what_a_host_answers_is_what_is_known_of_it(db: TestDatabase) {
         let server = TestServer::new(&db).await;
         let key = server.enroll("36F76FB3-4E7B-4429-AB1D-D6E966C0F71A").await;
-        server.write(&key, simulated()).await;
+        server.report(&key, simulated()).await;
         let record = server.record(&key).await;
         let facts = &record.facts;
         assert_eq!(facts.hostname, "5JvjV7v86cl9");
@@ -74,7 +77,7 @@ on_both_databases! {
     async fn nothing_is_erased_because_it_is_missing(db: TestDatabase) {
         let server = TestServer::new(&db).await;
         let key = server.enroll("36F76FB3-4E7B-4429-AB1D-D6E966C0F71A").await;
-        server.write(&key, simulated()).await;
+        server.report(&key, simulated()).await;
         let facts = server.record(&key).await.facts;
         let names: Vec<String> = simulated().as_object().unwrap().keys().cloned().collect();
         let each = |rows: &Value| -> Value { names.iter().map(|name| (name.clone(), rows.clone())).collect() };
@@ -83,12 +86,12 @@ on_both_databases! {
             let mut queries = each(&rows);
             let queries = queries.as_object_mut().unwrap();
             queries.retain(|name, _| !name.contains("software"));
-            assert_eq!(server.write(&key, json!(queries)).await.status, 200);
+            assert_eq!(server.report(&key, json!(queries)).await.status, 200);
             assert_eq!(server.record(&key).await.facts, facts, "{rows}");
         }
         // A half-filled row does not blank either, and the host is not taken for a new one.
         let half = json!({"fleet_detail_query_os_version": [{"name": "Ubuntu", "version": null, "platform": ""}]});
-        server.write(&key, half).await;
+        server.report(&key, half).await;
         assert_eq!(server.record(&key).await.facts.platform, "ubuntu");
         assert!(server.read(&key).await.json().get("accelerate").is_none());
         let users = server.agents.users_of(server.host_of(&key).await).await.unwrap();
@@ -112,27 +115,30 @@ on_both_databases! {
     async fn software_is_merged_and_stays_when_its_query_failed(db: TestDatabase) {
         let server = TestServer::new(&db).await;
         let key = server.enroll("a").await;
-        server.write(&key, simulated()).await;
+        server.report(&key, simulated()).await;
         // Without the main query nothing changes.
-        server.write(&key, json!({"fleet_detail_query_software_python_packages": []})).await;
+        server.report(&key, json!({"fleet_detail_query_software_python_packages": []})).await;
         let body = json!({"node_key": key, "queries": {"fleet_detail_query_software_linux": []},
             "statuses": {"fleet_detail_query_software_linux": 1}});
+        server.ask_details(&key).await;
         server.post("/api/osquery/distributed/write", body).await;
         assert_eq!(software(&server, &key).await, ["bash 5.1", "kernel 6.1", "pip 23.0"]);
         // Without a further one its part stays.
         let newer = json!([{"name": "bash", "version": "5.2", "source": "deb_packages", "arch": "amd64"}]);
-        server.write(&key, json!({"fleet_detail_query_software_linux": newer})).await;
+        server.report(&key, json!({"fleet_detail_query_software_linux": newer})).await;
         assert_eq!(software(&server, &key).await, ["bash 5.2", "pip 23.0"]);
         let both = json!({"fleet_detail_query_software_linux": newer, "fleet_detail_query_software_python_packages": []});
-        server.write(&key, both).await;
+        server.report(&key, both).await;
         assert_eq!(software(&server, &key).await, ["bash 5.2"]);
     }
 
     async fn the_same_answers_again_write_only_their_time(db: TestDatabase) {
         let server = TestServer::new(&db).await;
         let key = server.enroll("a").await;
-        server.write(&key, simulated()).await;
-        server.write(&key, simulated()).await;
+        server.report(&key, simulated()).await;
+        server.report(&key, simulated()).await;
+        server.ask_details(&key).await;
+        server.read(&key).await;
         let before = server.database.statements();
         server.write(&key, simulated()).await;
         // The host, its accounts, its inventory; then three times when.
@@ -144,7 +150,7 @@ on_both_databases! {
         let server = TestServer::new(&db).await;
         let key = server.enroll("a").await;
         let report = async |users: Value| {
-            server.write(&key, json!({ "fleet_detail_query_users": users })).await;
+            server.report(&key, json!({ "fleet_detail_query_users": users })).await;
             let users = server.agents.users_of(server.host_of(&key).await).await.unwrap();
             users.iter().map(|user| format!("{} {}", user.username, user.shell)).collect::<Vec<_>>()
         };
@@ -154,5 +160,40 @@ on_both_databases! {
         assert_eq!(report(json!([other_shell, bob, ann])).await, ["ann /bin/bash", "bob /bin/sh"]);
         let ann = json!({"uid": "1000", "username": "ann", "shell": "/bin/zsh"});
         assert_eq!(report(json!([ann])).await, ["ann /bin/zsh"]);
+    }
+
+    async fn details_that_nobody_asked_for_are_left_out(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        let key = server.enroll("a").await;
+        server.read(&key).await;
+        assert_eq!(server.write(&key, simulated()).await.status, 200);
+        let before = software(&server, &key).await;
+        let flood = json!({"fleet_detail_query_software_linux": [{"name": "flood", "version": "1", "source": "deb_packages"}],
+            "fleet_detail_query_system_info": [{"hostname": "flood"}]});
+        assert_eq!(server.write(&key, flood.clone()).await.status, 200);
+        assert_eq!(software(&server, &key).await, before);
+        assert_ne!(server.record(&key).await.facts.hostname, "flood");
+        let rows = (&server.database).fetch_all("SELECT id FROM software_titles WHERE name = 'flood'", args![]).await;
+        assert!(rows.unwrap().is_empty());
+        // Another server, which was not asked, takes what is due.
+        server.clock.advance(Duration::from_secs(2 * 3_600));
+        let other = server.another(server.database.clone()).await;
+        other.clock.advance(Duration::from_secs(601));
+        other.write(&key, flood).await;
+        assert_eq!(server.record(&key).await.facts.hostname, "flood");
+    }
+
+    async fn software_that_was_swept_away_on_another_server_is_made_anew(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        let key = server.enroll("a").await;
+        server.report(&key, simulated()).await;
+        server.report(&key, json!({"fleet_detail_query_software_linux": [],
+            "fleet_detail_query_software_python_packages": []})).await;
+        let elsewhere = muster_software::Software::new(server.database.clone());
+        assert_eq!(elsewhere.sweep(START).await.unwrap(), 0);
+        assert_eq!(elsewhere.sweep(START.plus(Duration::from_secs(7 * 3_600))).await.unwrap(), 3);
+        // The first server remembers versions that are gone.
+        assert_eq!(server.report(&key, simulated()).await.status, 200);
+        assert_eq!(software(&server, &key).await, ["bash 5.1", "kernel 6.1", "pip 23.0"]);
     }
 }

@@ -22,6 +22,8 @@ muster_store::statements! {
     SUPERSEDE_OLDER = "UPDATE identity_agent_keys SET superseded_at = $4
         WHERE host_id = $1 AND family = $2 AND id < $3 AND superseded_at IS NULL AND revoked_at IS NULL";
     REVOKE_HOST = "UPDATE identity_agent_keys SET revoked_at = $2 WHERE host_id = $1 AND revoked_at IS NULL";
+    PURGE = "DELETE FROM identity_agent_keys WHERE id IN (SELECT k.id FROM identity_agent_keys k
+        WHERE k.superseded_at <= $1 OR k.revoked_at <= $1 ORDER BY k.id LIMIT 5000)";
     LIST = "SELECT id, family, enrollment_token_id, created_at, used_at, superseded_at, revoked_at
         FROM identity_agent_keys WHERE host_id = $1 ORDER BY id DESC LIMIT 100";
 }
@@ -117,6 +119,11 @@ pub(crate) async fn supersede_older(
 ) -> Result<u64, StoreError> {
     db.execute(SUPERSEDE_OLDER, args![host, family.name(), newest, now])
         .await
+}
+
+/// Deletes some thousand keys that ended before a time. Gives how many.
+pub(crate) async fn purge(db: &mut impl Executor, before: Timestamp) -> Result<u64, StoreError> {
+    db.execute(PURGE, args![before]).await
 }
 
 pub(crate) async fn revoke_host(

@@ -218,4 +218,21 @@ on_both_databases! {
         let keys = fixture.identity.agent_keys.list(HostId(7)).await.unwrap();
         assert_eq!(keys[0].used_at, Some(START.plus(Duration::from_secs(600))));
     }
+
+    async fn keys_that_ended_a_month_ago_are_purged(db: TestDatabase) {
+        let fixture = Fixture::new(db).await;
+        let keys = &fixture.identity.agent_keys;
+        let first = fixture.key(7, Family::Osquery).await;
+        fixture.whose(&first, Family::Osquery).await.unwrap();
+        let second = fixture.key(7, Family::Osquery).await;
+        fixture.clock.advance(Duration::from_secs(31 * 86_400));
+        assert_eq!(keys.purge().await.unwrap(), 0, "the successor was never used");
+        fixture.whose(&second, Family::Osquery).await.unwrap();
+        fixture.clock.advance(Duration::from_secs(29 * 86_400));
+        assert_eq!(keys.purge().await.unwrap(), 0);
+        fixture.clock.advance(Duration::from_secs(86_400));
+        assert_eq!(keys.purge().await.unwrap(), 1);
+        assert_eq!(keys.list(HostId(7)).await.unwrap().len(), 1);
+        assert!(fixture.whose(&second, Family::Osquery).await.is_ok());
+    }
 }

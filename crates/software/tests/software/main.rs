@@ -171,4 +171,28 @@ on_both_databases! {
         assert!(db.statements() - before < 25, "{}", db.statements() - before);
         assert_eq!(names(&software, 1).await.len(), 2_500);
     }
+
+    async fn what_no_host_has_for_hours_is_swept_away(db: TestDatabase) {
+        let software = software(&db).await;
+        let hours = |hours: u64| Timestamp::from_seconds(1_000_000).plus(std::time::Duration::from_secs(hours * 3_600));
+        report(&software, &db, 1, None, vec![deb("bash", "5.1"), deb("bash", "5.2"), deb("flood", "1")]).await;
+        report(&software, &db, 1, None, vec![deb("bash", "5.2")]).await;
+        let rows = async |table: &str| {
+            let sql = format!("SELECT COUNT(*) AS total FROM {table}");
+            (&*db).fetch_one(&sql, vec![]).await.unwrap().get::<i64>("total").unwrap()
+        };
+        assert_eq!(software.sweep(hours(0)).await.unwrap(), 0);
+        assert_eq!(software.sweep(hours(5)).await.unwrap(), 0);
+        // One comes back before its time is over.
+        report(&software, &db, 1, None, vec![deb("bash", "5.1"), deb("bash", "5.2")]).await;
+        assert_eq!(software.sweep(hours(6)).await.unwrap(), 1);
+        assert_eq!((rows("software_versions").await, rows("software_titles").await), (2, 1));
+        report(&software, &db, 1, None, vec![]).await;
+        assert_eq!(software.sweep(hours(7)).await.unwrap(), 0);
+        assert_eq!(software.sweep(hours(13)).await.unwrap(), 2);
+        assert_eq!((rows("software_versions").await, rows("software_titles").await), (0, 0));
+        // What was forgotten is made anew.
+        report(&software, &db, 1, None, vec![deb("flood", "1")]).await;
+        assert_eq!(names(&software, 1).await, ["flood 1"]);
+    }
 }
