@@ -256,7 +256,7 @@ impl Hosts {
         }
     }
 
-    async fn filter(
+    fn filter(
         &self,
         principal: &Principal,
         search: Option<String>,
@@ -295,15 +295,11 @@ impl Hosts {
         if let Some(gigabytes) = query.low_disk_gb {
             filter.low_disk(gigabytes);
         }
-        let mut installed = Vec::new();
         if let Some(id) = query.software_version_id {
-            installed.push(self.0.software.hosts_with_version(id).await?);
+            filter.software(muster_software::hosts_with_version, id);
         }
         if let Some(id) = query.software_title_id {
-            installed.push(self.0.software.hosts_with_title(id).await?);
-        }
-        for hosts in installed {
-            filter.ids(&hosts.iter().map(|host| host.0).collect::<Vec<_>>());
+            filter.software(muster_software::hosts_with_title, id);
         }
         if let Some(id) = query.after_id {
             filter.after_id(id);
@@ -318,9 +314,7 @@ impl Hosts {
         listing: &Listing,
         query: &HostQuery,
     ) -> Result<Page<HostRecord>, OperatorError> {
-        let filter = self
-            .filter(principal, listing.search_pattern(), query)
-            .await?;
+        let filter = self.filter(principal, listing.search_pattern(), query)?;
         let mut db = &self.0.database;
         let total = store::operator::count(&mut db, &filter).await?;
         let hosts = store::operator::list(&mut db, &filter, listing).await?;
@@ -334,9 +328,7 @@ impl Hosts {
         search: Option<&str>,
         query: &HostQuery,
     ) -> Result<u64, OperatorError> {
-        let filter = self
-            .filter(principal, search_pattern(search), query)
-            .await?;
+        let filter = self.filter(principal, search_pattern(search), query)?;
         Ok(store::operator::count(&mut &self.0.database, &filter).await?)
     }
 
@@ -347,9 +339,7 @@ impl Hosts {
         search: Option<&str>,
         query: &HostQuery,
     ) -> Result<Vec<HostId>, OperatorError> {
-        let filter = self
-            .filter(principal, search_pattern(search), query)
-            .await?;
+        let filter = self.filter(principal, search_pattern(search), query)?;
         Ok(store::operator::ids(&mut &self.0.database, &filter).await?)
     }
 

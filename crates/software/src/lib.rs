@@ -18,3 +18,4 @@ pub use service::{
     Inventory, Software, SoftwareTitle, SoftwareVersion, TITLE_SORTS, TitleVersion, VERSION_SORTS,
     Visible,
 };
+pub use store::{hosts_with_title, hosts_with_version};

@@ -359,16 +359,6 @@ impl Software {
     pub async fn counted_at(&self, visible: &Visible) -> Result<Option<Timestamp>, StoreError> {
         store::newest(&mut &self.database, visible).await
     }
-
-    /// The hosts that have a version.
-    pub async fn hosts_with_version(&self, id: i64) -> Result<Vec<HostId>, StoreError> {
-        store::hosts_with(&mut &self.database, "id", id).await
-    }
-
-    /// The hosts that have any version of a title.
-    pub async fn hosts_with_title(&self, id: i64) -> Result<Vec<HostId>, StoreError> {
-        store::hosts_with(&mut &self.database, "title_id", id).await
-    }
 }
 
 /// What versions can be sorted by; the first is the default.

@@ -507,18 +507,18 @@ pub(crate) async fn newest(
     db.fetch_one(&sql, values).await?.get("newest")
 }
 
-/// The hosts that have a version.
-pub(crate) async fn hosts_with(
-    db: &mut impl Executor,
-    column: &'static str,
-    id: i64,
-) -> Result<Vec<HostId>, StoreError> {
-    let sql = format!(
-        "SELECT DISTINCT h.host_id FROM software_hosts h JOIN software_versions v ON v.id = h.version_id
-        WHERE v.{column} = $1"
-    );
-    let rows = db.fetch_all(&sql, args![id]).await?;
-    rows.iter().map(|row| row.get("host_id")).collect()
+/// The ids of the hosts that have the version whose id is the parameter of that name (`$3`): a query for an `IN`, since a
+/// large fleet has more hosts than a statement has parameters.
+pub fn hosts_with_version(parameter: &str) -> String {
+    format!("SELECT sh.host_id FROM software_hosts sh WHERE sh.version_id = {parameter}")
+}
+
+/// The same for those that have any version of a title.
+pub fn hosts_with_title(parameter: &str) -> String {
+    format!(
+        "SELECT sh.host_id FROM software_hosts sh JOIN software_versions sv ON sv.id = sh.version_id
+        WHERE sv.title_id = {parameter}"
+    )
 }
 
 #[cfg(test)]

@@ -9,6 +9,9 @@ use crate::record::{HostRecord, LabelMembership, LabelRecord};
 use crate::store;
 use crate::store::operator::Filter;
 
+/// How many hosts, labels, teams and platforms one request names, each.
+const MAX_NAMED: usize = 10_000;
+
 /// Which hosts are meant. See [`Hosts::select`].
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
@@ -37,6 +40,7 @@ impl Hosts {
         selection: &Selection,
         visible: &TeamFilter,
     ) -> Result<Vec<HostRecord>, OperatorError> {
+        check(selection)?;
         let mut db = &self.0.database;
         let now = self.now();
         let mut chosen: BTreeMap<i64, HostRecord> = BTreeMap::new();
@@ -118,6 +122,24 @@ impl Hosts {
         } else {
             Err(OperatorError::UnknownLabels(unknown))
         }
+    }
+}
+
+fn check(selection: &Selection) -> Result<(), OperatorError> {
+    let lists = [
+        ("host_ids", selection.host_ids.len()),
+        ("hosts", selection.hosts.len()),
+        ("label_ids", selection.label_ids.len()),
+        ("labels", selection.labels.len()),
+        ("team_ids", selection.team_ids.len()),
+        ("platforms", selection.platforms.len()),
+    ];
+    match lists.iter().find(|(_, count)| *count > MAX_NAMED) {
+        Some((field, _)) => Err(OperatorError::Invalid {
+            field,
+            reason: format!("must be at most {MAX_NAMED} at a time"),
+        }),
+        None => Ok(()),
     }
 }
 

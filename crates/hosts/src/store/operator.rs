@@ -220,7 +220,13 @@ impl Filter {
         self.conditions.push(format!("h.id > {place}"));
     }
 
-    /// Only these hosts.
+    /// Only hosts that a query of the software crate gives, whose parameter is `id`.
+    pub(crate) fn software(&mut self, query: fn(&str) -> String, id: i64) {
+        let place = self.place(id);
+        self.conditions.push(format!("h.id IN ({})", query(&place)));
+    }
+
+    /// Only these hosts; no more than a statement has parameters.
     pub(crate) fn ids(&mut self, ids: &[i64]) {
         if ids.is_empty() {
             self.conditions.push("1 = 0".to_owned());

@@ -428,4 +428,60 @@ on_both_databases! {
         stop.cancel();
         running.await.unwrap();
     }
+
+    async fn lists_of_a_large_fleet_are_narrowed_to_software_that_every_host_has(db: TestDatabase) {
+        const HOSTS: i64 = 70_000;
+        let server = TestServer::new(&db).await;
+        let operators = Operators::new(&server);
+        let numbers = format!("WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {HOSTS})");
+        let mut transaction = server.database.begin().await.unwrap();
+        for sql in [
+            format!("INSERT INTO hosts_hosts (identifier, identifier_from, created_at, updated_at, enrolled_at)
+                {numbers} SELECT 'h' || i, 'osquery', 0, 0, 0 FROM n"),
+            "INSERT INTO software_titles (name, source, browser) VALUES ('bash', 'deb_packages', '')".to_owned(),
+            "INSERT INTO software_inventories (host_id, checksum, updated_at) SELECT h.id, $1, 0 FROM hosts_hosts h"
+                .to_owned(),
+            "INSERT INTO software_versions (checksum, title_id, name, version, source, browser, extension_id,
+                bundle_identifier, release, vendor, arch)
+                SELECT $1, t.id, 'bash', '5', '', '', '', '', '', '', '' FROM software_titles t".to_owned(),
+            "INSERT INTO software_hosts (host_id, version_id) SELECT h.id, v.id FROM hosts_hosts h, software_versions v"
+                .to_owned(),
+        ] {
+            let values = if sql.contains("$1") { args![[0_u8; 32]] } else { args![] };
+            transaction.execute(&sql, values).await.unwrap();
+        }
+        transaction.commit().await.unwrap();
+        let id = async |table: &str| -> i64 {
+            let row = (&server.database).fetch_one(&format!("SELECT id FROM {table}"), args![]).await.unwrap();
+            row.get("id").unwrap()
+        };
+        let (version, title) = (id("software_versions").await, id("software_titles").await);
+        let wish = listing(5, 0, "id", OrderDirection::Ascending);
+        for query in [
+            HostQuery { software_version_id: Some(version), ..HostQuery::default() },
+            HostQuery { software_title_id: Some(title), ..HostQuery::default() },
+        ] {
+            let page = operators.hosts.list(&admin(), &wish, &query).await.unwrap();
+            assert_eq!((page.items.len(), page.total), (5, HOSTS as u64));
+        }
+        let none = HostQuery { software_version_id: Some(version + 1), ..HostQuery::default() };
+        assert_eq!(operators.hosts.count(&admin(), None, &none).await.unwrap(), 0);
+    }
+
+    async fn a_request_names_a_bounded_number_of_hosts(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        let operators = Operators::new(&server);
+        let of = async |selection: Selection| operators.hosts.select(&selection, &TeamFilter::All).await;
+        let ids: Vec<i64> = (1..=10_000).collect();
+        assert!(of(Selection { host_ids: ids.clone(), ..Selection::default() }).await.unwrap().is_empty());
+        let names: Vec<String> = (0..10_001).map(|number| number.to_string()).collect();
+        for selection in [
+            Selection { host_ids: (1..=10_001).collect(), ..Selection::default() },
+            Selection { hosts: names.clone(), ..Selection::default() },
+            Selection { platforms: names, ..Selection::default() },
+        ] {
+            let refused = of(selection).await.unwrap_err().to_string();
+            assert!(refused.contains("at most 10000"), "{refused}");
+        }
+    }
 }

@@ -7,9 +7,12 @@ mod http;
 use muster_clock::Timestamp;
 use muster_http::ListingQuery;
 use muster_identity::{HostId, TeamId};
-use muster_software::{MIGRATIONS, Software, SoftwareEntry, TITLE_SORTS, VERSION_SORTS, Visible};
+use muster_software::{
+    MIGRATIONS, Software, SoftwareEntry, TITLE_SORTS, VERSION_SORTS, Visible, hosts_with_title,
+    hosts_with_version,
+};
 use muster_store::testing::{TestDatabase, on_both_databases};
-use muster_store::{Executor, Schema};
+use muster_store::{Executor, Schema, args};
 
 fn deb(name: &str, version: &str) -> SoftwareEntry {
     SoftwareEntry {
@@ -71,6 +74,13 @@ async fn names(software: &Software, host: i64) -> Vec<String> {
         .collect()
 }
 
+/// How many hosts a query for an `IN` gives.
+async fn hosts(db: &TestDatabase, query: &str, id: i64) -> i64 {
+    let sql = format!("SELECT COUNT(DISTINCT host_id) AS total FROM ({query}) found");
+    let row = (&**db).fetch_one(&sql, args![id]).await.unwrap();
+    row.get("total").unwrap()
+}
+
 fn listing(search: Option<&str>, sort: Option<&str>, limit: u32) -> ListingQuery {
     ListingQuery {
         limit: Some(limit),
@@ -117,7 +127,7 @@ on_both_databases! {
         assert_eq!(page.total, 4);
         assert_eq!((page.items[0].name.as_str(), page.items[0].hosts_count), ("bash", 4));
         let bash = page.items[0].id;
-        assert_eq!(software.hosts_with_version(bash).await.unwrap().len(), 4);
+        assert_eq!(hosts(&db, &hosts_with_version("$1"), bash).await, 4);
         assert_eq!(software.version(&Visible::All, bash).await.unwrap().unwrap().hosts_count, 4);
         let newest = software.counted_at(&Visible::All).await.unwrap();
         assert_eq!(newest, Some(Timestamp::from_seconds(1_004)));
@@ -137,7 +147,7 @@ on_both_databases! {
         assert_eq!(software.versions(&Visible::All, &found).await.unwrap().total, 1);
         assert_eq!(software.title(&Visible::All, page.items[0].id).await.unwrap().as_ref(), page.items.first());
         assert_eq!(software.title(&Visible::All, 999).await.unwrap(), None);
-        assert_eq!(software.hosts_with_title(page.items[0].id).await.unwrap().len(), 2);
+        assert_eq!(hosts(&db, &hosts_with_title("$1"), page.items[0].id).await, 2);
     }
 
     async fn who_may_see_one_team_sees_its_software_only(db: TestDatabase) {
