@@ -116,9 +116,10 @@ impl ListingQuery {
 }
 
 impl Listing {
-    /// The search text as a `LIKE` pattern in lower case with `\` as the escape: compare with `LOWER(column)`.
+    /// The search text as a `LIKE` pattern in lower case with `\` as the escape: compare with
+    /// [`folded_column`](muster_store::folded_column).
     pub fn search_pattern(&self) -> Option<String> {
-        let search = self.search.as_deref()?.to_lowercase();
+        let search = muster_store::folded(self.search.as_deref()?);
         let mut pattern = String::with_capacity(search.len() + 2);
         pattern.push('%');
         for character in search.chars() {

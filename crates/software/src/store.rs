@@ -355,11 +355,14 @@ impl Conditions {
 
     fn search(&mut self, listing: &Listing, columns: &[&str]) {
         if let Some(pattern) = listing.search_pattern() {
-            self.values.push(pattern.into());
+            self.values.push(pattern.as_str().into());
             let number = self.values.len();
             let any: Vec<String> = columns
                 .iter()
-                .map(|column| format!("LOWER({column}) LIKE ${number} ESCAPE '\\'"))
+                .map(|column| {
+                    let column = muster_store::folded_column(column, [pattern.as_str()]);
+                    format!("{column} LIKE ${number} ESCAPE '\\'")
+                })
                 .collect();
             self.and(&format!("({})", any.join(" OR ")));
         }

@@ -17,6 +17,7 @@
 mod address;
 mod database;
 mod error;
+mod folding;
 mod migrate;
 mod row;
 #[cfg(feature = "testing")]
@@ -26,6 +27,7 @@ mod value;
 pub use address::{Address, AddressError};
 pub use database::{Database, Executor, Options, Transaction};
 pub use error::{ErrorKind, StoreError};
+pub use folding::{folded, folded_column};
 pub use migrate::{Migration, MigrationError, PlannedMigration, Schema};
 pub use row::{FromColumn, Row};
 pub use value::Value;

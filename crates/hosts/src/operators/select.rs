@@ -1,8 +1,9 @@
 //! Which hosts a question is for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use muster_identity::TeamFilter;
+use muster_store::folded;
 
 use super::{Hosts, OperatorError};
 use crate::record::{HostRecord, LabelMembership, LabelRecord};
@@ -109,10 +110,7 @@ impl Hosts {
             }
         }
         for name in &selection.labels {
-            match all
-                .iter()
-                .find(|label| label.name.eq_ignore_ascii_case(name))
-            {
+            match all.iter().find(|label| folded(&label.name) == folded(name)) {
                 Some(label) => found.push(label.clone()),
                 None => unknown.push(name.clone()),
             }
@@ -144,21 +142,23 @@ fn check(selection: &Selection) -> Result<(), OperatorError> {
 }
 
 fn unknown_names(names: &[String], hosts: &[HostRecord]) -> Vec<String> {
-    let is = |host: &HostRecord, name: &str| {
-        let facts = &host.facts;
-        [
-            &facts.hostname,
-            &facts.uuid,
-            &facts.hardware_serial,
-            &host.identifier,
-            &facts.computer_name,
-        ]
+    let known: HashSet<String> = hosts
         .iter()
-        .any(|text| text.eq_ignore_ascii_case(name))
-    };
+        .flat_map(|host| {
+            let facts = &host.facts;
+            [
+                &facts.hostname,
+                &facts.uuid,
+                &facts.hardware_serial,
+                &host.identifier,
+                &facts.computer_name,
+            ]
+            .map(|text| folded(text))
+        })
+        .collect();
     names
         .iter()
-        .filter(|name| !hosts.iter().any(|host| is(host, name.trim())))
+        .filter(|name| !known.contains(&folded(name.trim())))
         .cloned()
         .collect()
 }

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use muster_clock::Timestamp;
 use muster_http::Listing;
 use muster_identity::{HostId, TeamFilter, TeamId, UserId};
-use muster_store::{Executor, Row, StoreError, Value, args, placeholders, statements};
+use muster_store::{
+    Executor, Row, StoreError, Value, args, folded, folded_column, placeholders, statements,
+};
 
 use super::host::{COLUMNS, record};
 use crate::operators::{GRACE, MISSING_AFTER, NEW_FOR};
@@ -121,7 +123,10 @@ impl Filter {
             "h.public_ip",
             "h.identifier",
         ];
-        let like = columns.map(|column| format!("LOWER({column}) LIKE {place} ESCAPE '\\'"));
+        let like = columns.map(|column| {
+            let column = folded_column(column, [pattern]);
+            format!("{column} LIKE {place} ESCAPE '\\'")
+        });
         self.conditions.push(format!("({})", like.join(" OR ")));
     }
 
@@ -202,9 +207,10 @@ impl Filter {
 
     /// Only hosts whose operating system is called so.
     pub(crate) fn os_version(&mut self, name: &str) {
-        let place = self.place(name.to_lowercase());
-        self.conditions
-            .push(format!("LOWER(h.os_version) = {place}"));
+        let name = folded(name);
+        let column = folded_column("h.os_version", [name.as_str()]);
+        let place = self.place(name);
+        self.conditions.push(format!("{column} = {place}"));
     }
 
     /// Only hosts with less free disk space than so many gigabytes.
@@ -238,7 +244,8 @@ impl Filter {
 
     /// Only hosts of these names, UUIDs, serial numbers or identifiers.
     pub(crate) fn identifiers(&mut self, names: &[String]) {
-        let places = self.places(names.iter().map(|name| name.trim().to_lowercase()));
+        let names: Vec<String> = names.iter().map(|name| folded(name.trim())).collect();
+        let places = self.places(names.iter());
         let columns = [
             "h.hostname",
             "h.computer_name",
@@ -246,7 +253,10 @@ impl Filter {
             "h.hardware_serial",
             "h.identifier",
         ];
-        let any = columns.map(|column| format!("LOWER({column}) IN ({places})"));
+        let any = columns.map(|column| {
+            let column = folded_column(column, names.iter().map(String::as_str));
+            format!("{column} IN ({places})")
+        });
         self.conditions.push(format!("({})", any.join(" OR ")));
     }
 

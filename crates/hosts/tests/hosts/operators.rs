@@ -484,4 +484,30 @@ on_both_databases! {
             assert!(refused.contains("at most 10000"), "{refused}");
         }
     }
+
+    async fn names_beyond_ascii_are_found_in_any_case(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        let operators = Operators::new(&server);
+        for (identifier, name) in [("a", "MÜLLER-PC"), ("b", "müller-pc-2"), ("c", "ЖАННА"), ("d", "mueller")] {
+            let mut body = crate::harness::ubuntu(&server.secret, identifier);
+            body["host_details"]["system_info"]["hostname"] = json!(name);
+            body["host_details"]["system_info"]["computer_name"] = json!(name);
+            server.enroll_with(&body).await;
+        }
+        let query = HostQuery::default();
+        for (search, found) in [
+            ("MÜLLER-PC", 2), ("müller-pc", 2), ("Müller", 2), ("ü", 2), ("Ü", 2), ("жанна", 1), ("Жан", 1), ("é", 0),
+        ] {
+            assert_eq!(operators.hosts.count(&admin(), Some(search), &query).await.unwrap(), found, "{search}");
+        }
+        for name in ["MÜLLER-PC", "müller-pc", "Müller-Pc"] {
+            let host = operators.hosts.find_by_identifier(&admin(), name).await.unwrap();
+            assert_eq!(host.facts.hostname, "MÜLLER-PC");
+        }
+        let selection = Selection {
+            hosts: vec!["müller-PC".to_owned(), "Жанна".to_owned()],
+            ..Selection::default()
+        };
+        assert_eq!(operators.hosts.select(&selection, &TeamFilter::All).await.unwrap().len(), 2);
+    }
 }

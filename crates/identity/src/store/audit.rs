@@ -58,7 +58,7 @@ pub(crate) async fn list(
     equal("subject_id", filter.subject_id.as_deref().map(Value::from));
     equal("actor_id", filter.actor_id.map(Value::from));
     if let Some(pattern) = listing.search_pattern() {
-        args.push(pattern.into());
+        args.push(pattern.as_str().into());
         let place = args.len();
         let columns = [
             "actor_name",
@@ -67,7 +67,10 @@ pub(crate) async fn list(
             "subject_id",
             "COALESCE(after_json, '')",
         ];
-        let like = columns.map(|column| format!("LOWER({column}) LIKE ${place} ESCAPE '\\'"));
+        let like = columns.map(|column| {
+            let column = muster_store::folded_column(column, [pattern.as_str()]);
+            format!("{column} LIKE ${place} ESCAPE '\\'")
+        });
         conditions.push(format!("({})", like.join(" OR ")));
     }
     let conditions = conditions.join(" AND ");

@@ -197,10 +197,12 @@ pub(crate) async fn list(
         conditions.push(format!("user_id = ${}", args.len()));
     }
     if let Some(pattern) = listing.search_pattern() {
-        args.push(pattern.into());
+        args.push(pattern.as_str().into());
         let place = args.len();
+        let [text, name] = ["sql_text", "user_name"]
+            .map(|column| muster_store::folded_column(column, [pattern.as_str()]));
         conditions.push(format!(
-            "(LOWER(sql_text) LIKE ${place} ESCAPE '\\' OR LOWER(user_name) LIKE ${place} ESCAPE '\\')"
+            "({text} LIKE ${place} ESCAPE '\\' OR {name} LIKE ${place} ESCAPE '\\')"
         ));
     }
     let conditions = conditions.join(" AND ");
@@ -503,10 +505,12 @@ pub(crate) async fn hosts(
         args.extend(states.iter().map(|state| Value::from(state.name())));
     }
     if let Some(pattern) = listing.search_pattern() {
-        args.push(pattern.into());
+        args.push(pattern.as_str().into());
         let place = args.len();
+        let [name, host] = ["display_name", "hostname"]
+            .map(|column| muster_store::folded_column(column, [pattern.as_str()]));
         conditions.push(format!(
-            "(LOWER(display_name) LIKE ${place} ESCAPE '\\' OR LOWER(hostname) LIKE ${place} ESCAPE '\\')"
+            "({name} LIKE ${place} ESCAPE '\\' OR {host} LIKE ${place} ESCAPE '\\')"
         ));
     }
     let conditions = conditions.join(" AND ");

@@ -205,4 +205,15 @@ on_both_databases! {
         report(&software, &db, 1, None, vec![deb("flood", "1")]).await;
         assert_eq!(names(&software, 1).await, ["flood 1"]);
     }
+
+    async fn software_beyond_ascii_is_found_in_any_case(db: TestDatabase) {
+        let software = software(&db).await;
+        report(&software, &db, 1, None, vec![deb("Überwachung", "1"), deb("bash", "1")]).await;
+        for search in ["überWACHUNG", "ÜBER"] {
+            let wish = listing(Some(search), None, 10);
+            let versions = software.versions(&Visible::All, &wish.check(VERSION_SORTS).unwrap()).await.unwrap();
+            let titles = software.titles(&Visible::All, &wish.check(TITLE_SORTS).unwrap()).await.unwrap();
+            assert_eq!((versions.total, titles.total), (1, 1), "{search}");
+        }
+    }
 }
