@@ -7,7 +7,7 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use muster_store::StoreError;
+use muster_store::{ErrorKind, StoreError};
 use serde::Serialize;
 use serde_json::json;
 
@@ -222,6 +222,11 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         if error.is_unavailable() {
             Self::unavailable(&error)
+        } else if error.kind() == ErrorKind::Unstorable {
+            Self::invalid(
+                "request",
+                "a text has a NUL character, which cannot be kept",
+            )
         } else {
             Self::internal(&error)
         }

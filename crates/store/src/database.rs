@@ -513,11 +513,22 @@ macro_rules! bind {
     }};
 }
 
+/// Refuses what one of the databases would refuse.
+fn check(args: &[Value]) -> Result<(), StoreError> {
+    let has_nul =
+        |value: &Value| matches!(value, Value::Text(Some(text)) if text.as_bytes().contains(&0));
+    if args.iter().any(has_nul) {
+        return Err(StoreError::unstorable());
+    }
+    Ok(())
+}
+
 async fn sqlite_execute(
     db: &mut SqliteConnection,
     sql: &str,
     args: Vec<Value>,
 ) -> Result<u64, StoreError> {
+    check(&args)?;
     let done = bind!(sql, args).execute(db).await;
     Ok(done
         .map_err(|source| StoreError::driver("change rows", source))?
@@ -529,6 +540,7 @@ async fn postgres_execute(
     sql: &str,
     args: Vec<Value>,
 ) -> Result<u64, StoreError> {
+    check(&args)?;
     let done = bind!(sql, args).execute(db).await;
     Ok(done
         .map_err(|source| StoreError::driver("change rows", source))?
@@ -540,6 +552,7 @@ async fn sqlite_fetch(
     sql: &str,
     args: Vec<Value>,
 ) -> Result<Vec<Row>, StoreError> {
+    check(&args)?;
     let rows = bind!(sql, args).fetch_all(db).await;
     let rows = rows.map_err(|source| StoreError::driver("read rows", source))?;
     Ok(rows
@@ -553,6 +566,7 @@ async fn postgres_fetch(
     sql: &str,
     args: Vec<Value>,
 ) -> Result<Vec<Row>, StoreError> {
+    check(&args)?;
     let rows = bind!(sql, args).fetch_all(db).await;
     let rows = rows.map_err(|source| StoreError::driver("read rows", source))?;
     Ok(rows

@@ -11,6 +11,9 @@ pub enum ErrorKind {
     Duplicate,
     /// A row that is referred to does not exist, or is still referred to.
     Reference,
+    /// A text cannot be kept: it has a NUL, which PostgreSQL refuses. SQLite would take it, but then two databases would
+    /// differ in what they hold.
+    Unstorable,
     /// The statement or the way a row was read is wrong: a defect of the program.
     Defect,
 }
@@ -55,6 +58,15 @@ impl StoreError {
             kind,
             constraint,
             source: Source::Driver(source),
+        }))
+    }
+
+    pub(crate) fn unstorable() -> Self {
+        Self(Box::new(Failure {
+            attempt: "keep a text",
+            kind: ErrorKind::Unstorable,
+            constraint: None,
+            source: Source::Text("it has a NUL character".to_owned()),
         }))
     }
 

@@ -89,6 +89,8 @@ on_both_databases! {
         assert_eq!(orphan.kind(), muster_store::ErrorKind::Reference);
         let wrong = sql.fetch_all("SELECT colour FROM pets_pets", args![]).await.unwrap_err();
         assert_eq!(wrong.kind(), muster_store::ErrorKind::Defect);
+        let nul = sql.execute(insert, args![3_i64, "R\0x"]).await.unwrap_err();
+        assert_eq!(nul.kind(), muster_store::ErrorKind::Unstorable, "on both databases");
     }
 
     async fn a_closed_database_is_unavailable(db: TestDatabase) {
