@@ -424,7 +424,7 @@ mod tests {
 
     #[test]
     fn a_host_is_online_for_its_shorter_interval_and_a_minute() {
-        let mut host = crate::store::operator::tests::record();
+        let mut host = crate::store::tests::record();
         let now = Timestamp::from_seconds(10_000_000);
         assert_eq!(presence(&host, now), Presence::Offline, "never heard of");
         host.facts.distributed_interval_seconds = Some(10);

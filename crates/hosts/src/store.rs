@@ -18,8 +18,35 @@ pub(crate) fn numbered(first: usize, count: usize) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use muster_clock::Timestamp;
+    use muster_identity::HostId;
     use muster_store::testing::{on_both_databases, prepare_all};
+
+    use crate::record::{HostFacts, HostRecord, IdentifierSource};
+
+    /// A host of which nothing is known.
+    pub(crate) fn record() -> HostRecord {
+        HostRecord {
+            id: HostId(1),
+            identifier: "a".to_owned(),
+            identifier_from: IdentifierSource::Osquery,
+            created_at: Timestamp::EPOCH,
+            updated_at: Timestamp::EPOCH,
+            team_id: None,
+            enrollment_token_id: None,
+            enrolled_at: Timestamp::EPOCH,
+            osquery_enrolled_at: None,
+            orbit_enrolled_at: None,
+            seen_at: None,
+            facts: HostFacts::default(),
+            detail_updated_at: None,
+            label_updated_at: None,
+            policy_updated_at: None,
+            software_updated_at: None,
+            refetch_requested: false,
+        }
+    }
 
     on_both_databases! {
         async fn every_statement_is_understood(db: TestDatabase) {

@@ -2,7 +2,7 @@
 
 use muster_http::Problem;
 use muster_identity::{Action, Actor, AuditEntry, HostId, Principal, Scope, TeamFilter};
-use muster_store::{Executor, StoreError};
+use muster_store::{Executor, StoreError, Transaction};
 use serde_json::{Value, json};
 
 use super::{Hosts, OperatorError, Selection};
@@ -180,19 +180,17 @@ impl Hosts {
             );
             return Err(Problem::invalid("name", reason));
         }
-        let name = label.name.clone();
+        let mut transaction = self.begin().await?;
         let write = Write::Insert {
             label,
             members: members.clone(),
         };
-        let mut written = self
-            .write(principal, vec![write])
-            .await
-            .map_err(|error| named(error, &name))?;
+        let label = self.put(&mut transaction, principal, write).await?;
+        transaction.commit().await.map_err(OperatorError::from)?;
+        let written = [label];
         self.changed(&written, &members.unwrap_or_default()).await;
-        written
-            .pop()
-            .ok_or_else(|| OperatorError::UnknownLabel(name).into())
+        let [label] = written;
+        Ok(label)
     }
 
     /// Changes a label; built-in ones stay as they are, and a label keeps the way in which its members are found.
@@ -203,12 +201,14 @@ impl Hosts {
         change: LabelChange,
     ) -> Result<LabelRecord, Problem> {
         principal.authorize(Action::WriteLabels, Scope::Team(None))?;
-        let (before, _) = self.find_label(&TeamFilter::All, id).await?;
+        let members = self.named_members(change.hosts, change.host_ids).await?;
+        // What stays is read where it is written, so that two changes at once do not undo each other.
+        let mut transaction = self.begin().await?;
+        let before = label_for_update(&mut transaction, id).await?;
         if before.builtin {
             let reason = format!("cannot modify built-in label '{}'", before.name);
             return Err(Problem::invalid("name", reason));
         }
-        let members = self.named_members(change.hosts, change.host_ids).await?;
         if members.is_some() && before.membership != LabelMembership::Manual {
             return Err(Problem::invalid(
                 "hosts",
@@ -225,24 +225,24 @@ impl Hosts {
         self.stamp(&before, &mut after);
         check(&after)?;
         let old = match &members {
-            Some(_) => self.member_ids_of(id).await?,
-            None => Vec::new(),
+            Some(_) => store::operator::member_ids(&mut transaction, id).await,
+            None => Ok(Vec::new()),
         };
-        let name = after.name.clone();
+        let old = old.map_err(OperatorError::from)?;
         let touched: Vec<HostId> = old
             .into_iter()
             .chain(members.iter().flatten().copied())
             .collect();
         let write = Write::Update {
             before,
-            after: after.clone(),
+            after,
             members,
         };
-        let written = self
-            .write(principal, vec![write])
-            .await
-            .map_err(|error| named(error, &name))?;
+        let after = self.put(&mut transaction, principal, write).await?;
+        transaction.commit().await.map_err(OperatorError::from)?;
+        let written = [after];
         self.changed(&written, &touched).await;
+        let [after] = written;
         Ok(after)
     }
 
@@ -255,16 +255,25 @@ impl Hosts {
     ) -> Result<(), Problem> {
         principal.authorize(Action::WriteLabels, Scope::Team(None))?;
         let now = self.now();
-        let all = store::operator::labels(&mut &self.0.database)
+        let mut wished = Vec::with_capacity(specifications.len());
+        for mut spec in specifications {
+            let hosts = spec.hosts.take();
+            let names_any = hosts.as_ref().is_some_and(|hosts| !hosts.is_empty());
+            let hosts = hosts.filter(|_| spec.is_manual);
+            let members = self.named_members(hosts, None).await?;
+            wished.push((spec, names_any, members));
+        }
+        let mut transaction = self.begin().await?;
+        let all = store::operator::labels_for_update(&mut transaction)
             .await
             .map_err(OperatorError::from)?;
-        let mut writes = Vec::new();
+        let mut written = Vec::new();
         let mut touched = Vec::new();
-        for spec in specifications {
+        for (spec, names_any, members) in wished {
             let existing = all.iter().find(|label| label.name == spec.name.trim());
             if let Some(label) = existing.filter(|label| label.builtin) {
                 let is_same = spec.query == label.query && spec.description == label.description;
-                if is_same && spec.hosts.is_none_or(|hosts| hosts.is_empty()) {
+                if is_same && !names_any {
                     continue;
                 }
                 let reason = format!("cannot modify built-in label '{}'", label.name);
@@ -282,8 +291,6 @@ impl Hosts {
                 );
                 return Err(Problem::invalid("label_membership_type", reason));
             }
-            let wished = spec.hosts.filter(|_| spec.is_manual);
-            let members = self.named_members(wished, None).await?;
             if spec.is_manual && members.is_none() && existing.is_none() {
                 let reason = format!(
                     "label {} is declared as manual but contains no `hosts key`",
@@ -306,13 +313,16 @@ impl Hosts {
             check(&after)?;
             touched.extend(members.iter().flatten().copied());
             let Some(before) = existing else {
-                writes.push(Write::Insert {
+                let write = Write::Insert {
                     label: after,
                     members,
-                });
+                };
+                written.push(self.put(&mut transaction, principal, write).await?);
                 continue;
             };
-            let old = self.member_ids_of(before.id).await?;
+            let old = store::operator::member_ids(&mut transaction, before.id)
+                .await
+                .map_err(OperatorError::from)?;
             let members = members.filter(|members| *members != old);
             if members.is_some() {
                 touched.extend(old);
@@ -321,16 +331,17 @@ impl Hosts {
                 continue;
             }
             self.stamp(before, &mut after);
-            writes.push(Write::Update {
+            let write = Write::Update {
                 before: before.clone(),
                 after,
                 members,
-            });
+            };
+            written.push(self.put(&mut transaction, principal, write).await?);
         }
-        let written = self
-            .write(principal, writes)
-            .await
-            .map_err(|error| named(error, ""))?;
+        if written.is_empty() {
+            return Ok(());
+        }
+        transaction.commit().await.map_err(OperatorError::from)?;
         self.changed(&written, &touched).await;
         Ok(())
     }
@@ -338,26 +349,24 @@ impl Hosts {
     /// Deletes a label; built-in ones stay.
     pub async fn delete_label(&self, principal: &Principal, id: LabelId) -> Result<(), Problem> {
         principal.authorize(Action::WriteLabels, Scope::Team(None))?;
-        let (label, _) = self.find_label(&TeamFilter::All, id).await?;
+        let mut transaction = self.begin().await?;
+        let label = label_for_update(&mut transaction, id).await?;
         if label.builtin {
             let reason = format!("cannot delete built-in label '{}'", label.name);
             return Err(Problem::invalid("name", reason));
         }
-        let members = self.member_ids_of(id).await?;
         let done = async {
-            let mut transaction = self.0.database.begin().await?;
+            let members = store::operator::member_ids(&mut transaction, id).await?;
             store::operator::delete_label(&mut transaction, id).await?;
-            self.record(
-                &mut transaction,
-                principal,
-                "deleted_label",
-                id,
-                (Some(&label), None),
-            )
-            .await?;
-            transaction.commit().await
+            let pair = (Some(&label), None);
+            self.record(&mut transaction, principal, "deleted_label", id, pair)
+                .await?;
+            transaction.commit().await?;
+            Ok(members)
         };
-        done.await.map_err(OperatorError::from)?;
+        let members = done
+            .await
+            .map_err(|error: StoreError| OperatorError::from(error))?;
         self.changed(&[label], &members).await;
         Ok(())
     }
@@ -370,44 +379,43 @@ impl Hosts {
         }
     }
 
-    /// One unit of work. Gives the labels as they are now.
-    async fn write(
+    async fn begin(&self) -> Result<Transaction, OperatorError> {
+        Ok(self.0.database.begin().await?)
+    }
+
+    /// Writes one change. Gives the label as it is now.
+    async fn put(
         &self,
+        transaction: &mut Transaction,
         principal: &Principal,
-        writes: Vec<Write>,
-    ) -> Result<Vec<LabelRecord>, StoreError> {
-        let mut written = Vec::new();
-        if writes.is_empty() {
-            return Ok(written);
-        }
-        let mut transaction = self.0.database.begin().await?;
-        for write in writes {
-            let (action, before, after, members) = match write {
-                Write::Insert { mut label, members } => {
-                    let author = principal.user_id;
-                    label.id =
-                        store::operator::insert_label(&mut transaction, &label, author).await?;
-                    ("created_label", None, label, members)
-                }
-                Write::Update {
-                    before,
-                    after,
-                    members,
-                } => {
-                    store::operator::update_label(&mut transaction, &after).await?;
-                    ("edited_label", Some(before), after, members)
-                }
-            };
-            if let Some(members) = members {
-                store::operator::set_members(&mut transaction, after.id, &members).await?;
+        write: Write,
+    ) -> Result<LabelRecord, OperatorError> {
+        let (action, before, after, members) = match write {
+            Write::Insert { mut label, members } => {
+                let author = principal.user_id;
+                let inserted = store::operator::insert_label(transaction, &label, author).await;
+                label.id = inserted.map_err(|error| named(error, &label.name))?;
+                ("created_label", None, label, members)
             }
-            let pair = (before.as_ref(), Some(&after));
-            self.record(&mut transaction, principal, action, after.id, pair)
-                .await?;
-            written.push(after);
+            Write::Update {
+                before,
+                after,
+                members,
+            } => {
+                let updated = store::operator::update_label(transaction, &after).await;
+                if !updated.map_err(|error| named(error, &after.name))? {
+                    return Err(OperatorError::UnknownLabel(after.id.to_string()));
+                }
+                ("edited_label", Some(before), after, members)
+            }
+        };
+        if let Some(members) = members {
+            store::operator::set_members(transaction, after.id, &members).await?;
         }
-        transaction.commit().await?;
-        Ok(written)
+        let pair = (before.as_ref(), Some(&after));
+        self.record(transaction, principal, action, after.id, pair)
+            .await?;
+        Ok(after)
     }
 
     async fn record(
@@ -437,6 +445,14 @@ impl Hosts {
             self.hint(HOST_TOPIC, host).await;
         }
     }
+}
+
+async fn label_for_update(
+    transaction: &mut Transaction,
+    id: LabelId,
+) -> Result<LabelRecord, OperatorError> {
+    let labels = store::operator::label_for_update(transaction, id).await?;
+    labels.ok_or_else(|| OperatorError::UnknownLabel(id.to_string()))
 }
 
 /// A change to be written.

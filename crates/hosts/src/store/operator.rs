@@ -6,7 +6,8 @@ use muster_clock::Timestamp;
 use muster_http::Listing;
 use muster_identity::{HostId, TeamFilter, TeamId, UserId};
 use muster_store::{
-    Executor, Row, StoreError, Value, args, folded, folded_column, placeholders, statements,
+    Dialect, Executor, Row, StoreError, Transaction, Value, args, folded, folded_column,
+    placeholders, statements,
 };
 
 use super::host::{COLUMNS, record};
@@ -22,6 +23,12 @@ statements! {
     /// Every label.
     LABELS = "SELECT id, name, description, query, platform, kind, membership, created_at, updated_at, query_changed_at
         FROM hosts_labels ORDER BY kind, name";
+    /// One label.
+    LABEL = "SELECT id, name, description, query, platform, kind, membership, created_at, updated_at, query_changed_at
+        FROM hosts_labels WHERE id = $1";
+    /// Every label, in the order in which they are taken.
+    LABELS_BY_ID = "SELECT id, name, description, query, platform, kind, membership, created_at, updated_at,
+        query_changed_at FROM hosts_labels ORDER BY id";
     /// The labels that a host is in.
     LABELS_OF = "SELECT l.id, l.name, l.description, l.query, l.platform, l.kind, l.membership, l.created_at, l.updated_at,
         l.query_changed_at FROM hosts_labels l JOIN hosts_label_members m ON m.label_id = l.id WHERE m.host_id = $1
@@ -430,6 +437,36 @@ pub(crate) async fn labels(db: &mut impl Executor) -> Result<Vec<LabelRecord>, S
         .collect()
 }
 
+/// One label, which nobody else changes until the unit of work ends.
+pub(crate) async fn label_for_update(
+    db: &mut Transaction,
+    id: LabelId,
+) -> Result<Option<LabelRecord>, StoreError> {
+    let sql = for_update(db, LABEL);
+    let row = db.fetch_optional(&sql, args![id]).await?;
+    row.as_ref().map(label).transpose()
+}
+
+/// The same for every label.
+pub(crate) async fn labels_for_update(
+    db: &mut Transaction,
+) -> Result<Vec<LabelRecord>, StoreError> {
+    let sql = for_update(db, LABELS_BY_ID);
+    db.fetch_all(&sql, args![])
+        .await?
+        .iter()
+        .map(label)
+        .collect()
+}
+
+/// On SQLite, where units of work never overlap, nothing has to be said.
+fn for_update(db: &Transaction, sql: &str) -> String {
+    match db.dialect() {
+        Dialect::Sqlite => sql.to_owned(),
+        Dialect::Postgres => format!("{sql} FOR UPDATE"),
+    }
+}
+
 pub(crate) async fn labels_of(
     db: &mut impl Executor,
     host: HostId,
@@ -538,35 +575,4 @@ pub(crate) async fn set_members(
 
 pub(crate) async fn delete_label(db: &mut impl Executor, id: LabelId) -> Result<(), StoreError> {
     db.execute(DELETE_LABEL, args![id.0]).await.map(drop)
-}
-
-#[cfg(test)]
-pub(crate) mod tests {
-    use muster_clock::Timestamp;
-    use muster_identity::HostId;
-
-    use crate::record::{HostFacts, HostRecord, IdentifierSource};
-
-    /// A host of which nothing is known.
-    pub(crate) fn record() -> HostRecord {
-        HostRecord {
-            id: HostId(1),
-            identifier: "a".to_owned(),
-            identifier_from: IdentifierSource::Osquery,
-            created_at: Timestamp::EPOCH,
-            updated_at: Timestamp::EPOCH,
-            team_id: None,
-            enrollment_token_id: None,
-            enrolled_at: Timestamp::EPOCH,
-            osquery_enrolled_at: None,
-            orbit_enrolled_at: None,
-            seen_at: None,
-            facts: HostFacts::default(),
-            detail_updated_at: None,
-            label_updated_at: None,
-            policy_updated_at: None,
-            software_updated_at: None,
-            refetch_requested: false,
-        }
-    }
 }

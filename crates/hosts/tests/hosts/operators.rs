@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use muster_clock::{Randomness as _, SeededRandomness, Timestamp};
-use muster_hosts::{HOST_SORTS, HostPresence, HostQuery, Selection, presence_of};
+use muster_hosts::{
+    HOST_SORTS, HostPresence, HostQuery, LabelChange, NewLabel, Selection, presence_of,
+};
 use muster_http::{Listing, OrderDirection};
 use muster_identity::{HostId, Role, TeamFilter, TeamId};
 use muster_store::testing::on_both_databases;
@@ -509,5 +511,42 @@ on_both_databases! {
             ..Selection::default()
         };
         assert_eq!(operators.hosts.select(&selection, &TeamFilter::All).await.unwrap().len(), 2);
+    }
+
+    async fn two_changes_of_a_label_at_once_are_both_kept_and_none_of_a_label_that_is_gone(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        let operators = Operators::new(&server);
+        let new = NewLabel {
+            name: "tools".to_owned(),
+            query: "SELECT 1".to_owned(),
+            ..NewLabel::default()
+        };
+        let label = operators.hosts.create_label(&admin(), new).await.unwrap();
+        for round in 0..10 {
+            let changes = [
+                LabelChange { description: Some(format!("d{round}")), ..LabelChange::default() },
+                LabelChange { query: Some(format!("SELECT {round}")), ..LabelChange::default() },
+            ];
+            let changing = changes.map(|change| {
+                let hosts = operators.hosts.clone();
+                tokio::spawn(async move { hosts.change_label(&admin(), label.id, change).await.is_ok() })
+            });
+            for changing in changing {
+                assert!(changing.await.unwrap());
+            }
+            let (now, _) = operators.hosts.find_label(&TeamFilter::All, label.id).await.unwrap();
+            assert_eq!((now.description, now.query), (format!("d{round}"), format!("SELECT {round}")));
+        }
+        // It is deleted while a change waits for it.
+        let mut lock = server.database.begin().await.unwrap();
+        lock.execute("DELETE FROM hosts_labels WHERE name = 'tools'", args![]).await.unwrap();
+        let hosts = operators.hosts.clone();
+        let changing = tokio::spawn(async move {
+            let change = LabelChange { description: Some("late".to_owned()), ..LabelChange::default() };
+            hosts.change_label(&admin(), label.id, change).await
+        });
+        tokio::task::yield_now().await;
+        lock.commit().await.unwrap();
+        assert_eq!(changing.await.unwrap().unwrap_err().status().as_u16(), 404);
     }
 }
