@@ -64,7 +64,13 @@ on_both_databases! {
             assert!(host["labels"].as_array().unwrap().contains(&json!("All Hosts")), "{host}");
             assert!(!host.to_string().contains(&key), "keys stay secret");
         }
-        for (path, status) in [("/hosts?search=%00", 422), ("/hosts/by-identifier/%00", 422), ("/hosts/99", 404), ("/hosts/by-identifier/nobody", 404), ("/hosts?sort=nope", 422)] {
+        for (path, status) in [
+            ("/hosts?search=%00", 422),
+            ("/hosts/by-identifier/%00", 422),
+            ("/hosts/99", 404),
+            ("/hosts/by-identifier/nobody", 404),
+            ("/hosts?sort=nope", 422),
+        ] {
             let (found, problem) = call(&server, &admin(), ("GET", path), Value::Null).await;
             assert_eq!(found, status, "{path}: {problem}");
             assert!(problem["message"].is_string(), "{path}: {problem}");
