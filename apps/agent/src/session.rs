@@ -59,6 +59,8 @@ pub struct Session {
     intervals: Intervals,
     etag: Option<String>,
     backoff: Backoff,
+    /// Why the server could not be asked, as it was last told.
+    trouble: Option<String>,
     outbox: Outbox,
     hurry_until: Option<Instant>,
     /// When to look again whether the server has orbit's API; none while it has.
@@ -111,6 +113,7 @@ impl Session {
             intervals: Intervals::default(),
             etag: Some(String::new()),
             backoff: Backoff::default(),
+            trouble: None,
             outbox: Outbox::default(),
             hurry_until: None,
             orbit_missing_until: None,
@@ -154,7 +157,6 @@ impl Session {
                 tokio::time::sleep(wait).await;
                 continue;
             }
-            self.backoff.reset();
             let next = due.distributed.min(due.config).min(due.orbit);
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
@@ -179,16 +181,27 @@ impl Session {
         self.runner
             .facts()
             .update(|facts| facts.orbit.last_recorded_error.clone_from(&text));
-        if self.backoff.failures() == 1 {
-            tracing::warn!(error = text, "the server could not be asked; trying again");
+        let wait_ms = wait.as_millis() as u64;
+        if self.trouble.as_ref() == Some(&text) {
+            tracing::debug!(error = text, wait_ms, "still trying");
         } else {
-            tracing::debug!(
-                error = text,
-                wait_ms = wait.as_millis() as u64,
-                "still trying"
-            );
+            let what = match error {
+                CallError::Refused(_) => "refused",
+                _ => "the server could not be asked",
+            };
+            tracing::warn!(error = text, wait_ms, "{what}; trying again");
+            self.trouble = Some(text);
         }
         wait
+    }
+
+    /// The server said what to run. Only this ends a row of failures: a step may have had nothing to ask.
+    fn works(&mut self) {
+        let failures = self.backoff.failures();
+        self.backoff.reset();
+        if self.trouble.take().is_some() {
+            tracing::info!(failures, "the server answers again");
+        }
     }
 
     /// Gets the keys that are missing. The inner error is the server's; the outer one ends the agent.
@@ -351,6 +364,7 @@ impl Session {
             };
             due.distributed = now + interval;
             let answer = self.client.read(&key).await?;
+            self.works();
             if let Some(seconds) = answer.accelerate {
                 self.hurry_until = Some(now + Duration::from_secs(seconds.min(600)));
             }

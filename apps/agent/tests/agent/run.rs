@@ -372,12 +372,30 @@ async fn a_wrong_token_is_told_once_and_the_agent_slows_down() {
         })
         .await;
     let log = agent.stop();
-    assert_eq!(
-        log.matches("the server could not be asked").count(),
-        1,
-        "{log}"
-    );
+    assert_eq!(log.matches("refused; trying again").count(), 1, "{log}");
     assert!(!log.contains("the-token"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_is_told_once_when_it_begins_and_once_when_it_is_over() {
+    let (server, folder) = (Server::start().await, tempfile::tempdir().unwrap());
+    for _ in 0..3 {
+        server.instead(
+            "distributed/read",
+            503,
+            json!({ "error": "the database is away" }),
+        );
+    }
+    let agent = Agent::start(&server, folder.path());
+    server
+        .until("to ask until it is answered", |seen| {
+            count(seen, "distributed/read") >= 5
+        })
+        .await;
+    let log = agent.stop();
+    let told = |what: &str| log.matches(what).count();
+    assert_eq!(told("the server could not be asked"), 1, "{log}");
+    assert_eq!(told("the server answers again failures=3"), 1, "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
