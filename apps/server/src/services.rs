@@ -95,7 +95,7 @@ impl Services {
             database.clone(),
             Arc::clone(&bus),
             Arc::clone(&clock),
-            identity.audit.clone(),
+            &identity,
             Arc::new(HostTargets(hosts.clone())),
             Arc::new(SettingSwitches(settings.clone())),
         );

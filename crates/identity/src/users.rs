@@ -204,6 +204,8 @@ impl Users {
     ) -> Result<User, IdentityError> {
         let now = self.0.context.now();
         let mut transaction = self.0.context.database.begin().await?;
+        // The whole user is written: two changes at once would undo each other.
+        store::lock_users(&mut transaction).await?;
         let before = find(&mut transaction, id).await?;
         let mut user = User {
             updated_at: now,
@@ -255,6 +257,7 @@ impl Users {
     ) -> Result<(), IdentityError> {
         let now = self.0.context.now();
         let mut transaction = self.0.context.database.begin().await?;
+        store::lock_users(&mut transaction).await?;
         for (id, role) in changes {
             let before = find(&mut transaction, *id).await?;
             if role.is_some() && before.global_role.is_some() {
@@ -302,6 +305,7 @@ impl Users {
     pub async fn delete(&self, actor: &Actor, id: UserId) -> Result<(), IdentityError> {
         let now = self.0.context.now();
         let mut transaction = self.0.context.database.begin().await?;
+        store::lock_users(&mut transaction).await?;
         let user = find(&mut transaction, id).await?;
         if user.global_role == Some(Role::Admin) {
             keep_an_admin(&mut transaction, id).await?;

@@ -8,7 +8,10 @@ use async_trait::async_trait;
 use muster_bus::{Received, Topic};
 use muster_clock::Timestamp;
 use muster_hosts::ScheduleSource;
-use muster_identity::{Action, AuditEntry, Principal, Scope, TeamBelongings, TeamId};
+use muster_http::Problem;
+use muster_identity::{
+    Action, AuditEntry, IdentityError, Principal, Scope, TeamBelongings, TeamId,
+};
 use muster_store::{Database, StoreError, Transaction};
 use serde_json::{Map, Value, json};
 
@@ -58,8 +61,19 @@ impl SavedQueries {
         principal: &Principal,
         team: Option<TeamId>,
         change: SavedQueryChange,
-    ) -> Result<SavedQuery, muster_http::Problem> {
+    ) -> Result<SavedQuery, Problem> {
         principal.authorize(Action::WriteQueries, scope(team))?;
+        if let Some(id) = team {
+            match self.0.context.teams.find(id).await {
+                Err(IdentityError::NotFound { what }) => {
+                    return Err(Problem::invalid(
+                        "team_id",
+                        format!("{what} does not exist"),
+                    ));
+                }
+                known => known.map(drop)?,
+            }
+        }
         let now = self.0.context.clock.now();
         let mut query = SavedQuery {
             id: 0,
@@ -94,12 +108,8 @@ impl SavedQueries {
         let id = store::insert(&mut transaction, &query).await;
         query.id = id.map_err(|error| QueriesError::naming(&query.name, error))?;
         let entry = AuditEntry::new("created_query", "query", query.id).after(shown(&query));
-        context
-            .audit
-            .record(&mut transaction, &principal.into(), entry, query.created_at)
+        self.finish(transaction, principal, entry, query.created_at)
             .await?;
-        transaction.commit().await?;
-        self.changed().await?;
         Ok(query)
     }
 
@@ -109,60 +119,58 @@ impl SavedQueries {
         principal: &Principal,
         id: i64,
         change: SavedQueryChange,
-    ) -> Result<SavedQuery, muster_http::Problem> {
-        let before = self.find(principal, id).await?;
+    ) -> Result<SavedQuery, Problem> {
+        let context = &self.0.context;
+        let mut transaction = self.held(id).await?;
+        let before = visible(store::find(&mut transaction, id).await, principal, id)?;
         principal.authorize(Action::WriteQueries, scope(before.team_id))?;
         let mut query = before.clone();
         apply(&mut query, change)?;
         if query == before {
             return Ok(query);
         }
-        query.updated_at = self.0.context.clock.now();
-        Ok(self.update(principal, before, query).await?)
-    }
-
-    async fn update(
-        &self,
-        principal: &Principal,
-        before: SavedQuery,
-        query: SavedQuery,
-    ) -> Result<SavedQuery, QueriesError> {
-        let context = &self.0.context;
-        let mut transaction = context.database.begin().await?;
+        query.updated_at = context.clock.now();
         let updated = store::update(&mut transaction, &query).await;
         updated.map_err(|error| QueriesError::naming(&query.name, error))?;
-        let entry = AuditEntry::new("changed_query", "query", query.id)
+        let entry = AuditEntry::new("changed_query", "query", id)
             .before(shown(&before))
             .after(shown(&query));
-        context
-            .audit
-            .record(&mut transaction, &principal.into(), entry, query.updated_at)
+        self.finish(transaction, principal, entry, query.updated_at)
             .await?;
-        transaction.commit().await?;
-        self.changed().await?;
         Ok(query)
     }
 
     /// Deletes a query. What was run of it stays.
-    pub async fn delete(&self, principal: &Principal, id: i64) -> Result<(), muster_http::Problem> {
-        let query = self.find(principal, id).await?;
+    pub async fn delete(&self, principal: &Principal, id: i64) -> Result<(), Problem> {
+        let mut transaction = self.held(id).await?;
+        let query = visible(store::find(&mut transaction, id).await, principal, id)?;
         principal.authorize(Action::WriteQueries, scope(query.team_id))?;
-        Ok(self.remove(principal, &query).await?)
+        let deleted = store::delete(&mut transaction, id).await;
+        deleted.map_err(QueriesError::from)?;
+        let entry = AuditEntry::new("deleted_query", "query", id).before(shown(&query));
+        let now = self.0.context.clock.now();
+        Ok(self.finish(transaction, principal, entry, now).await?)
     }
 
-    async fn remove(&self, principal: &Principal, query: &SavedQuery) -> Result<(), QueriesError> {
-        let context = &self.0.context;
-        let mut transaction = context.database.begin().await?;
-        store::delete(&mut transaction, query.id).await?;
-        let entry = AuditEntry::new("deleted_query", "query", query.id).before(shown(query));
-        context
-            .audit
-            .record(
-                &mut transaction,
-                &principal.into(),
-                entry,
-                context.clock.now(),
-            )
+    /// A unit of work in which nobody else changes or deletes this query: the whole of it is written, so that two changes
+    /// at once would undo each other.
+    async fn held(&self, id: i64) -> Result<Transaction, QueriesError> {
+        let mut transaction = self.0.context.database.begin().await?;
+        transaction.lock(&[format!("queries.saved {id}")]).await?;
+        Ok(transaction)
+    }
+
+    /// Ends a unit of work with its line in the audit log, and has everybody read the schedule again.
+    async fn finish(
+        &self,
+        mut transaction: Transaction,
+        principal: &Principal,
+        entry: AuditEntry,
+        now: Timestamp,
+    ) -> Result<(), QueriesError> {
+        let audit = &self.0.context.audit;
+        audit
+            .record(&mut transaction, &principal.into(), entry, now)
             .await?;
         transaction.commit().await?;
         self.changed().await
@@ -175,7 +183,7 @@ impl SavedQueries {
         team: Option<TeamId>,
         name: &str,
         change: SavedQueryChange,
-    ) -> Result<SavedQuery, muster_http::Problem> {
+    ) -> Result<SavedQuery, Problem> {
         match self.find_by_name(principal, team, name).await? {
             Some(query) => self.change(principal, query.id, change).await,
             None => self.create(principal, team, change).await,
@@ -184,10 +192,8 @@ impl SavedQueries {
 
     /// A query that the principal may see: everybody's, or one of its teams.
     pub async fn find(&self, principal: &Principal, id: i64) -> Result<SavedQuery, QueriesError> {
-        let query = store::find(&mut &self.0.context.database, id).await?;
-        query
-            .filter(|query| may_see(principal, query))
-            .ok_or_else(|| QueriesError::not_found("query", id))
+        let found = store::find(&mut &self.0.context.database, id).await;
+        visible(found, principal, id)
     }
 
     /// The query of that name in a team, or among everybody's.
@@ -243,6 +249,16 @@ impl SavedQueries {
         }
         Ok(())
     }
+}
+
+fn visible(
+    found: Result<Option<SavedQuery>, StoreError>,
+    principal: &Principal,
+    id: i64,
+) -> Result<SavedQuery, QueriesError> {
+    found?
+        .filter(|query| may_see(principal, query))
+        .ok_or_else(|| QueriesError::not_found("query", id))
 }
 
 /// Saved queries of a team that is deleted go with it; what was run of them stays.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use muster_bus::{Bus, Hint, Received, Topic};
 use muster_clock::Clock;
 use muster_http::error_chain;
-use muster_identity::{Audit, HostId};
+use muster_identity::{Audit, HostId, Identity, Teams};
 use muster_store::{Database, StoreError};
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +41,7 @@ pub(crate) struct Context {
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) audit: Audit,
+    pub(crate) teams: Teams,
     pub(crate) switches: Arc<dyn Switches>,
 }
 
@@ -73,7 +74,7 @@ impl Queries {
         database: Database,
         bus: Arc<dyn Bus>,
         clock: Arc<dyn Clock>,
-        audit: Audit,
+        identity: &Identity,
         targets: Arc<dyn Targets>,
         switches: Arc<dyn Switches>,
     ) -> Self {
@@ -82,7 +83,8 @@ impl Queries {
             database,
             bus,
             clock,
-            audit,
+            audit: identity.audit.clone(),
+            teams: identity.teams.clone(),
             switches,
         });
         let saved = SavedQueries::new(Arc::clone(&context));

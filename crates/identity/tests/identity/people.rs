@@ -30,6 +30,27 @@ on_both_databases! {
         assert!(fixture.identity.setup.reveal().await.unwrap().is_none(), "the link is void");
     }
 
+    async fn two_changes_of_a_user_at_once_are_both_kept(db: TestDatabase) {
+        let fixture = Fixture::new(db).await;
+        let users = fixture.identity.users.clone();
+        let id = users.create(&Actor::system(), new_user("ann@example.com", Role::Admin)).await.unwrap().id;
+        for round in 0..10 {
+            let changes = [
+                UserChange { name: Some(format!("Ann {round}")), ..UserChange::default() },
+                UserChange { email: Some(format!("ann{round}@example.com")), ..UserChange::default() },
+            ];
+            let changing = changes.map(|change| {
+                let users = users.clone();
+                tokio::spawn(async move { users.change(&Actor::system(), id, change).await.is_ok() })
+            });
+            for changing in changing {
+                assert!(changing.await.unwrap());
+            }
+            let now = users.find(id).await.unwrap();
+            assert_eq!((now.name, now.email), (format!("Ann {round}"), format!("ann{round}@example.com")));
+        }
+    }
+
     async fn a_login_begins_a_session_that_ends_when_it_is_not_used(db: TestDatabase) {
         let fixture = Fixture::new(db).await;
         let identity = &fixture.identity;

@@ -18,7 +18,7 @@ use muster_hosts::{
 };
 use muster_http::ClientAddress;
 use muster_identity::{
-    Credential, HostId, Identity, MasterKey, Principal, Role, TeamFilter, TeamId, UserId,
+    Actor, Credential, HostId, Identity, MasterKey, Principal, Role, TeamFilter, TeamId, UserId,
 };
 use muster_queries::{
     Campaign, NewCampaign, Queries, Switches, Target, TargetError, TargetHost, Targets,
@@ -91,6 +91,10 @@ impl Fixture {
         let bus = Arc::new(LocalBus::new());
         let switch = Arc::new(Switch::default());
         let (queries, identity) = on(db.database(), &bus, &clock, &switch).await;
+        for name in ["one", "two", "three"] {
+            let teams = &identity.teams;
+            teams.create(&Actor::system(), name, "").await.unwrap();
+        }
         Self {
             queries,
             identity,
@@ -139,7 +143,7 @@ async fn on(
         database,
         Arc::<LocalBus>::clone(bus),
         Arc::<ManualClock>::clone(clock),
-        identity.audit.clone(),
+        &identity,
         Arc::new(Hosts),
         Arc::<Switch>::clone(switch),
     );

@@ -48,6 +48,36 @@ on_both_databases! {
         }
     }
 
+    async fn a_query_of_a_team_that_does_not_exist_is_refused(db: TestDatabase) {
+        let fixture = Fixture::new(db).await;
+        let saved = &fixture.queries.saved;
+        let refused = saved.create(&admin(), Some(TeamId(9)), query("x")).await.unwrap_err();
+        assert_eq!(refused.status(), 422);
+        assert!(refused.message().contains("team 9 does not exist"), "{}", refused.message());
+        assert!(saved.list(&admin()).await.unwrap().is_empty());
+    }
+
+    async fn two_changes_at_once_are_both_kept(db: TestDatabase) {
+        let fixture = Fixture::new(db).await;
+        let saved = &fixture.queries.saved;
+        let id = saved.create(&admin(), None, query("both")).await.unwrap().id;
+        for round in 1..=10 {
+            let changes = [
+                SavedQueryChange { description: Some(format!("d{round}")), ..SavedQueryChange::default() },
+                SavedQueryChange { interval: Some(round), ..SavedQueryChange::default() },
+            ];
+            let changing = changes.map(|change| {
+                let saved = saved.clone();
+                tokio::spawn(async move { saved.change(&admin(), id, change).await.is_ok() })
+            });
+            for changing in changing {
+                assert!(changing.await.unwrap());
+            }
+            let now = saved.find(&admin(), id).await.unwrap();
+            assert_eq!((now.description, now.interval), (format!("d{round}"), round));
+        }
+    }
+
     async fn teams_see_everybodys_queries_and_their_own(db: TestDatabase) {
         let fixture = Fixture::new(db).await;
         let saved = &fixture.queries.saved;
