@@ -6,7 +6,8 @@
 //!
 //! - a first request must be complete within [`FIRST_REQUEST_TIME`] of the connection,
 //! - a head that has begun must be complete within [`HEAD_TIME`],
-//! - an answer must move on at least every [`WRITE_TIME`].
+//! - an answer must move on at least every [`WRITE_TIME`],
+//! - an upgraded connection ends when the server stops: its owner sees the client leave.
 //!
 //! Not responsible for: bodies of requests (`muster_http::read_body` bounds them), HTTP/2 (it has its own pings and
 //! limits; only its first request and its writes are watched), upgraded connections (their owners bound them).
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// How long a new connection may take until its first request is complete.
 pub const FIRST_REQUEST_TIME: Duration = Duration::from_secs(30);
@@ -60,9 +62,15 @@ impl Watch {
 }
 
 /// A connection that is watched.
-pub struct Guarded<T> {
+///
+/// `H` is held while the connection lasts, upgraded or not.
+pub struct Guarded<T, H> {
     stream: T,
     watch: Arc<Watch>,
+    stop: CancellationToken,
+    /// Made when the connection was upgraded.
+    stopped: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    _held: H,
     /// How many requests had begun when bytes were last looked at.
     seen: u32,
     /// Whether bytes have come since then that belong to no request yet.
@@ -73,12 +81,15 @@ pub struct Guarded<T> {
     writing: Option<Pin<Box<Sleep>>>,
 }
 
-impl<T> Guarded<T> {
+impl<T, H> Guarded<T, H> {
     /// Watches a connection that has just been made.
-    pub fn new(stream: T, watch: Arc<Watch>) -> Self {
+    pub fn new(stream: T, watch: Arc<Watch>, stop: CancellationToken, held: H) -> Self {
         Self {
             stream,
             watch,
+            stop,
+            stopped: None,
+            _held: held,
             seen: 0,
             has_begun_head: false,
             is_http2: false,
@@ -105,6 +116,18 @@ impl<T> Guarded<T> {
         } else {
             (self.has_begun_head && !self.is_http2).then_some(HEAD_TIME)
         }
+    }
+
+    /// Whether the connection is an upgraded one and the server stops.
+    fn is_over(&mut self, context: &mut Context<'_>) -> bool {
+        if !self.watch.upgraded.load(Ordering::Relaxed) {
+            return false;
+        }
+        let stop = &self.stop;
+        let stopped = self
+            .stopped
+            .get_or_insert_with(|| Box::pin(stop.clone().cancelled_owned()));
+        stopped.as_mut().poll(context).is_ready()
     }
 
     /// Nothing moves for now: whether it has been so for too long.
@@ -145,13 +168,16 @@ impl<T> Guarded<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
+impl<T: AsyncRead + Unpin, H: Unpin> AsyncRead for Guarded<T, H> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.is_over(context) {
+            return Poll::Ready(Ok(()));
+        }
         let patience = this.patience();
         let before = buffer.filled().len();
         match Pin::new(&mut this.stream).poll_read(context, buffer) {
@@ -174,7 +200,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
+impl<T: AsyncWrite + Unpin, H: Unpin> AsyncWrite for Guarded<T, H> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -214,14 +240,16 @@ mod tests {
 
     use super::*;
 
-    fn guarded() -> (DuplexStream, Guarded<DuplexStream>, Arc<Watch>) {
+    fn guarded() -> (DuplexStream, Guarded<DuplexStream, ()>, Arc<Watch>) {
         let (client, server) = duplex(64);
         let watch = Arc::new(Watch::default());
-        (client, Guarded::new(server, Arc::clone(&watch)), watch)
+        let stop = CancellationToken::new();
+        let guarded = Guarded::new(server, Arc::clone(&watch), stop, ());
+        (client, guarded, watch)
     }
 
     /// How many seconds a read waits until it is given up; none when it is not within an hour.
-    async fn patience(stream: &mut Guarded<DuplexStream>) -> Option<u64> {
+    async fn patience(stream: &mut Guarded<DuplexStream, ()>) -> Option<u64> {
         let start = tokio::time::Instant::now();
         let mut buffer = [0; 64];
         let read = tokio::time::timeout(Duration::from_secs(3_600), stream.read(&mut buffer));
@@ -288,6 +316,29 @@ mod tests {
             stream.read_exact(&mut [0; 4]).await.unwrap();
             assert_eq!(patience(&mut stream).await, None);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upgraded_connection_ends_when_the_server_stops_and_gives_its_place_back() {
+        let (_client, server) = duplex(64);
+        let (watch, stop, held) = (
+            Arc::new(Watch::default()),
+            CancellationToken::new(),
+            Arc::new(()),
+        );
+        let mut stream = Guarded::new(server, Arc::clone(&watch), stop.clone(), Arc::clone(&held));
+        watch.begin();
+        watch.upgrade();
+        watch.end();
+        assert!(
+            tokio::time::timeout(Duration::from_secs(3_600), stream.read(&mut [0; 4]))
+                .await
+                .is_err()
+        );
+        stop.cancel();
+        assert_eq!(stream.read(&mut [0; 4]).await.unwrap(), 0);
+        drop(stream);
+        assert_eq!(Arc::strong_count(&held), 1);
     }
 
     #[tokio::test(start_paused = true)]

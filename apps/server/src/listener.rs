@@ -17,14 +17,15 @@ use hyper::body::{Body as _, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use muster_http::ClientAddress;
+use muster_http::{BodyBudget, ClientAddress};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower::ServiceExt as _;
 
 use crate::guard::{Guarded, Watch};
@@ -41,7 +42,13 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// The most bytes of an HTTP/2 request's headers.
 const MAX_HEADER_LIST_BYTES: u32 = 64 * 1024;
 /// The most requests of one HTTP/2 connection at a time.
-const MAX_CONCURRENT_STREAMS: u32 = 128;
+const MAX_CONCURRENT_STREAMS: u32 = 64;
+/// How many bytes of bodies a client may send on one HTTP/2 connection, or stream of it, before they are read.
+const HTTP2_WINDOW_BYTES: u32 = 256 * 1024;
+/// How many bytes of bodies may wait in memory, over all connections, until they are complete.
+const MAX_BODY_BYTES_UNDER_WAY: usize = 256 * 1024 * 1024;
+/// How long connections that were cut may take to notice.
+const CUT_TIME: Duration = Duration::from_secs(1);
 /// How often an HTTP/2 connection without traffic is tried.
 const KEEP_ALIVE: Duration = Duration::from_secs(120);
 /// How long to wait after `accept` failed, for want of file descriptors for example.
@@ -83,6 +90,7 @@ pub async fn serve(
     let serving = Arc::new(Serving {
         acceptor: tls.map(TlsAcceptor::from),
         service,
+        bodies: BodyBudget::new(MAX_BODY_BYTES_UNDER_WAY),
         stop: stop.clone(),
     });
     let cut = CancellationToken::new();
@@ -107,12 +115,15 @@ pub async fn serve(
             },
         };
         let (serving, cut) = (Arc::clone(&serving), cut.clone());
-        connections.spawn(async move {
+        let held = Held {
+            _slot: slot,
+            _token: connections.token(),
+        };
+        tokio::spawn(async move {
             tokio::select! {
                 () = cut.cancelled() => {}
-                () = connection(stream, peer, serving) => {}
+                () = connection(stream, peer, serving, held) => {}
             }
-            drop(slot);
         });
     }
     drop(listener);
@@ -126,14 +137,22 @@ pub async fn serve(
             "cut requests that did not finish in time"
         );
         cut.cancel();
-        connections.wait().await;
+        let _ = tokio::time::timeout(CUT_TIME, connections.wait()).await;
     }
+}
+
+/// What a connection holds while it lasts: also when it was upgraded to a WebSocket, which outlives its request.
+#[derive(Debug)]
+struct Held {
+    _slot: OwnedSemaphorePermit,
+    _token: TaskTrackerToken,
 }
 
 /// What every connection shares.
 struct Serving {
     acceptor: Option<TlsAcceptor>,
     service: Service,
+    bodies: BodyBudget,
     stop: CancellationToken,
 }
 
@@ -146,11 +165,11 @@ fn is_connection_error(error: &io::Error) -> bool {
     )
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, serving: Arc<Serving>) {
+async fn connection(stream: TcpStream, peer: SocketAddr, serving: Arc<Serving>, held: Held) {
     // Small answers go out at once.
     let _ = stream.set_nodelay(true);
     let Some(acceptor) = serving.acceptor.clone() else {
-        return serve_connection(stream, peer, serving).await;
+        return serve_connection(stream, peer, serving, held).await;
     };
     let handshake = tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(stream));
     let shaken = tokio::select! {
@@ -158,7 +177,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, serving: Arc<Serving>) 
         shaken = handshake => shaken,
     };
     match shaken {
-        Ok(Ok(stream)) => serve_connection(stream, peer, serving).await,
+        Ok(Ok(stream)) => serve_connection(stream, peer, serving, held).await,
         Ok(Err(error)) => {
             tracing::debug!(client.address = %peer, error = %error, "TLS handshake failed");
         }
@@ -170,6 +189,7 @@ async fn serve_connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: SocketAddr,
     serving: Arc<Serving>,
+    held: Held,
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -183,15 +203,18 @@ async fn serve_connection(
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
         .max_header_list_size(MAX_HEADER_LIST_BYTES)
+        .initial_connection_window_size(HTTP2_WINDOW_BYTES)
+        .initial_stream_window_size(HTTP2_WINDOW_BYTES)
         .keep_alive_interval(KEEP_ALIVE);
     let watch = Arc::new(Watch::default());
-    let stream = TokioIo::new(Guarded::new(stream, Arc::clone(&watch)));
     let stop = serving.stop.clone();
+    let guarded = Guarded::new(stream, Arc::clone(&watch), stop.clone(), held);
+    let stream = TokioIo::new(guarded);
     let answer = service_fn(move |request| {
         let (serving, watch) = (Arc::clone(&serving), Arc::clone(&watch));
         async move {
             watch.begin();
-            let response = answer(&serving.service, peer, request).await;
+            let response = answer(&serving, peer, request).await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 watch.upgrade();
             }
@@ -213,8 +236,10 @@ async fn serve_connection(
     }
 }
 
-async fn answer(service: &Service, peer: SocketAddr, request: Request<Incoming>) -> Response {
+async fn answer(serving: &Serving, peer: SocketAddr, request: Request<Incoming>) -> Response {
+    let service = &serving.service;
     let mut request = request.map(Body::new);
+    request.extensions_mut().insert(serving.bodies.clone());
     let (address, forwarded) = service.proxies.client(peer.ip(), request.headers());
     request.extensions_mut().insert(ClientAddress(address));
     if forwarded {

@@ -1,6 +1,7 @@
 //! Bodies of requests, with limits on their inflated size, their depth and their time.
 
 use std::io::{Read as _, Write as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -10,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::Problem;
 
@@ -22,6 +24,46 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 /// The limit of a route's inflated body in bytes: `route_layer(Extension(BodyLimit(5 * 1024 * 1024)))`.
 #[derive(Debug, Clone, Copy)]
 pub struct BodyLimit(pub usize);
+
+/// How many bytes of bodies may wait in memory at a time until they are complete, over all connections: an extension of
+/// the request. Without it only the route's own limit holds. Whoever comes when it is used up is told 503.
+#[derive(Debug, Clone)]
+pub struct BodyBudget(Arc<Semaphore>);
+
+impl BodyBudget {
+    /// A budget of so many bytes.
+    pub fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new(bytes)))
+    }
+}
+
+/// What one body has taken of the budget, until it is complete.
+#[derive(Default)]
+struct Share<'a> {
+    budget: Option<&'a BodyBudget>,
+    taken: Option<SemaphorePermit<'a>>,
+}
+
+impl Share<'_> {
+    fn take(&mut self, bytes: usize) -> Result<(), Problem> {
+        let Some(budget) = self.budget else {
+            return Ok(());
+        };
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let permit = budget.0.try_acquire_many(bytes);
+        let permit = permit.map_err(|_| Problem::unavailable(&BudgetUsedUp))?;
+        match &mut self.taken {
+            Some(taken) => taken.merge(permit),
+            None => self.taken = Some(permit),
+        }
+        Ok(())
+    }
+}
+
+/// Too many large bodies arrive at once.
+#[derive(Debug, thiserror::Error)]
+#[error("too many requests with large bodies arrive at once")]
+struct BudgetUsedUp;
 
 /// A JSON body.
 ///
@@ -79,7 +121,8 @@ pub fn parse_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Problem>
 
 /// Reads a whole body, inflated when it is gzip, of at most `limit_bytes`.
 ///
-/// A larger one is 413, one that takes longer than half a minute 408, broken gzip or a connection that breaks 400.
+/// A larger one is 413, one that takes longer than half a minute 408, broken gzip or a connection that breaks 400, one
+/// that comes when all bodies together take too much memory 503.
 pub async fn read_body(request: Request, limit_bytes: usize) -> Result<Bytes, Problem> {
     let encoding = request.headers().get(header::CONTENT_ENCODING);
     let gzip = match encoding.map(|value| value.as_bytes().trim_ascii().to_ascii_lowercase()) {
@@ -101,8 +144,13 @@ pub async fn read_body(request: Request, limit_bytes: usize) -> Result<Bytes, Pr
     if announced.is_some_and(|bytes: usize| bytes > limit_bytes) {
         return Err(over(limit_bytes));
     }
-    let collected =
-        tokio::time::timeout(BODY_TIME, collect(request.into_body(), limit_bytes)).await;
+    let (parts, body) = request.into_parts();
+    let mut share = Share {
+        budget: parts.extensions.get(),
+        taken: None,
+    };
+    let collected = collect(body, limit_bytes, &mut share);
+    let collected = tokio::time::timeout(BODY_TIME, collected).await;
     let bytes = collected.map_err(|_| {
         Problem::new(
             StatusCode::REQUEST_TIMEOUT,
@@ -111,7 +159,7 @@ pub async fn read_body(request: Request, limit_bytes: usize) -> Result<Bytes, Pr
         )
     })??;
     if gzip && !bytes.is_empty() {
-        inflate(&bytes, limit_bytes)
+        inflate(&bytes, limit_bytes, &mut share)
     } else {
         Ok(bytes)
     }
@@ -123,7 +171,11 @@ fn over(limit_bytes: usize) -> Problem {
     ))
 }
 
-async fn collect(mut body: Body, limit_bytes: usize) -> Result<Bytes, Problem> {
+async fn collect(
+    mut body: Body,
+    limit_bytes: usize,
+    share: &mut Share<'_>,
+) -> Result<Bytes, Problem> {
     let mut first: Option<Bytes> = None;
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -136,6 +188,7 @@ async fn collect(mut body: Body, limit_bytes: usize) -> Result<Bytes, Problem> {
         if whole.len() + first.as_ref().map_or(0, Bytes::len) + data.len() > limit_bytes {
             return Err(over(limit_bytes));
         }
+        share.take(data.len())?;
         // Nearly every body is one frame, which then is not copied.
         match (first.take(), whole.is_empty()) {
             (None, true) => first = Some(data),
@@ -149,7 +202,7 @@ async fn collect(mut body: Body, limit_bytes: usize) -> Result<Bytes, Problem> {
     Ok(first.unwrap_or_else(|| whole.freeze()))
 }
 
-fn inflate(bytes: &[u8], limit_bytes: usize) -> Result<Bytes, Problem> {
+fn inflate(bytes: &[u8], limit_bytes: usize, share: &mut Share<'_>) -> Result<Bytes, Problem> {
     let broken = |_| Problem::bad_request("the body is not valid gzip").with_code("bad_gzip");
     // What follows the first member is ignored, like what follows the first JSON value.
     let mut reader = flate2::read::GzDecoder::new(bytes);
@@ -163,6 +216,7 @@ fn inflate(bytes: &[u8], limit_bytes: usize) -> Result<Bytes, Problem> {
         if whole.len() + length > limit_bytes {
             return Err(over(limit_bytes));
         }
+        share.take(length)?;
         whole.write_all(&chunk[..length]).map_err(broken)?;
     }
 }
@@ -211,6 +265,41 @@ mod tests {
             read("12345", Some("br"), 64).await.unwrap_err().status(),
             415
         );
+    }
+
+    #[tokio::test]
+    async fn what_is_more_than_all_bodies_may_take_together_is_told_to_come_again() {
+        let budget = BodyBudget::new(100);
+        let send = |body: Body, encoding: &'static str| {
+            let request = Request::post("/")
+                .extension(budget.clone())
+                .header(header::CONTENT_ENCODING, encoding);
+            tokio::spawn(read_body(request.body(body).unwrap(), 1_000))
+        };
+        let (tell, told) = tokio::sync::oneshot::channel::<()>();
+        let halves = futures_util::stream::unfold((0, Some(told)), |(number, told)| async move {
+            match (number, told) {
+                (0, told) => Some((Ok::<_, std::io::Error>("a".repeat(60)), (1, told))),
+                (1, Some(told)) => {
+                    let _ = told.await;
+                    Some((Ok("b".repeat(30)), (2, None)))
+                }
+                _ => None,
+            }
+        });
+        let slow = send(Body::from_stream(halves), "identity");
+        while budget.0.available_permits() == 100 {
+            tokio::task::yield_now().await;
+        }
+        let refused = send("x".repeat(50).into(), "identity").await.unwrap();
+        assert_eq!(refused.unwrap_err().status(), 503);
+        let bomb = send(gzip(&[0; 500]).into(), "gzip").await.unwrap();
+        assert_eq!(bomb.unwrap_err().status(), 503);
+        tell.send(()).unwrap();
+        assert_eq!(slow.await.unwrap().unwrap().len(), 90);
+        assert_eq!(budget.0.available_permits(), 100, "all is given back");
+        let late = send("x".repeat(90).into(), "identity").await.unwrap();
+        assert_eq!(late.unwrap().len(), 90);
     }
 
     #[tokio::test]
@@ -273,7 +362,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
             let _ = parse_json::<Value>(&bytes);
-            let _ = inflate(&bytes, 1_000);
+            let _ = inflate(&bytes, 1_000, &mut Share::default());
         }
     }
 }

@@ -192,6 +192,9 @@ async fn a_socket_says_ask_now_and_does_not_hold_up_the_end() {
         "{:?}",
         start.elapsed()
     );
+    while let Some(Ok(message)) = socket.next().await {
+        assert!(!message.is_text(), "nothing more is asked: {message}");
+    }
     assert!(
         stream.bytes().await.is_err(),
         "a reader is not told that it was all"
