@@ -306,6 +306,16 @@ pub struct Campaigns {
 /// `campaigns …`.
 #[derive(Subcommand)]
 pub enum CampaignsCommand {
+    /// List campaigns, newest first.
+    #[command(after_help = "Examples:\n  muster campaigns list --limit 10 --json")]
+    List {
+        /// The most that are listed.
+        #[arg(long, default_value_t = 50, value_name = "COUNT")]
+        limit: usize,
+        /// How they are listed.
+        #[command(flatten)]
+        format: Format,
+    },
     /// Where a campaign stands, host by host.
     #[command(
         after_help = "Examples:\n  muster campaigns show 12\n  muster campaigns show 12 --csv"
@@ -351,6 +361,9 @@ pub struct Labels {
 /// `labels …`.
 #[derive(Subcommand)]
 pub enum LabelsCommand {
+    /// List labels.
+    #[command(after_help = "Examples:\n  muster labels list --json")]
+    List(Format),
     /// Make a label: of the hosts for which a query has rows, or of hosts that you name.
     #[command(
         after_help = "Examples:\n  muster labels create 'Pilot group' --host web-1 --host web-2"

@@ -2,8 +2,6 @@
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
-
 use crate::error::CliError;
 
 /// What the environment says instead of the prompt.
@@ -29,9 +27,7 @@ pub(crate) fn password(question: &str) -> Result<String, CliError> {
     if io::stdin().is_terminal() {
         let _ = write!(io::stderr(), "{question}: ");
         let _ = io::stderr().flush();
-        let _hidden = Hidden::begin()?;
-        io::stdin().lock().read_line(&mut line)?;
-        let _ = writeln!(io::stderr());
+        line = rpassword::read_password()?;
     } else {
         io::stdin().lock().read_line(&mut line)?;
     }
@@ -40,23 +36,4 @@ pub(crate) fn password(question: &str) -> Result<String, CliError> {
         return Err(CliError::NoPassword);
     }
     Ok(password.to_owned())
-}
-
-/// The terminal does not show what is typed, until this is dropped.
-struct Hidden(Termios);
-
-impl Hidden {
-    fn begin() -> Result<Self, CliError> {
-        let before = tcgetattr(io::stdin()).map_err(io::Error::from)?;
-        let mut hidden = before.clone();
-        hidden.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(io::stdin(), OptionalActions::Flush, &hidden).map_err(io::Error::from)?;
-        Ok(Self(before))
-    }
-}
-
-impl Drop for Hidden {
-    fn drop(&mut self) {
-        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
-    }
 }

@@ -1,7 +1,7 @@
 //! The command line of `muster-server`.
 
 use std::fmt::Write as _;
-use std::io::{self, BufRead as _, Write as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -59,6 +59,7 @@ pub fn command() -> Command {
         command = command.arg(
             Arg::new(key.name)
                 .long(key.flag())
+                .visible_aliases(key.short_flag())
                 .value_name(
                     key.kind
                         .name()
@@ -127,7 +128,13 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
         Some(("version", _)) => print(&format!("muster-server {}\n", env!("CARGO_PKG_VERSION"))),
         Some(("config", config)) => match config.subcommand() {
             Some(("reference", _)) => print(&config::markdown()),
-            Some(("show", show)) => print(&shown(&layers(show)?, show.get_flag("json"))),
+            Some(("show", show)) => {
+                let layers = layers(show)?;
+                print(&shown(&layers, show.get_flag("json")))?;
+                // Shown or not: the server would not start with a value that is wrong.
+                Settings::from_layers(&layers)?;
+                Ok(())
+            }
             _ => Ok(()),
         },
         Some(("migrate", migrate)) => {
@@ -311,12 +318,25 @@ async fn open_identity(settings: &Settings) -> Result<(Database, Identity), Fail
 }
 
 async fn setup_link(settings: Settings) -> Result<(), Failure> {
+    if !settings.data_dir.is_dir() {
+        // The link follows from the master key that is in it: a new folder would give one that opens nothing.
+        let folder = settings.data_dir.display();
+        return Err(format!(
+            "there is no data folder {folder}: name the server's with --data-dir, or start the server, which prints \
+             the link"
+        )
+        .into());
+    }
     let (database, identity) = open_identity(&settings).await?;
     let token = identity.setup.reveal().await?;
     database.close().await;
     match token {
         Some(token) => {
-            let url = start::public_url(&settings, settings.listen);
+            let told = settings.public_url.is_some();
+            let url = (!told)
+                .then(|| start::last_address(&settings.data_dir))
+                .flatten();
+            let url = url.unwrap_or_else(|| start::public_url(&settings, settings.listen));
             print(&format!("{url}/setup?token={token}\n"))
         }
         None => Err("there is an administrator already; the setup link is void".into()),
@@ -350,10 +370,14 @@ async fn create_user(settings: Settings, matches: &ArgMatches) -> Result<(), Fai
     print(&format!("made user {} with id {}\n", user.email, user.id))
 }
 
-/// One line of standard input; the prompt goes to standard error, so that the command can be piped into.
+/// One line of standard input, not shown when it is a terminal. The prompt goes to standard error, so that the command can
+/// be piped into.
 fn read_password() -> Result<String, Failure> {
     let _ = write!(io::stderr(), "Password: ");
     let _ = io::stderr().flush();
+    if io::stdin().is_terminal() {
+        return Ok(rpassword::read_password()?);
+    }
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line)?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())

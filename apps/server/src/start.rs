@@ -229,6 +229,12 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
         .reveal()
         .await?
         .map(|token| format!("{public_url}/setup?token={token}"));
+    let address_file = address_file(&folder.path);
+    fs::write(&address_file, format!("{public_url}\n")).map_err(|source| StartError::Folder {
+        attempt: "keep the address in the data folder",
+        path: address_file,
+        source,
+    })?;
 
     let (stop_serving, stop_tasks) = (CancellationToken::new(), CancellationToken::new());
     let tasks = TaskTracker::new();
@@ -389,6 +395,18 @@ pub fn public_url(settings: &Settings, address: SocketAddr) -> String {
         format!("{scheme}://{host}:{}", address.port())
     });
     base + &settings.url_prefix
+}
+
+/// Where the address is kept that the server last gave people, for commands that run beside it.
+fn address_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("address")
+}
+
+/// The address, with the prefix, at which people reached the server that last used the data folder.
+pub fn last_address(data_dir: &Path) -> Option<String> {
+    let text = fs::read_to_string(address_file(data_dir)).ok()?;
+    let text = text.trim();
+    (!text.is_empty()).then(|| text.to_owned())
 }
 
 /// The names that the server's own certificate has: loopback, this machine, the public URL, the address it listens on.

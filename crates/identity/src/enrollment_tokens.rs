@@ -4,7 +4,7 @@
 //! was last used and by which host. It is looked up by its hash, in memory, so that a storm of enrollments with a wrong
 //! secret costs no statement; the text is kept sealed as well, so that those who are allowed to can see it again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -99,7 +99,12 @@ pub struct ScopedSecret {
     pub created_at: Timestamp,
 }
 
-type Cache = HashMap<[u8; 32], EnrollmentToken>;
+/// What is known of tokens, by the hash of their text.
+struct Cache {
+    valid: HashMap<[u8; 32], EnrollmentToken>,
+    /// The latest that were revoked: only so that the log can say why an agent is refused.
+    revoked: HashSet<[u8; 32]>,
+}
 
 #[derive(Default)]
 struct Loaded {
@@ -141,12 +146,18 @@ impl EnrollmentTokens {
             return Err(EnrollError::Refused(RefusalReason::Unknown));
         }
         let hash = secret::hash(presented);
-        let mut found = self.cached(now, false).await?.get(&hash).cloned();
-        if found.is_none() {
+        let mut cache = self.cached(now, false).await?;
+        if !cache.valid.contains_key(&hash) {
             // Perhaps it was made on another replica a moment ago.
-            found = self.cached(now, true).await?.get(&hash).cloned();
+            cache = self.cached(now, true).await?;
         }
-        let token = found.ok_or(EnrollError::Refused(RefusalReason::Unknown))?;
+        let Some(token) = cache.valid.get(&hash) else {
+            return Err(EnrollError::Refused(if cache.revoked.contains(&hash) {
+                RefusalReason::Revoked
+            } else {
+                RefusalReason::Unknown
+            }));
+        };
         if token.expires_at.is_some_and(|at| at <= now) {
             return Err(EnrollError::Refused(RefusalReason::Expired));
         }
@@ -170,9 +181,15 @@ impl EnrollmentTokens {
                 tokens => tokens.clone(),
             }
         };
-        match store::load_valid(&mut &self.0.context.database).await {
-            Ok(tokens) => {
-                let tokens = Arc::new(tokens);
+        let database = &mut &self.0.context.database;
+        let cache = async {
+            let valid = store::load_valid(database).await?;
+            let revoked = store::load_revoked(database).await?;
+            Ok(Cache { valid, revoked })
+        };
+        match cache.await {
+            Ok(cache) => {
+                let tokens = Arc::new(cache);
                 let mut loaded = self
                     .0
                     .loaded

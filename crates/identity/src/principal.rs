@@ -232,7 +232,19 @@ impl Principal {
             return Ok(());
         }
         tracing::info!(user.id = self.user_id.0, action = ?action, scope = ?scope, "denied");
-        Err(Problem::forbidden("forbidden"))
+        let role = match action.least_role() {
+            Role::Admin => "the role admin",
+            Role::Maintainer => "the role maintainer or admin",
+            Role::Observer => "a role",
+        };
+        let place = match scope {
+            Scope::Global | Scope::Team(None) => "for all teams",
+            Scope::Team(Some(_)) => "in this team or for all",
+            Scope::Anywhere => "in a team or for all",
+        };
+        Err(Problem::forbidden(format!(
+            "forbidden: this needs {role}, {place}"
+        )))
     }
 
     /// The teams in which it may do something; `All` with a global role.

@@ -12,7 +12,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, Executor as _, SqlSafeStr as _};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, SqlSafeStr as _};
 
 use crate::row::{Inner as RowInner, Row};
 use crate::{Address, Dialect, StoreError, Value};
@@ -119,8 +119,19 @@ impl Database {
                         })
                     })
                     .connect_with((**connect).clone())
-                    .await
-                    .map_err(|source| StoreError::driver("connect to the database", source))?;
+                    .await;
+                let pool = match pool {
+                    Ok(pool) => pool,
+                    // The pool tried until its time was over, and says no more than that: one more try says why.
+                    Err(source) => {
+                        let once = PgConnection::connect_with(connect);
+                        let why = match tokio::time::timeout(options.acquire_timeout, once).await {
+                            Ok(Err(why)) => why,
+                            _ => source,
+                        };
+                        return Err(StoreError::driver("connect to the database", why));
+                    }
+                };
                 Pools::Postgres {
                     pool,
                     patience: options.statement_timeout + PATIENCE,

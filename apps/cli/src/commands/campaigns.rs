@@ -36,12 +36,16 @@ const HOST_COLUMNS: &[Column] = &[
 ];
 
 pub(super) async fn run(client: &Client, arguments: Campaigns) -> Result<Outcome, CliError> {
-    match arguments.command {
-        None => {
-            let campaigns = client.list(&["campaigns"], &[], arguments.limit).await?;
-            output::list(arguments.format.into(), COLUMNS, &campaigns)?;
+    let command = arguments.command.unwrap_or(CampaignsCommand::List {
+        limit: arguments.limit,
+        format: arguments.format,
+    });
+    match command {
+        CampaignsCommand::List { limit, format } => {
+            let campaigns = client.list(&["campaigns"], &[], limit).await?;
+            output::list(format.into(), COLUMNS, &campaigns)?;
         }
-        Some(CampaignsCommand::Show { id, format }) => {
+        CampaignsCommand::Show { id, format } => {
             let id = id.to_string();
             if !format.json && !format.csv {
                 let campaign = client.get(&["campaigns", &id], &[]).await?;
@@ -50,7 +54,7 @@ pub(super) async fn run(client: &Client, arguments: Campaigns) -> Result<Outcome
             let hosts = client.list(&["campaigns", &id, "hosts"], &[], ALL).await?;
             output::list(format.into(), HOST_COLUMNS, &hosts)?;
         }
-        Some(CampaignsCommand::Follow { id, format }) => {
+        CampaignsCommand::Follow { id, format } => {
             let mut stop = Stop::new()?;
             let mut watch = Watch::new(client, id, format.into());
             return match watch.until(Instant::now() + LONGEST, &mut stop).await? {
@@ -59,9 +63,12 @@ pub(super) async fn run(client: &Client, arguments: Campaigns) -> Result<Outcome
                 Ended::Stopped => Ok(Outcome::Interrupted),
             };
         }
-        Some(CampaignsCommand::Cancel { id }) => {
-            cancel(client, id).await?;
-            output::say(&format!("the campaign {id} is stopped"));
+        CampaignsCommand::Cancel { id } => {
+            let campaign = cancel(client, id).await?;
+            match campaign["status"].as_str() {
+                Some("cancelled") | None => output::say(&format!("the campaign {id} is stopped")),
+                Some(status) => output::say(&format!("the campaign {id} was {status} already")),
+            }
         }
     }
     Ok(Outcome::Done)

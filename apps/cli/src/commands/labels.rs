@@ -17,18 +17,21 @@ const COLUMNS: &[Column] = &[
 ];
 
 pub(super) async fn run(client: &Client, arguments: Labels) -> Result<(), CliError> {
-    match arguments.command {
-        None => {
+    let command = arguments
+        .command
+        .unwrap_or(LabelsCommand::List(arguments.format));
+    match command {
+        LabelsCommand::List(format) => {
             let labels = client.list(&["labels"], &[], ALL).await?;
-            output::list(arguments.format.into(), COLUMNS, &labels)
+            output::list(format.into(), COLUMNS, &labels)
         }
-        Some(LabelsCommand::Create {
+        LabelsCommand::Create {
             name,
             description,
             query,
             host,
             platform,
-        }) => {
+        } => {
             let mut body = json!({ "name": name, "description": description });
             if !platform.is_empty() {
                 body["platform"] = json!(platform);
@@ -41,14 +44,14 @@ pub(super) async fn run(client: &Client, arguments: Labels) -> Result<(), CliErr
             output::say(&format!("made the label `{name}` with id {}", label["id"]));
             Ok(())
         }
-        Some(LabelsCommand::Edit {
+        LabelsCommand::Edit {
             label,
             name,
             description,
             query,
             platform,
             host,
-        }) => {
+        } => {
             let id = id_of(client, "label", &["labels"], &["name"], &label).await?;
             let mut body = json!({});
             let members = [
@@ -73,7 +76,7 @@ pub(super) async fn run(client: &Client, arguments: Labels) -> Result<(), CliErr
             ));
             Ok(())
         }
-        Some(LabelsCommand::Delete { name }) => {
+        LabelsCommand::Delete { name } => {
             let id = id_of(client, "label", &["labels"], &["name"], &name).await?;
             client.delete(&["labels", &id.to_string()]).await?;
             output::say(&format!("deleted the label `{name}`"));

@@ -97,9 +97,10 @@ async fn request(client: &Client, arguments: &Query) -> Result<Value, CliError> 
     Ok(body)
 }
 
-pub(super) async fn cancel(client: &Client, id: i64) -> Result<(), CliError> {
+/// Stops a campaign; gives it as it is then.
+pub(super) async fn cancel(client: &Client, id: i64) -> Result<Value, CliError> {
     let path = ["campaigns", &id.to_string(), "cancel"];
-    client.post(&path, &json!({})).await.map(drop)
+    client.post(&path, &json!({})).await
 }
 
 /// Ctrl-C, or being asked to end.
@@ -201,8 +202,9 @@ impl<'a> Watch<'a> {
             "{} rows; {} of {} hosts answered",
             campaign.result_rows, counts.answered, counts.targeted
         ));
-        let complete = campaign.status == "finished" && counts.failed == 0;
-        if !complete || counts.offline > 0 {
+        // Whoever reads the exit code in a program wants to know whether these are the rows of all.
+        let complete = campaign.status == "finished" && counts.failed == 0 && counts.offline == 0;
+        if !complete {
             self.list_missing(true).await?;
         }
         Ok(if complete {

@@ -33,13 +33,16 @@ enum Script {
     Breaks,
     /// One host fails, one is offline.
     Fails,
+    /// Two hosts answer, one is offline.
+    Away,
     /// Answers one row and then nothing.
     Hangs,
 }
 
 fn campaign(status: &str, answered: u64, failed: u64) -> Value {
     json!({ "id": 7, "status": status, "result_rows": answered, "clipped": false,
-        "hosts": { "targeted": 3, "online": 2, "answered": answered, "failed": failed, "offline": 1, "awaited": 2 } })
+        "hosts": { "targeted": 3, "online": 2, "answered": answered, "failed": failed,
+            "offline": 3 - answered - failed, "awaited": 2 } })
 }
 
 fn answer(position: i64, host: &str) -> String {
@@ -74,10 +77,11 @@ async fn follow(State(fake): State<Arc<Fake>>, Query(query): Query<After>) -> Re
             first,
             "\n".to_owned(),
             answer(2, "web-2"),
-            end("finished", 2, 0),
+            end("finished", 3, 0),
         ]
         .concat()
         .into_response(),
+        (Script::Away, _) => [first, end("finished", 2, 0)].concat().into_response(),
         (Script::Fails, _) => [first, end("finished", 1, 1)].concat().into_response(),
         (Script::Hangs, _) => {
             let lines = stream::iter([Ok::<_, std::io::Error>(first)]).chain(stream::pending());
@@ -182,6 +186,16 @@ async fn hosts_that_fail_are_listed_with_the_reason_and_the_exit_code_says_so() 
     .await;
     assert_eq!(asked.code, Some(3), "{}", asked.stderr);
     insta::assert_snapshot!(format!("{}--\n{}", asked.stdout, asked.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offline_host_is_listed_and_the_exit_code_says_that_not_all_answered() {
+    let (_fake, url) = serve(Script::Away).await;
+    let asked = run(&url, &["query", "--all", "--csv", "SELECT 1"]).await;
+    assert_eq!(asked.code, Some(3), "{}", asked.stderr);
+    assert_eq!(asked.stdout, "host,pid\r\nweb-1,1\r\n");
+    let listed = "old-1: is offline: last heard of in May";
+    assert!(asked.stderr.contains(listed), "{}", asked.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -57,6 +57,11 @@ impl Key {
         self.name.replace(['.', '_'], "-")
     }
 
+    /// Another spelling of the flag, where the group has one key that everybody needs: `--database`.
+    pub fn short_flag(&self) -> Option<&'static str> {
+        (self.name == "database.url").then_some("database")
+    }
+
     /// `MUSTER_DATABASE_MAX_CONNECTIONS`.
     pub fn variable(&self) -> String {
         format!("MUSTER_{}", self.name.replace('.', "_").to_uppercase())
@@ -267,9 +272,11 @@ pub fn markdown() -> String {
         } else {
             format!("`{}`", key.default)
         };
+        let other = key.short_flag();
+        let other = other.map_or_else(String::new, |flag| format!(", `--{flag}`"));
         let _ = writeln!(
             page,
-            "| `{}` | `--{}` | `{}` | {} | {default} | {} |",
+            "| `{}` | `--{}`{other} | `{}` | {} | {default} | {} |",
             key.name,
             key.flag(),
             key.variable(),

@@ -31,6 +31,47 @@ fn it_starts_without_arguments_greets_and_ends_on_sigterm() {
 }
 
 #[test]
+fn the_setup_link_is_printed_again_as_the_server_gave_it_and_never_for_a_folder_that_is_not_there()
+{
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data");
+    let link = || run(command(&path).args(["admin", "setup-link"]));
+    let refused = link();
+    assert_eq!(refused.status.code(), Some(1));
+    let said = text(&refused.stderr);
+    assert!(said.contains("there is no data folder"), "{said}");
+    assert!(!path.exists(), "a command that looks makes nothing");
+    let program = Program::start(command(&path).env("MUSTER_URL_PREFIX", "/muster"));
+    let again = text(&link().stdout);
+    assert!(program.greeting.contains(again.trim()), "{again}");
+    let elsewhere = command(&path)
+        .args([
+            "admin",
+            "setup-link",
+            "--public-url",
+            "https://m.example.com",
+        ])
+        .output()
+        .unwrap();
+    let elsewhere = text(&elsewhere.stdout);
+    assert!(
+        elsewhere.starts_with("https://m.example.com/setup?token=mst_setup_"),
+        "{elsewhere}"
+    );
+}
+
+#[test]
+fn the_database_is_named_by_the_short_flag_too() {
+    let folder = tempfile::tempdir().unwrap();
+    for flag in ["--database", "--database-url"] {
+        let shown = run(command(folder.path()).args(["config", "show", flag, "postgres://u@h/d"]));
+        let shown = text(&shown.stdout);
+        let set = |line: &&str| line.starts_with("database.url") && line.contains("(set)");
+        assert!(shown.lines().any(|line| set(&line)), "{shown}");
+    }
+}
+
+#[test]
 fn a_second_server_on_the_same_folder_says_who_uses_it_and_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("data");

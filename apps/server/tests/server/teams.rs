@@ -150,6 +150,10 @@ on_both_databases! {
         assert_eq!(member.get(&format!("{FLEET}/teams/{mine}")).await.status, 404);
         let refused = member.patch(&format!("{FLEET}/teams/{theirs}"), &json!({ "name": "x" })).await;
         assert_eq!((refused.status, &refused.body["message"]), (403, &json!("forbidden")));
+        let refused = member.patch(&format!("/api/muster/teams/{theirs}"), &json!({ "name": "x" })).await;
+        let message = "forbidden: this needs the role admin, in this team or for all";
+        assert_eq!((refused.status, &refused.body["message"]), (403, &json!(message)));
+        assert_eq!(member.get(&format!("{FLEET}/activities")).await.status, 403, "they tell of all teams");
         assert_eq!(member.post(&format!("{FLEET}/teams"), &json!({ "name": "o" })).await.status, 403);
         assert_eq!(member.delete(&format!("{FLEET}/teams/{theirs}")).await.status, 403);
         server.shut_down().await;

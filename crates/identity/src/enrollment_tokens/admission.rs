@@ -30,6 +30,8 @@ pub enum Readmission {
 pub enum RefusalReason {
     /// No token has this secret.
     Unknown,
+    /// The token was revoked.
+    Revoked,
     /// The token ran out.
     Expired,
     /// The token's uses are used up.
@@ -43,6 +45,7 @@ impl RefusalReason {
     pub fn name(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
+            Self::Revoked => "revoked",
             Self::Expired => "expired",
             Self::UsedUp => "used_up",
             Self::OtherFamily => "other_family",

@@ -189,7 +189,8 @@ async fn activities(
     principal: Principal,
     Query(paging): Query<FleetPaging>,
 ) -> Result<axum::Json<Value>, Problem> {
-    principal.authorize(Action::ReadHosts, crate::Scope::Anywhere)?;
+    // They tell of all teams: only for those with a role in all.
+    principal.authorize(Action::ReadHosts, crate::Scope::Global)?;
     let mut listing = ListingQuery::default().check(&["id"])?;
     listing.limit = paging
         .per_page

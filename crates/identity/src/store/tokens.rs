@@ -1,6 +1,6 @@
 //! Enrollment tokens.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use muster_clock::Timestamp;
 use muster_store::{Executor, Row, StoreError, args};
@@ -10,6 +10,8 @@ use crate::{EnrollmentToken, EnrollmentTokenId, Family, HostId, Readmission, Tea
 muster_store::statements! {
     LOAD_VALID = "SELECT id, name, team_id, families, token_hash, created_at, expires_at, max_uses, uses,
         reenrollments, used_at, used_by, revoked_at FROM identity_enrollment_tokens WHERE revoked_at IS NULL";
+    LOAD_REVOKED = "SELECT token_hash FROM identity_enrollment_tokens WHERE revoked_at IS NOT NULL
+        ORDER BY revoked_at DESC LIMIT 10000";
     COUNT_USE = "UPDATE identity_enrollment_tokens SET uses = uses + 1, used_at = $3, used_by = $2
         WHERE id = $1 AND revoked_at IS NULL AND (max_uses IS NULL OR uses < max_uses)
         AND (expires_at IS NULL OR expires_at > $3)";
@@ -67,6 +69,12 @@ pub(crate) async fn load_valid(
     rows.iter()
         .map(|row| Ok((row.get("token_hash")?, token(row)?)))
         .collect()
+}
+
+/// The hashes of those that were revoked last.
+pub(crate) async fn load_revoked(db: &mut impl Executor) -> Result<HashSet<[u8; 32]>, StoreError> {
+    let rows = db.fetch_all(LOAD_REVOKED, args![]).await?;
+    rows.iter().map(|row| row.get("token_hash")).collect()
 }
 
 pub(crate) async fn count_use(

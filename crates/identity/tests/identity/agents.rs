@@ -55,7 +55,7 @@ on_both_databases! {
             assert_eq!(refused(tokens.admit(wrong, Family::Osquery, START).await), RefusalReason::Unknown);
         }
         tokens.revoke(&Actor::system(), token.id).await.unwrap();
-        assert_eq!(refused(tokens.admit(&secret, Family::Osquery, START).await), RefusalReason::Unknown);
+        assert_eq!(refused(tokens.admit(&secret, Family::Osquery, START).await), RefusalReason::Revoked);
         tokens.revoke(&Actor::system(), token.id).await.unwrap();
     }
 
