@@ -15,7 +15,7 @@ const FILE: &str = "denylist.json";
 pub const DENIED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 /// The most queries that are remembered.
 const MAX_QUERIES: usize = 1_000;
-/// What the server is told of such a query; the sentence that servers know.
+/// How the server is told of such a query; the sentence that servers know.
 pub const MESSAGE: &str = "distributed query is denylisted";
 
 /// Queries that are not run, by the hash of their SQL.
@@ -36,9 +36,10 @@ impl Denylist {
         Self { folder, until }
     }
 
-    /// Whether a query is not to be run.
-    pub fn denies(&self, sql: &str, now: Timestamp) -> bool {
-        self.until.get(&hash(sql)).is_some_and(|until| *until > now)
+    /// Until when a query is not to be run; none when it may be run.
+    pub fn denied_until(&self, sql: &str, now: Timestamp) -> Option<Timestamp> {
+        let until = *self.until.get(&hash(sql))?;
+        (until > now).then_some(until)
     }
 
     /// Puts a query on the list.
@@ -81,7 +82,9 @@ mod tests {
             .deny("SELECT 1", now)
             .unwrap();
         let list = Denylist::load(Some(data));
-        assert!(list.denies("SELECT 1", now) && !list.denies("SELECT 2", now));
-        assert!(!list.denies("SELECT 1", now.plus(DENIED_FOR)));
+        let end = now.plus(DENIED_FOR);
+        assert_eq!(list.denied_until("SELECT 1", now), Some(end));
+        assert_eq!(list.denied_until("SELECT 2", now), None);
+        assert_eq!(list.denied_until("SELECT 1", end), None);
     }
 }

@@ -168,8 +168,11 @@ impl Thread {
             message: Some(message),
             ..DistributedResult::default()
         };
-        if self.denylist.denies(&wanted.sql, now) {
-            return Some(failed(denylist::MESSAGE.to_owned()));
+        if let Some(until) = self.denylist.denied_until(&wanted.sql, now) {
+            return Some(failed(format!(
+                "{} until {until}: it ran into a limit",
+                denylist::MESSAGE
+            )));
         }
         match self.query(&wanted.sql) {
             Ok(output) => {
@@ -275,7 +278,9 @@ mod tests {
         );
         assert!(results[2].message.as_deref().unwrap().contains("stopped"));
         let again = runner.run(vec![wanted("endless", endless, None)]).await;
-        assert_eq!(again[0].message.as_deref(), Some(denylist::MESSAGE));
+        let message = again[0].message.as_deref().unwrap();
+        assert!(message.starts_with(denylist::MESSAGE), "{message}");
+        assert!(message.ends_with("Z: it ran into a limit"), "{message}");
         assert_eq!(
             runner.rows("SELECT 2 AS two").await[0].get("two"),
             Some("2")

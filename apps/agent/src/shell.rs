@@ -1,6 +1,7 @@
 //! Questions at a prompt.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use muster_tables::{CancelFlag, Engine};
 use rustyline::DefaultEditor;
@@ -15,7 +16,7 @@ SQL ends with a semicolon. Besides:
   .schema [TABLE]  the columns of a table, or of all
   .mode MODE       table, json, csv or line
   .help            this
-  .exit            the end (also Ctrl-D)
+  .exit            the end (also Ctrl-D); Ctrl-C stops the query that runs
 ";
 
 /// Where the history is kept in the home folder.
@@ -28,6 +29,10 @@ pub fn run(engine: &Engine) -> Result<(), Box<dyn std::error::Error + Send + Syn
     if let Some(history) = &history {
         // There is none the first time.
         let _ = editor.load_history(history);
+    }
+    let interrupted = Interrupted::default();
+    if io::stdin().is_terminal() {
+        interrupted.listen()?;
     }
     let mut mode = Mode::Table;
     let mut pending = String::new();
@@ -53,7 +58,8 @@ pub fn run(engine: &Engine) -> Result<(), Box<dyn std::error::Error + Send + Syn
                 pending.push_str(line);
                 pending.push('\n');
                 if line.ends_with(';') {
-                    answer(engine, &std::mem::take(&mut pending), mode)?;
+                    let sql = std::mem::take(&mut pending);
+                    answer(engine, &sql, mode, &interrupted.begin())?;
                 }
             }
             Err(ReadlineError::Interrupted) => pending.clear(),
@@ -67,8 +73,47 @@ pub fn run(engine: &Engine) -> Result<(), Box<dyn std::error::Error + Send + Syn
     Ok(())
 }
 
-fn answer(engine: &Engine, sql: &str, mode: Mode) -> io::Result<()> {
-    match engine.query_with(sql, engine.limits(), &CancelFlag::new()) {
+/// Ctrl-C ends the query that runs, not the shell.
+#[derive(Clone, Default)]
+struct Interrupted(Arc<Mutex<CancelFlag>>);
+
+impl Interrupted {
+    fn listen(&self) -> io::Result<()> {
+        let current = self.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()?;
+        let mut interrupts = {
+            let _entered = runtime.enter();
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?
+        };
+        let work = move || {
+            runtime.block_on(async {
+                while interrupts.recv().await.is_some() {
+                    current.lock().cancel();
+                }
+            });
+        };
+        std::thread::Builder::new()
+            .name("interrupts".to_owned())
+            .spawn(work)
+            .map(drop)
+    }
+
+    /// What stops the next query.
+    fn begin(&self) -> CancelFlag {
+        let flag = CancelFlag::new();
+        *self.lock() = flag.clone();
+        flag
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, CancelFlag> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn answer(engine: &Engine, sql: &str, mode: Mode, stop: &CancelFlag) -> io::Result<()> {
+    match engine.query_with(sql, engine.limits(), stop) {
         Ok(result) => {
             output::print(&mut io::stdout().lock(), &result, mode)?;
             for warning in &result.warnings {

@@ -217,9 +217,21 @@ fn certified(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
         .ok_or_else(|| content(certificate, "certificate"))?;
     let private = PrivateKeyDer::from_pem_slice(read(key)?.as_bytes())
         .map_err(|_| content(key, "private key"))?;
+    if chain.first().is_some_and(is_authority) {
+        tracing::warn!(
+            certificate = %certificate.display(),
+            "the server's certificate is one of an authority (CA:TRUE): many clients, muster-agent among them, refuse it; \
+             make one with basicConstraints CA:FALSE"
+        );
+    }
     let certified = CertifiedKey::from_der(chain, private, &aws_lc_rs::default_provider())?;
     certified.keys_match()?;
     Ok(certified)
+}
+
+fn is_authority(certificate: &CertificateDer<'_>) -> bool {
+    let parsed = x509_parser::parse_x509_certificate(certificate);
+    parsed.is_ok_and(|(_, certificate)| certificate.is_ca())
 }
 
 /// Sees to it that the server's own certificate is there, right and fresh; gives the authority's PEM.
