@@ -1,6 +1,7 @@
 //! Who changed what: every change by a person or a program, kept in the same unit of work as the change itself.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use muster_clock::Timestamp;
 use muster_http::{Listing, Page};
@@ -154,6 +155,10 @@ pub struct AuditFilter {
     pub actor_id: Option<UserId>,
 }
 
+const FAILED_LOGIN: &str = "failed_login";
+/// How long logins that failed are kept.
+const FAILED_LOGINS_KEPT_FOR: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
 /// The log of changes.
 #[derive(Clone)]
 pub struct Audit(Arc<Context>);
@@ -172,6 +177,24 @@ impl Audit {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         store::insert(db, actor, entry, now).await
+    }
+
+    /// Keeps a login that failed. Who is not known can make these, so that they are not kept for ever.
+    pub(crate) async fn record_failed_login(
+        &self,
+        actor: &Actor,
+        account: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let entry = AuditEntry::new(FAILED_LOGIN, "user", account);
+        self.record(&mut &self.0.database, actor, entry, now).await
+    }
+
+    /// Forgets failed logins that are older than 90 days, a batch at a time; gives how many. What somebody changed is
+    /// kept.
+    pub async fn forget_failed_logins(&self) -> Result<u64, StoreError> {
+        let before = self.0.now().minus(FAILED_LOGINS_KEPT_FOR);
+        store::forget(&mut &self.0.database, FAILED_LOGIN, before).await
     }
 
     /// A page of changes.

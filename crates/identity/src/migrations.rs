@@ -9,6 +9,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration::new("audit", AUDIT),
     Migration::new("master_key", MASTER_KEY),
     Migration::new("reenrollments", REENROLLMENTS),
+    Migration::new("audit_actions", AUDIT_ACTIONS),
 ];
 
 /// `password_hash` is in PHC form. `role` in `identity_users` is the global role; a user has either that or rows in
@@ -126,3 +127,6 @@ CREATE TABLE identity_master_key (
 /// How often hosts enrolled again with the token that they came by.
 const REENROLLMENTS: &str =
     "ALTER TABLE identity_enrollment_tokens ADD COLUMN reenrollments BIGINT NOT NULL DEFAULT 0;";
+
+/// For lists by action, and for finding the old ones of those that are forgotten.
+const AUDIT_ACTIONS: &str = "CREATE INDEX identity_audit_action ON identity_audit (action, at);";

@@ -168,6 +168,7 @@ impl Identity {
                 _ = timer.tick() => self.maintain().await,
                 _ = teams.tick() => {
                     report(self.teams.reconcile().await);
+                    report(self.audit.forget_failed_logins().await.map(drop).map_err(IdentityError::from));
                     report(self.agent_keys.purge().await.map(drop).map_err(IdentityError::from));
                 }
             }

@@ -106,10 +106,9 @@ impl Sessions {
                 email: shortened(&key),
                 address: address.to_string(),
             };
-            let entry = AuditEntry::new("failed_login", "user", shortened(&key));
             self.0
                 .audit
-                .record(&mut &context.database, &actor, entry, now)
+                .record_failed_login(&actor, &actor.email, now)
                 .await?;
             return Err(IdentityError::AuthenticationFailed);
         };

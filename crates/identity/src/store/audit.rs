@@ -9,6 +9,8 @@ use crate::{Actor, AuditEntry, AuditFilter, AuditRecord, UserId};
 muster_store::statements! {
     INSERT = "INSERT INTO identity_audit (at, actor_kind, actor_id, actor_name, actor_email, address, action,
         subject_kind, subject_id, before_json, after_json) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+    FORGET = "DELETE FROM identity_audit WHERE id IN (SELECT a.id FROM identity_audit a
+        WHERE a.action = $1 AND a.at <= $2 ORDER BY a.at LIMIT 5000)";
 }
 
 const COLUMNS: &str =
@@ -35,6 +37,15 @@ pub(crate) async fn insert(
         entry.after.map(|value| value.to_string()),
     ];
     db.execute(INSERT, args).await.map(drop)
+}
+
+/// Forgets the oldest of an action; a batch of them at most.
+pub(crate) async fn forget(
+    db: &mut impl Executor,
+    action: &str,
+    before: Timestamp,
+) -> Result<u64, StoreError> {
+    db.execute(FORGET, args![action, before]).await
 }
 
 pub(crate) async fn list(

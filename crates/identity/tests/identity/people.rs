@@ -88,6 +88,12 @@ on_both_databases! {
         let listing = muster_http::ListingQuery::default().check(&["id"]).unwrap();
         let failed = AuditFilter { action: Some("failed_login".into()), ..AuditFilter::default() };
         assert_eq!(identity.audit.list(&listing, &failed).await.unwrap().total, 4);
+        let all = identity.audit.list(&listing, &AuditFilter::default()).await.unwrap().total;
+        fixture.clock.advance(Duration::from_secs(89 * 24 * 3600));
+        assert_eq!(identity.audit.forget_failed_logins().await.unwrap(), 0);
+        fixture.clock.advance(Duration::from_secs(2 * 24 * 3600));
+        assert_eq!(identity.audit.forget_failed_logins().await.unwrap(), 4);
+        assert_eq!(identity.audit.list(&listing, &AuditFilter::default()).await.unwrap().total, all - 4, "changes stay");
     }
 
     async fn logins_are_limited_per_account_and_per_address(db: TestDatabase) {
