@@ -176,9 +176,49 @@ impl Sessions {
                 store::find_session(&mut db, &hash, now.minus(self.0.idle_lifetime)).await?;
             found.map(|(id, user, used_at)| (Credential::Session(id), user, used_at))
         };
-        let Some((credential, user_id, used_at)) = found else {
-            return Ok(None);
+        match found {
+            Some((credential, user, used_at)) => {
+                self.principal(credential, user, used_at, address).await
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// The principal as it is now, for what lasts longer than a request: its roles may have changed. None when its
+    /// session or token ended, or its user is gone or disabled. It counts as a use.
+    pub async fn renew(&self, principal: &Principal) -> Result<Option<Principal>, IdentityError> {
+        let context = &self.0.context;
+        let (now, mut db) = (context.now(), &context.database);
+        let used_at = match principal.credential {
+            Credential::Session(id) => {
+                let session = store::find_session_by_id(&mut db, id).await?;
+                let used_after = now.minus(self.0.idle_lifetime);
+                session
+                    .map(|session| session.used_at)
+                    .filter(|used_at| *used_at > used_after)
+            }
+            Credential::ApiToken(id) => store::find_valid_api_token(&mut db, id, now).await?,
         };
+        match used_at {
+            Some(used_at) => {
+                let (credential, user) = (principal.credential, principal.user_id);
+                self.principal(credential, user, used_at, principal.address)
+                    .await
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Whoever holds a valid credential, unless the user is gone or disabled.
+    async fn principal(
+        &self,
+        credential: Credential,
+        user_id: UserId,
+        used_at: Timestamp,
+        address: ClientAddress,
+    ) -> Result<Option<Principal>, IdentityError> {
+        let context = &self.0.context;
+        let (now, mut db) = (context.now(), &context.database);
         let Some(user) = store::find_user(&mut db, user_id)
             .await?
             .filter(|user| !user.disabled)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use muster_bus::{Hint, Received, Topic};
 use muster_clock::Timestamp;
 use muster_http::{Listing, Page, error_chain};
-use muster_identity::{Action, HostId, Principal, Scope, TeamFilter, UserId};
+use muster_identity::{Action, HostId, IdentityError, Principal, Scope, TeamFilter, UserId};
 use muster_store::StoreError;
 
 use crate::live::Active;
@@ -429,7 +429,8 @@ impl Campaigns {
         self.find_unchecked(id).await
     }
 
-    /// Everything that was and will be answered, after a position. Any number may listen, leave and come back.
+    /// Everything that was and will be answered, after a position. Any number may listen, leave and come back. It breaks
+    /// off when the principal's login ended, or when it may not see the campaign any more.
     pub async fn stream(
         &self,
         principal: &Principal,
@@ -437,7 +438,25 @@ impl Campaigns {
         after: i64,
     ) -> Result<Stream, QueriesError> {
         self.find(principal, id).await?;
-        Ok(self.stream_unchecked(id, after))
+        Ok(self.stream_unchecked(id, after).checking(principal.clone()))
+    }
+
+    /// Whether a listener may go on.
+    pub(crate) async fn readmit(&self, principal: &Principal, id: i64) -> Result<(), QueriesError> {
+        let now = match self.0.context.sessions.renew(principal).await {
+            Ok(Some(now)) if !now.must_reset_password => now,
+            Ok(_) => return Err(QueriesError::NoLonger),
+            Err(IdentityError::Store(error)) => return Err(error.into()),
+            Err(_) => return Err(QueriesError::NoLonger),
+        };
+        match self.find(&now, id).await {
+            Err(QueriesError::NotFound { .. }) => Err(QueriesError::NoLonger),
+            found => found.map(drop),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.0.context.clock.now()
     }
 
     pub(crate) fn stream_unchecked(&self, id: i64, after: i64) -> Stream {

@@ -28,6 +28,9 @@ pub enum QueriesError {
         /// What would be right.
         reason: String,
     },
+    /// The listener's session or token ended, or it may not see this any more.
+    #[error("the login ended or may not see this any more")]
+    NoLonger,
     /// Live queries are switched off.
     #[error("live queries are switched off in the settings")]
     Disabled,
@@ -73,6 +76,7 @@ impl From<QueriesError> for Problem {
             QueriesError::NotFound { what } => Self::not_found(what),
             QueriesError::Duplicate { .. } => Self::conflict(error.to_string()),
             QueriesError::Invalid { field, reason } => Self::invalid(field, reason),
+            QueriesError::NoLonger => Self::unauthenticated(error.to_string()),
             QueriesError::Disabled => {
                 Self::forbidden(error.to_string()).with_code("live_query_disabled")
             }

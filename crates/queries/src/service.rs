@@ -6,7 +6,7 @@ use std::time::Duration;
 use muster_bus::{Bus, Hint, Received, Topic};
 use muster_clock::Clock;
 use muster_http::error_chain;
-use muster_identity::{Audit, HostId, Identity, Teams};
+use muster_identity::{Audit, HostId, Identity, Sessions, Teams};
 use muster_store::{Database, StoreError};
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +42,7 @@ pub(crate) struct Context {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) audit: Audit,
     pub(crate) teams: Teams,
+    pub(crate) sessions: Sessions,
     pub(crate) switches: Arc<dyn Switches>,
 }
 
@@ -85,6 +86,7 @@ impl Queries {
             clock,
             audit: identity.audit.clone(),
             teams: identity.teams.clone(),
+            sessions: identity.sessions.clone(),
             switches,
         });
         let saved = SavedQueries::new(Arc::clone(&context));

@@ -5,12 +5,17 @@
 
 use std::time::Duration;
 
+use muster_clock::Timestamp;
+use muster_identity::Principal;
 use tokio::sync::watch;
 
 use crate::{Campaign, CampaignStatus, Campaigns, HostResult, QueriesError};
 
 /// How long a listener waits before it looks whether something changed without its replica knowing.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether a listener may still listen.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// One thing that happened.
 #[derive(Debug, Clone)]
@@ -34,6 +39,13 @@ pub struct Stream {
     ended: bool,
     /// Whether progress is due: something was given since it was last shown.
     stale: bool,
+    listener: Option<Listener>,
+}
+
+/// Who listens, and when it was last known that it may.
+struct Listener {
+    principal: Principal,
+    checked_at: Timestamp,
 }
 
 impl Stream {
@@ -48,7 +60,28 @@ impl Stream {
             shown: None,
             ended: false,
             stale: true,
+            listener: None,
         }
+    }
+
+    /// From now on this one listens: what follows breaks off when it may not any more.
+    pub(crate) fn checking(mut self, principal: Principal) -> Self {
+        self.listener = Some(Listener {
+            principal,
+            checked_at: self.campaigns.now(),
+        });
+        self
+    }
+
+    async fn check(&mut self) -> Result<(), QueriesError> {
+        let now = self.campaigns.now();
+        if let Some(listener) = &mut self.listener
+            && now.since(listener.checked_at) >= CHECK_INTERVAL
+        {
+            self.campaigns.readmit(&listener.principal, self.id).await?;
+            listener.checked_at = now;
+        }
+        Ok(())
     }
 
     /// The position up to which everything was given.
@@ -67,6 +100,7 @@ impl Stream {
             if self.ended {
                 return Ok(None);
             }
+            self.check().await?;
             // What is newer than this look wakes the wait below.
             if let Some(newest) = &mut self.newest {
                 newest.borrow_and_update();

@@ -56,6 +56,8 @@ muster_store::statements! {
         VALUES ($1, $2, $3, $4, $5) RETURNING id";
     FIND_API_TOKEN = "SELECT id, user_id, used_at FROM identity_api_tokens
         WHERE token_hash = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)";
+    FIND_VALID_API_TOKEN = "SELECT COALESCE(used_at, 0) AS used_at FROM identity_api_tokens
+        WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)";
     LIST_API_TOKENS = "SELECT id, user_id, name, created_at, expires_at, used_at, revoked_at
         FROM identity_api_tokens WHERE user_id = $1 ORDER BY id DESC";
     NOTE_API_TOKEN_USE = "UPDATE identity_api_tokens SET used_at = $2 WHERE id = $1";
@@ -441,6 +443,18 @@ pub(crate) async fn find_api_token(
     let row = db.fetch_optional(FIND_API_TOKEN, args![hash, now]).await?;
     row.map(|row| Ok((row.get("id")?, row.get("user_id")?, row.get("used_at")?)))
         .transpose()
+}
+
+/// When a token that is valid was last used; the epoch when it never was.
+pub(crate) async fn find_valid_api_token(
+    db: &mut impl Executor,
+    id: i64,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, StoreError> {
+    let row = db
+        .fetch_optional(FIND_VALID_API_TOKEN, args![id, now])
+        .await?;
+    row.map(|row| row.get("used_at")).transpose()
 }
 
 pub(crate) async fn list_api_tokens(

@@ -64,7 +64,9 @@ fn is_foreign(headers: &HeaderMap) -> bool {
 async fn serve(mut socket: WebSocket, state: FleetState, address: ClientAddress) {
     let opened = tokio::time::timeout(OPENING_TIME, open(&mut socket, &state, address)).await;
     match opened {
-        Ok(Some(Ok(campaign))) => listen(&mut socket, &state, campaign).await,
+        Ok(Some(Ok((campaign, principal)))) => {
+            listen(&mut socket, &state, campaign, principal).await;
+        }
         Ok(Some(Err(message))) => {
             let _ = send(&mut socket, &message).await;
         }
@@ -82,7 +84,7 @@ async fn open(
     socket: &mut WebSocket,
     state: &FleetState,
     address: ClientAddress,
-) -> Option<Result<Campaign, ServerMessage>> {
+) -> Option<Result<(Campaign, Principal), ServerMessage>> {
     let error = |text: &str| Some(Err(ServerMessage::Error(text.to_owned())));
     let ClientMessage::Auth { token } = read(socket).await? else {
         return None;
@@ -105,7 +107,7 @@ async fn open(
     }
     match state.queries.campaigns.find_unchecked(id).await {
         Ok(campaign) if campaign.user_id == principal.user_id || is_trusted(&principal) => {
-            Some(Ok(campaign))
+            Some(Ok((campaign, principal)))
         }
         Ok(_) => error(ServerMessage::FORBIDDEN),
         Err(QueriesError::NotFound { .. }) => Some(Err(ServerMessage::unknown_campaign(id))),
@@ -137,9 +139,15 @@ async fn send(socket: &mut WebSocket, message: &ServerMessage) -> Result<(), axu
 }
 
 /// Sends totals and status, then results as they come, and status whenever it changed.
-async fn listen(socket: &mut WebSocket, state: &FleetState, campaign: Campaign) {
+async fn listen(
+    socket: &mut WebSocket,
+    state: &FleetState,
+    campaign: Campaign,
+    principal: Principal,
+) {
     let id = campaign.id;
-    let mut stream = state.queries.campaigns.stream_unchecked(id, 0);
+    let stream = state.queries.campaigns.stream_unchecked(id, 0);
+    let mut stream = stream.checking(principal);
     let mut shown: Option<StreamStatus> = None;
     let totals = totals(&campaign);
     if send(socket, &ServerMessage::Totals(totals)).await.is_err() {
@@ -162,6 +170,10 @@ async fn listen(socket: &mut WebSocket, state: &FleetState, campaign: Campaign) 
                     show_status(socket, &campaign, &mut shown).await
                 }
                 Ok(None) => return,
+                Err(QueriesError::NoLonger) => {
+                    let _ = send(socket, &ServerMessage::Error(ServerMessage::UNAUTHORIZED.to_owned())).await;
+                    return;
+                }
                 Err(error) => {
                     tracing::warn!(error = muster_http::error_chain(&error), "a result stream broke off");
                     return;

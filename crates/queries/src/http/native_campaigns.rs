@@ -298,6 +298,10 @@ async fn next_line(stream: Option<Stream>) -> Option<(Result<Bytes, Infallible>,
         )),
         Ok(Ok(Some(Event::End(campaign)))) => Some((text(&Line::End { campaign }), None)),
         Ok(Ok(None)) => None,
+        Ok(Err(crate::QueriesError::NoLonger)) => {
+            let message = "the login ended or may not see this any more; log in again";
+            Some((text(&Line::Error { message }), None))
+        }
         Ok(Err(error)) => {
             tracing::warn!(
                 error = muster_http::error_chain(&error),

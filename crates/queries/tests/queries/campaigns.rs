@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use muster_http::ListingQuery;
-use muster_identity::{Principal, Role, TeamId};
+use muster_identity::{Actor, Credential, NewUser, Principal, Role, TeamId, UserChange};
 use muster_queries::{
-    CampaignStatus, Event, HostState, NewCampaign, Queries, SavedQueryChange, Stream,
+    CampaignStatus, Event, HostState, NewCampaign, Queries, QueriesError, SavedQueryChange, Stream,
 };
 use muster_store::testing::on_both_databases;
 
@@ -288,6 +288,44 @@ on_both_databases! {
         let without = person(4, None, &[]);
         assert!(campaigns.results(&without, campaign.id, 0, 10).await.is_err());
         assert!(campaigns.stream(&without, campaign.id, 0).await.is_err());
+    }
+
+    async fn a_stream_ends_with_the_login_of_its_listener(db: TestDatabase) {
+        let fixture = Fixture::new(db).await;
+        let (campaigns, identity) = (&fixture.queries.campaigns, &fixture.identity);
+        let user = NewUser {
+            name: "Ann".to_owned(),
+            email: "ann@example.com".to_owned(),
+            password: "password123#".to_owned(),
+            global_role: Some(Role::Maintainer),
+            ..NewUser::default()
+        };
+        let user = identity.users.create(&Actor::system(), user).await.unwrap();
+        let address = admin().address;
+        let long = Duration::from_secs(11);
+        for way in ["nothing", "logout", "disabled"] {
+            let token = identity.sessions.begin(&user, address).await.unwrap();
+            let ann = identity.sessions.authenticate(&token, address).await.unwrap().unwrap();
+            let (campaign, _) = campaigns.create(&ann, sql("SELECT 1", only(&[1]))).await.unwrap();
+            let mut stream = campaigns.stream(&ann, campaign.id, 0).await.unwrap();
+            assert!(matches!(stream.next().await, Ok(Some(Event::Progress(_)))));
+            let Credential::Session(session) = ann.credential else { panic!("a session") };
+            match way {
+                "logout" => identity.sessions.end(&Actor::system(), session).await.unwrap(),
+                "disabled" => {
+                    let change = UserChange { disabled: Some(true), ..UserChange::default() };
+                    identity.users.change(&Actor::system(), user.id, change).await.map(drop).unwrap();
+                }
+                _ => {}
+            }
+            fixture.clock.advance(long);
+            if way == "nothing" {
+                write(&fixture.queries, 1, vec![answered(campaign.id, 1)], START).await.unwrap();
+                assert!(matches!(stream.next().await, Ok(Some(Event::Result(_)))), "it goes on");
+            } else {
+                assert!(matches!(stream.next().await, Err(QueriesError::NoLonger)), "{way}");
+            }
+        }
     }
 
     async fn a_host_that_sends_what_a_database_refuses_spoils_nobodys_answer(db: TestDatabase) {
