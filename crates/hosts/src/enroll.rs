@@ -26,6 +26,11 @@ const MAX_IDENTIFIER_BYTES: usize = 255;
 /// How often an enrollment is tried when another one made the same host at the same moment.
 const MAX_TRIES: u32 = 3;
 
+/// What an agent says of its hardware, when it can be looked for: no database keeps a NUL, so that nothing has one.
+fn said(text: &str) -> &str {
+    if text.contains('\0') { "" } else { text }
+}
+
 /// Who enrolls, as far as the two protocols differ.
 enum Who<'a> {
     Osquery(&'a EnrollRequest),
@@ -55,10 +60,10 @@ impl Who<'_> {
         match self {
             Self::Osquery(request) => {
                 let system = &request.host_details.system_info;
-                let (uuid, serial) = (system.filled("uuid"), system.filled("hardware_serial"));
-                (uuid.unwrap_or_default(), serial.unwrap_or_default())
+                let text = |name| said(system.filled(name).unwrap_or_default());
+                (text("uuid"), text("hardware_serial"))
             }
-            Self::Orbit(request) => (&request.hardware_uuid, &request.hardware_serial),
+            Self::Orbit(request) => (said(&request.hardware_uuid), said(&request.hardware_serial)),
         }
     }
 

@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use muster_http::Problem;
 use muster_identity::{AgentAuthError, EnrollError};
 use muster_sinks::SinkError;
-use muster_store::StoreError;
+use muster_store::{ErrorKind, StoreError};
 
 /// An agent's request was not answered as asked.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +37,8 @@ pub enum HostsError {
 
 impl From<StoreError> for HostsError {
     fn from(error: StoreError) -> Self {
-        if error.is_unavailable() {
+        // A row that went in between passes, too: the agent comes again and finds things as they are then.
+        if error.is_unavailable() || error.kind() == ErrorKind::Reference {
             Self::Unavailable(Box::new(error))
         } else {
             Self::Defect(Box::new(error))

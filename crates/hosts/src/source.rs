@@ -50,7 +50,7 @@ pub enum SourceError {
 
 impl From<muster_store::StoreError> for SourceError {
     fn from(error: muster_store::StoreError) -> Self {
-        if error.is_unavailable() {
+        if error.is_unavailable() || error.kind() == muster_store::ErrorKind::Reference {
             Self::Unavailable(Box::new(error))
         } else {
             Self::Defect(Box::new(error))

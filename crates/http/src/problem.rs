@@ -227,6 +227,11 @@ impl From<StoreError> for Problem {
                 "request",
                 "a text has a NUL character, which cannot be kept",
             )
+        } else if error.kind() == ErrorKind::Reference {
+            // Whatever is named was looked up before: somebody deleted it in between.
+            Self::conflict(
+                "something that this refers to was deleted meanwhile; look again, then try anew",
+            )
         } else {
             Self::internal(&error)
         }

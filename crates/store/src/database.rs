@@ -15,7 +15,7 @@ use sqlx::sqlite::{
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, SqlSafeStr as _};
 
 use crate::row::{Inner as RowInner, Row};
-use crate::{Address, Dialect, StoreError, Value};
+use crate::{Address, Dialect, ErrorKind, StoreError, Value};
 
 /// How the pools are sized and how long they wait.
 #[derive(Debug, Clone)]
@@ -91,9 +91,15 @@ impl Database {
                 let write = SqlitePoolOptions::new()
                     .max_connections(1)
                     .acquire_timeout(options.acquire_timeout)
+                    // SQLite ends a transaction by itself when the disk is full or fails, and the rollback that follows
+                    // fails. The driver then takes the transaction for open, and no other can begin on that connection.
+                    .before_acquire(|connection, _| {
+                        let is_usable = !connection.is_in_transaction();
+                        Box::pin(async move { Ok(is_usable) })
+                    })
                     .connect_with(connect.clone())
                     .await
-                    .map_err(|source| StoreError::driver("open the database file", source))?;
+                    .map_err(|source| StoreError::away("open the database file", source))?;
                 let read = SqlitePoolOptions::new()
                     .max_connections(options.max_connections)
                     .idle_timeout(Duration::from_secs(60))
@@ -129,7 +135,7 @@ impl Database {
                             Ok(Err(why)) => why,
                             _ => source,
                         };
-                        return Err(StoreError::driver("connect to the database", why));
+                        return Err(StoreError::away("connect to the database", why));
                     }
                 };
                 Pools::Postgres {
@@ -166,7 +172,7 @@ impl Database {
                 write
                     .begin_with("BEGIN IMMEDIATE")
                     .await
-                    .map_err(|source| StoreError::driver(attempt, source))?,
+                    .map_err(|source| StoreError::away(attempt, source))?,
             ),
             Pools::Postgres { pool, patience } => TransactionInner::Postgres(
                 within(
@@ -174,7 +180,7 @@ impl Database {
                     attempt,
                     Box::pin(async {
                         let begun = pool.begin().await;
-                        begun.map_err(|source| StoreError::driver(attempt, source))
+                        begun.map_err(|source| StoreError::away(attempt, source))
                     }),
                 )
                 .await?,
@@ -187,6 +193,7 @@ impl Database {
         Ok(Transaction {
             inner,
             patience,
+            broken: None,
             shared: Arc::clone(&self.0),
         })
     }
@@ -324,14 +331,14 @@ impl Executor for &Database {
                 let mut connection = write
                     .acquire()
                     .await
-                    .map_err(|e| StoreError::driver("reach the database", e))?;
+                    .map_err(|e| StoreError::away("reach the database", e))?;
                 sqlite_execute(&mut connection, sql, args).await
             }
             Pools::Postgres { pool, patience } => {
                 let mut connection = pool
                     .acquire()
                     .await
-                    .map_err(|e| StoreError::driver("reach the database", e))?;
+                    .map_err(|e| StoreError::away("reach the database", e))?;
                 let done = Box::pin(postgres_execute(&mut connection, sql, args));
                 within(Some(*patience), "wait for the database", done).await
             }
@@ -349,14 +356,14 @@ impl Executor for &Database {
                 let mut connection = write
                     .acquire()
                     .await
-                    .map_err(|e| StoreError::driver("reach the database", e))?;
+                    .map_err(|e| StoreError::away("reach the database", e))?;
                 sqlite_fetch(&mut connection, sql, args).await
             }
             Pools::Postgres { pool, patience } => {
                 let mut connection = pool
                     .acquire()
                     .await
-                    .map_err(|e| StoreError::driver("reach the database", e))?;
+                    .map_err(|e| StoreError::away("reach the database", e))?;
                 let done = Box::pin(postgres_fetch(&mut connection, sql, args));
                 within(Some(*patience), "wait for the database", done).await
             }
@@ -370,14 +377,14 @@ impl Executor for &Database {
                 let mut connection = read
                     .acquire()
                     .await
-                    .map_err(|e| StoreError::driver("reach the database", e))?;
+                    .map_err(|e| StoreError::away("reach the database", e))?;
                 sqlite_fetch(&mut connection, sql, args).await
             }
             Pools::Postgres { pool, patience } => {
                 let mut connection = pool
                     .acquire()
                     .await
-                    .map_err(|e| StoreError::driver("reach the database", e))?;
+                    .map_err(|e| StoreError::away("reach the database", e))?;
                 let done = Box::pin(postgres_fetch(&mut connection, sql, args));
                 within(Some(*patience), "wait for the database", done).await
             }
@@ -394,6 +401,8 @@ pub struct Transaction {
     inner: TransactionInner,
     /// How long an answer is waited for.
     patience: Option<Duration>,
+    /// What the first statement that failed made of the work.
+    broken: Option<ErrorKind>,
     shared: Arc<Shared>,
 }
 
@@ -406,14 +415,29 @@ impl Transaction {
     /// Keeps the work. When this gives an error, it is not known to be kept.
     pub async fn commit(self) -> Result<(), StoreError> {
         let attempt = "commit a transaction";
+        self.whole()?;
         let committed = async {
             match self.inner {
                 TransactionInner::Sqlite(tx) => tx.commit().await,
                 TransactionInner::Postgres(tx) => tx.commit().await,
             }
-            .map_err(|source| StoreError::driver(attempt, source))
+            .map_err(|source| StoreError::away(attempt, source))
         };
         within(self.patience, attempt, Box::pin(committed)).await
+    }
+
+    /// After a statement that failed nothing more of the work is done, on either database. PostgreSQL sees to that itself.
+    /// SQLite would go on, and may have ended the transaction: what follows would be kept without what came before.
+    fn whole(&self) -> Result<(), StoreError> {
+        self.broken
+            .map_or(Ok(()), |kind| Err(StoreError::broken(kind)))
+    }
+
+    fn done<T>(&mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(error) = &result {
+            self.broken = Some(error.kind());
+        }
+        result
     }
 
     /// Lets the statements of this unit of work take as long as they need, as migrations do.
@@ -446,14 +470,16 @@ impl Transaction {
 
 impl Executor for Transaction {
     async fn execute(&mut self, sql: &str, args: Vec<Value>) -> Result<u64, StoreError> {
+        self.whole()?;
         self.count();
-        match &mut self.inner {
+        let result = match &mut self.inner {
             TransactionInner::Sqlite(tx) => sqlite_execute(tx, sql, args).await,
             TransactionInner::Postgres(tx) => {
                 let done = Box::pin(postgres_execute(tx, sql, args));
                 within(self.patience, "wait for the database", done).await
             }
-        }
+        };
+        self.done(result)
     }
 
     async fn execute_returning(
@@ -465,14 +491,16 @@ impl Executor for Transaction {
     }
 
     async fn fetch_all(&mut self, sql: &str, args: Vec<Value>) -> Result<Vec<Row>, StoreError> {
+        self.whole()?;
         self.count();
-        match &mut self.inner {
+        let result = match &mut self.inner {
             TransactionInner::Sqlite(tx) => sqlite_fetch(tx, sql, args).await,
             TransactionInner::Postgres(tx) => {
                 let done = Box::pin(postgres_fetch(tx, sql, args));
                 within(self.patience, "wait for the database", done).await
             }
-        }
+        };
+        self.done(result)
     }
 
     fn dialect(&self) -> Dialect {

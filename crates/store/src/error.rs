@@ -61,6 +61,23 @@ impl StoreError {
         }))
     }
 
+    /// No connection was to be had, or it is not known what became of the work: that passes, whatever the reason.
+    pub(crate) fn away(attempt: &'static str, source: sqlx::Error) -> Self {
+        let mut error = Self::driver(attempt, source);
+        error.0.kind = ErrorKind::Unavailable;
+        error
+    }
+
+    /// An earlier statement of the unit of work failed.
+    pub(crate) fn broken(kind: ErrorKind) -> Self {
+        Self(Box::new(Failure {
+            attempt: "go on with a transaction",
+            kind,
+            constraint: None,
+            source: Source::Text("an earlier statement of it failed".to_owned()),
+        }))
+    }
+
     pub(crate) fn unstorable() -> Self {
         Self(Box::new(Failure {
             attempt: "keep a text",
@@ -150,19 +167,20 @@ fn kind_of(error: &sqlx::Error) -> ErrorKind {
 }
 
 /// Codes that pass by themselves. SQLite's are numbers (primary code in the low byte): busy 5, locked 6, out of
-/// memory 7, read-only 8, interrupted 9, I/O 10, full 13, cannot open 14, not a database 26. PostgreSQL's are classes
-/// of SQLSTATE: 08 connection, 25006 read-only (a replica that was promoted away), 40 rollback (serialisation,
-/// deadlock), 53 resources, 55P03 lock, 57 operator (shutting down), 58 system; 3D000 means that the database is away.
+/// memory 7, read-only 8, interrupted 9, I/O 10, corrupt 11, full 13, cannot open 14, not a database 26. PostgreSQL's are
+/// classes of SQLSTATE: 08 connection, 25006 read-only (a replica that was promoted away), 28 login (a password that is
+/// being changed), 40 rollback (serialisation, deadlock), 42501 rights, 53 resources, 55 state (locks among them), 57
+/// operator (shutting down), 58 system, XX within the server; 3D000 means that the database is away.
 fn is_passing(code: &str) -> bool {
     if let Ok(number) = code.parse::<i64>()
         && code.len() < 5
     {
-        return matches!(number & 0xff, 5..=10 | 13 | 14 | 26);
+        return matches!(number & 0xff, 5..=11 | 13 | 14 | 26);
     }
-    ["08", "40", "53", "57", "58"]
+    ["08", "28", "40", "53", "55", "57", "58", "XX"]
         .iter()
         .any(|class| code.starts_with(class))
-        || matches!(code, "25006" | "55P03" | "3D000")
+        || matches!(code, "25006" | "42501" | "3D000")
 }
 
 #[cfg(test)]
@@ -173,7 +191,7 @@ mod tests {
     fn codes_that_pass_are_told_from_defects() {
         for code in [
             "5", "6", "261", "517", "10", "2570", "13", "14", "08006", "57P01", "40001", "53300",
-            "55P03",
+            "55P03", "55000", "28P01", "42501", "XX001",
         ] {
             assert!(is_passing(code), "{code}");
         }

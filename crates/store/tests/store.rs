@@ -78,6 +78,21 @@ on_both_databases! {
         assert_eq!(rows[0].get::<String>("name").unwrap(), "Bella");
     }
 
+    async fn after_a_statement_that_failed_nothing_of_the_work_is_kept(db: TestDatabase) {
+        pets(&db).await;
+        let insert = "INSERT INTO pets_pets (id, name) VALUES ($1, $2)";
+        let mut work = db.begin().await.unwrap();
+        work.execute(insert, args![1_i64, "Rex"]).await.unwrap();
+        assert!(work.execute(insert, args![2_i64, "Rex"]).await.unwrap_err().is_duplicate());
+        assert!(work.execute(insert, args![3_i64, "Bella"]).await.is_err());
+        assert!(work.commit().await.is_err());
+        let rows = (&mut &*db).fetch_all("SELECT id FROM pets_pets", args![]).await.unwrap();
+        assert!(rows.is_empty());
+        let mut work = db.begin().await.unwrap();
+        work.execute(insert, args![1_i64, "Rex"]).await.unwrap();
+        work.commit().await.unwrap();
+    }
+
     async fn a_doubled_name_a_missing_row_and_a_wrong_statement_are_told_apart(db: TestDatabase) {
         pets(&db).await;
         let mut sql = &*db;
@@ -173,6 +188,35 @@ async fn a_file_that_another_process_locks_is_unavailable_and_comes_back() {
     db.ping().await.unwrap();
     // The rollback of a dropped transaction happens on the connection's thread.
     while sql.execute(insert, args![]).await.is_err() {}
+}
+
+#[tokio::test]
+async fn a_file_that_was_full_is_written_again_once_there_is_room() {
+    let db = TestDatabase::new(Dialect::Sqlite).await;
+    pets(&db).await;
+    let mut sql = &*db;
+    let insert = "INSERT INTO pets_pets (id, name, picture) VALUES ($1, $2, $3)";
+    // It holds for the one connection that writes.
+    sql.execute("PRAGMA max_page_count = 64", args![])
+        .await
+        .unwrap();
+    let mut id = 0_i64;
+    let refused = loop {
+        id += 1;
+        let mut work = db.begin().await.unwrap();
+        let pet = args![id, format!("pet {id}"), vec![0_u8; 16 * 1024]];
+        if let Err(refused) = work.execute(insert, pet).await {
+            break refused;
+        }
+        work.commit().await.unwrap();
+    };
+    assert!(refused.is_unavailable(), "{refused}");
+    let mut work = db.begin().await.unwrap();
+    let pet = args![id, "after it", vec![0_u8; 16 * 1024]];
+    work.execute(insert, pet).await.unwrap();
+    work.commit().await.unwrap();
+    let rows = sql.fetch_all("SELECT id FROM pets_pets", args![]).await;
+    assert_eq!(rows.unwrap().len() as i64, id);
 }
 
 #[tokio::test]

@@ -6,11 +6,11 @@ use muster_clock::Timestamp;
 use muster_http::Listing;
 use muster_identity::{HostId, TeamFilter, TeamId, UserId};
 use muster_store::{
-    Dialect, Executor, Row, StoreError, Transaction, Value, args, folded, folded_column,
-    placeholders, statements,
+    Dialect, Executor, Row, StoreError, Transaction, Value, args, folded, folded_column, statements,
 };
 
 use super::host::{COLUMNS, record};
+use super::numbered;
 use crate::operators::{GRACE, MISSING_AFTER, NEW_FOR};
 use crate::record::{HostRecord, LabelId, LabelMembership, LabelRecord};
 
@@ -563,11 +563,19 @@ pub(crate) async fn set_members(
 ) -> Result<(), StoreError> {
     db.execute(CLEAR_LABEL, args![label]).await?;
     for batch in hosts.chunks(MEMBERS_AT_ONCE) {
+        // A host that was deleted meanwhile is left out; one that is there stays until this is done.
+        let lock = match db.dialect() {
+            Dialect::Sqlite => "",
+            Dialect::Postgres => "FOR KEY SHARE",
+        };
         let sql = format!(
-            "INSERT INTO hosts_label_members (label_id, host_id) VALUES {} ON CONFLICT DO NOTHING",
-            placeholders(batch.len(), 2)
+            "WITH present AS (SELECT id FROM hosts_hosts WHERE id IN ({}) ORDER BY id {lock})
+             INSERT INTO hosts_label_members (label_id, host_id) SELECT CAST($1 AS BIGINT), id FROM present WHERE 1 = 1
+             ON CONFLICT DO NOTHING",
+            numbered(2, batch.len())
         );
-        let values = batch.iter().flat_map(|host| args![label, *host]).collect();
+        let mut values = args![label];
+        values.extend(batch.iter().map(|host| Value::from(*host)));
         db.execute(&sql, values).await?;
     }
     Ok(())

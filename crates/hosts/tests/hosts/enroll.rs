@@ -131,8 +131,12 @@ on_both_databases! {
         let server = TestServer::new(&db).await;
         let mut body = ubuntu(&server.secret, "nul");
         body["host_details"]["system_info"]["hostname"] = json!("a\u{0}b");
+        body["host_details"]["system_info"]["hardware_serial"] = json!("1234\u{0}5");
+        body["host_details"]["system_info"]["uuid"] = json!("\u{0}");
         let key = server.enroll_with(&body).await;
         assert_eq!(server.record(&key).await.facts.hostname, "ab");
+        let orbit = json!({"enroll_secret": server.secret, "hardware_uuid": "o", "hardware_serial": "1\u{0}2"});
+        assert_eq!(server.post("/api/fleet/orbit/enroll", orbit).await.status, 200);
         let identifier = json!({"enroll_secret": server.secret, "host_identifier": "a\u{0}b"});
         assert_eq!(server.post("/api/v1/osquery/enroll", identifier).await.status, 400);
     }

@@ -513,6 +513,34 @@ on_both_databases! {
         assert_eq!(operators.hosts.select(&selection, &TeamFilter::All).await.unwrap().len(), 2);
     }
 
+    async fn members_that_are_deleted_while_they_are_named_are_left_out(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        let operators = Operators::new(&server);
+        let new = NewLabel { name: "chosen".to_owned(), host_ids: Some(Vec::new()), ..NewLabel::default() };
+        let label = operators.hosts.create_label(&admin(), new).await.unwrap();
+        for round in 0..10 {
+            let mut ids = Vec::new();
+            for host in 0..4 {
+                let identifier = format!("r{round}h{host}");
+                let key = server.enroll_with(&crate::harness::ubuntu(&server.secret, &identifier)).await;
+                ids.push(server.record(&key).await.id);
+            }
+            let change = LabelChange {
+                host_ids: Some(ids.iter().map(|id| id.0).collect()),
+                ..LabelChange::default()
+            };
+            let hosts = operators.hosts.clone();
+            let gone = vec![ids[1], ids[2]];
+            let deleting = tokio::spawn(async move { hosts.delete(&admin(), &gone).await.map(drop) });
+            let hosts = operators.hosts.clone();
+            let changing = tokio::spawn(async move { hosts.change_label(&admin(), label.id, change).await.map(drop) });
+            deleting.await.unwrap().unwrap();
+            if let Err(refused) = changing.await.unwrap() {
+                assert_eq!(refused.status().as_u16(), 404, "they were gone before: {}", refused.message());
+            }
+        }
+    }
+
     async fn two_changes_of_a_label_at_once_are_both_kept_and_none_of_a_label_that_is_gone(db: TestDatabase) {
         let server = TestServer::new(&db).await;
         let operators = Operators::new(&server);
