@@ -124,6 +124,8 @@ impl Client {
             .user_agent(concat!("muster-agent/", env!("CARGO_PKG_VERSION")))
             .timeout(REQUEST_TIME)
             .connect_timeout(CONNECT_TIME)
+            // What is sent holds keys and the token: they are for this server alone.
+            .redirect(reqwest::redirect::Policy::none())
             .pool_idle_timeout(Duration::from_secs(90))
             .pool_max_idle_per_host(1);
         if let Some(pem) = &authorities_pem {
@@ -292,15 +294,21 @@ fn refusal(
     retry_after: Option<Duration>,
     path: &str,
 ) -> CallError {
-    #[derive(serde::Deserialize, Default)]
-    #[serde(default)]
-    struct Message {
+    /// What servers say on orbit's paths; both members, as no proxy has them.
+    #[derive(serde::Deserialize)]
+    struct Answer {
         message: String,
+        errors: Vec<serde_json::Value>,
     }
     let osquery: Refusal = serde_json::from_slice(bytes).unwrap_or_default();
-    let orbit: Message = serde_json::from_slice(bytes).unwrap_or_default();
-    let message = osquery.error.unwrap_or(orbit.message);
-    let orbit_refuses = path.starts_with("/api/fleet/orbit/") && status == StatusCode::UNAUTHORIZED;
+    let orbit: Option<Answer> = serde_json::from_slice(bytes).ok();
+    let orbit_refuses = path.starts_with("/api/fleet/orbit/")
+        && status == StatusCode::UNAUTHORIZED
+        && orbit
+            .as_ref()
+            .is_some_and(|answer| !answer.errors.is_empty());
+    let said = orbit.map(|answer| answer.message);
+    let message = osquery.error.or(said).unwrap_or_default();
     if osquery.node_invalid || orbit_refuses {
         return CallError::Refused(message);
     }
@@ -335,11 +343,12 @@ mod tests {
             meaning(401, r#"{"error":"x","node_invalid":true}"#, osquery),
             "refused"
         );
-        assert_eq!(
-            meaning(401, r#"{"message":"Authentication required"}"#, orbit),
-            "refused"
-        );
-        assert_eq!(meaning(401, "<html>proxy</html>", osquery), "unavailable");
+        let refused = r#"{"message":"x","errors":[{"name":"base","reason":"x"}]}"#;
+        assert_eq!(meaning(401, refused, orbit), "refused");
+        for page in ["<html>proxy</html>", r#"{"message":"log in first"}"#] {
+            assert_eq!(meaning(401, page, osquery), "unavailable");
+            assert_eq!(meaning(401, page, orbit), "unavailable");
+        }
         assert_eq!(meaning(503, r#"{"error":"x"}"#, osquery), "unavailable");
         assert_eq!(meaning(502, "<html>", orbit), "unavailable");
         assert_eq!(meaning(404, "404 page not found", orbit), "missing");

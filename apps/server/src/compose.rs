@@ -11,15 +11,18 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
-use muster_http::{Problem, Shape};
+use muster_http::{ClientAddress, Problem, Shape};
+use muster_identity::Identity;
 use muster_negotiation::{FleetVersion, NATIVE_VERSION_HEADER, NativeVersion};
 use utoipa::OpenApi as _;
 use utoipa::openapi::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 
+use crate::config::Access;
 use crate::observe::{Observer, observe};
 use crate::pages::{self, Pages};
+use crate::proxies::Forwarded;
 use crate::services::Services;
 
 /// Everything that answers requests.
@@ -29,6 +32,8 @@ pub struct App {
     pub services: Services,
     /// Pages and what the server says about itself.
     pub pages: Arc<Pages>,
+    /// From where Fleet's setup call makes the first administrator.
+    pub setup_call_access: Access,
     /// How long a live query without a stream waits.
     pub live_query_rest_period: Duration,
     /// Watches requests.
@@ -224,8 +229,30 @@ fn fleet(app: &App, version: FleetVersion) -> Router {
 
 fn fleet_setup(app: &App) -> Router {
     let identity = app.services.identity.clone();
-    muster_identity::http::fleet_setup_routes(identity, Arc::clone(&app.pages) as _)
+    muster_identity::http::fleet_setup_routes(identity.clone(), Arc::clone(&app.pages) as _)
+        .layer(from_fn_with_state(
+            (identity, app.setup_call_access),
+            guard_setup,
+        ))
         .layer(from_fn_with_state(Shape::Fleet, muster_http::shape))
+}
+
+/// Fleet's setup call asks for no secret. From where it is not allowed, only the setup link makes the first administrator.
+async fn guard_setup(
+    State((identity, access)): State<(Identity, Access)>,
+    address: ClientAddress,
+    forwarded: Option<Extension<Forwarded>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if !access.admits(address, forwarded.is_some())
+        && matches!(identity.users.any().await, Ok(false))
+    {
+        let message = "fleet.setup does not allow this call from here: open the setup link that the server printed, or \
+                       set fleet.setup = \"anyone\"";
+        return Problem::bad_request(message).into_response();
+    }
+    next.run(request).await
 }
 
 /// Which version of our API answers.

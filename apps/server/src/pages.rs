@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use axum::extract::{Form, Query, State};
+use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
 use muster_clock::Timestamp;
-use muster_http::{ClientAddress, Problem, bearer_token};
+use muster_http::{ClientAddress, Problem, bearer_token, read_body};
 use muster_identity::http::SetupObserver;
 use muster_identity::{Action, Actor, Identity, NewUser, Role, Scope};
 use muster_settings::http::ServerFacts;
@@ -19,7 +19,7 @@ use muster_wire_fleet::VersionAnswer;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::config::MetricsAccess;
+use crate::config::Access;
 use crate::observe::Metrics;
 use crate::proxies::Forwarded;
 use crate::tls::Tls;
@@ -31,7 +31,7 @@ pub struct Pages {
     /// The metrics.
     pub metrics: Metrics,
     /// Who may read them.
-    pub metrics_access: MetricsAccess,
+    pub metrics_access: Access,
     /// The version that Fleet's clients are told.
     pub fleet_version: String,
     /// Where clients reach the server, prefix included.
@@ -201,12 +201,8 @@ async fn metrics(
     address: ClientAddress,
     forwarded: Option<Extension<Forwarded>>,
 ) -> Response {
-    let allowed = match state.pages.metrics_access {
-        MetricsAccess::Anyone => true,
-        MetricsAccess::Loopback => forwarded.is_none() && crate::config::is_loopback(address.0),
-        MetricsAccess::Nobody => false,
-    };
-    if !allowed {
+    let access = state.pages.metrics_access;
+    if !access.admits(address, forwarded.is_some()) {
         return StatusCode::NOT_FOUND.into_response();
     }
     metrics::counter!("muster_database_statements_total")
@@ -232,6 +228,9 @@ fn resident_bytes() -> Option<u64> {
     let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)
 }
+
+/// The largest form, in bytes.
+const MAX_FORM_BYTES: usize = 16 * 1024;
 
 #[derive(Deserialize)]
 struct SetupQuery {
@@ -304,14 +303,16 @@ fn wrong_link() -> Response {
 async fn setup(
     State(state): State<PageState>,
     address: ClientAddress,
-    Form(values): Form<SetupForm>,
+    request: Request,
 ) -> Result<Response, Problem> {
+    if state.identity.users.any().await? {
+        return Ok(already_set_up());
+    }
+    let body = read_body(request, MAX_FORM_BYTES).await?;
+    let values: SetupForm = serde_urlencoded::from_bytes(&body)
+        .map_err(|_| Problem::bad_request("the form cannot be read"))?;
     if !state.identity.setup.is(&values.token) {
-        return Ok(if state.identity.users.any().await? {
-            already_set_up()
-        } else {
-            wrong_link()
-        });
+        return Ok(wrong_link());
     }
     let new = NewUser {
         name: values.name.clone(),

@@ -264,6 +264,7 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
             tls: tls.clone(),
             started_at: now,
         }),
+        setup_call_access: settings.setup_call_access,
         live_query_rest_period: settings.live_query_rest_period,
         observer: Observer::new(&*ambient.randomness),
     };

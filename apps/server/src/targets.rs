@@ -1,11 +1,12 @@
 //! What `queries` has to know of hosts and settings: it knows neither of their crates' operators' sides.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use muster_clock::Timestamp;
 use muster_hosts::{HostPresence, HostRecord, Hosts, OperatorError, Selection, presence_of};
-use muster_identity::TeamFilter;
+use muster_identity::{HostId, TeamFilter};
 use muster_queries::{Switches, Target, TargetError, TargetHost, Targets};
 use muster_settings::SettingsService;
 use muster_store::StoreError;
@@ -49,6 +50,10 @@ impl Targets for HostTargets {
         let hosts = self.0.select(&selection, visible).await;
         let hosts = hosts.map_err(target_error)?;
         Ok(hosts.iter().map(|host| target_host(host, now)).collect())
+    }
+
+    async fn existing(&self, hosts: &[HostId]) -> Result<HashSet<HostId>, TargetError> {
+        Ok(self.0.existing(hosts).await?)
     }
 }
 

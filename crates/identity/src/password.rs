@@ -1,12 +1,12 @@
 //! Passwords: the rules, and argon2id.
 
-use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use muster_clock::Randomness;
-use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
 
 use crate::IdentityError;
 
@@ -24,13 +24,18 @@ const MAX_CONCURRENT: usize = 2;
 /// How many random bytes of salt.
 const SALT_BYTES: usize = 16;
 
+type Work = Box<dyn FnOnce(&mut Vec<Block>) + Send>;
+
 /// Computes and checks hashes of passwords, a few at a time, off the threads that serve requests.
+///
+/// It has threads of its own, each with the memory that a hash takes: glibc's allocator does not find freed memory again
+/// for blocks of argon2's alignment, so that each login would take another 19 MiB.
 #[derive(Clone)]
-pub(crate) struct Passwords(Arc<Semaphore>);
+pub(crate) struct Passwords(Arc<OnceLock<Sender<Work>>>);
 
 impl Passwords {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Semaphore::new(MAX_CONCURRENT)))
+        Self(Arc::default())
     }
 
     /// The hash of a password, in PHC form.
@@ -38,51 +43,140 @@ impl Passwords {
         let mut salt = [0; SALT_BYTES];
         randomness.fill(&mut salt);
         let password = password.to_owned();
-        self.run(move || {
-            let hash = hasher().hash_password_with_salt(password.as_bytes(), &salt);
-            hash.expect("a password and a salt of allowed lengths can be hashed")
+        self.run(move |memory| {
+            hash(&password, &salt, memory)
+                .expect("a password and a salt of allowed lengths can be hashed")
                 .to_string()
         })
         .await
     }
 
     /// Whether it is the password. An unknown account is checked against no hash, at the same cost.
-    pub(crate) async fn verify(&self, password: &str, hash: Option<String>) -> bool {
+    pub(crate) async fn verify(&self, password: &str, kept: Option<String>) -> bool {
         let password = password.to_owned();
-        self.run(move || {
-            let hash = hash
+        self.run(move |memory| {
+            let kept = kept
                 .as_deref()
-                .and_then(|hash| PasswordHash::new(hash).ok());
-            let Some(hash) = hash else {
-                let _ = hasher().hash_password_with_salt(password.as_bytes(), &[0; SALT_BYTES]);
+                .and_then(|kept| PasswordHash::new(kept).ok());
+            let Some(kept) = kept else {
+                let _ = hash(&password, &[0; SALT_BYTES], memory);
                 return false;
             };
-            hasher().verify_password(password.as_bytes(), &hash).is_ok()
+            is_hash_of(&password, &kept, memory).unwrap_or_default()
         })
         .await
     }
 
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let permit = Arc::clone(&self.0)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
-        // The permit goes with the work: whoever asked may hang up, and the work goes on.
-        let work = move || {
-            let done = work();
-            drop(permit);
-            done
-        };
-        tokio::task::spawn_blocking(work)
-            .await
-            .expect("hashing a password does not panic")
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Vec<Block>) -> T + Send + 'static,
+    ) -> T {
+        let (tell, told) = oneshot::channel();
+        let work = Box::new(move |memory: &mut Vec<Block>| {
+            // Whoever asked may have hung up while this waited for its turn.
+            if !tell.is_closed() {
+                let _ = tell.send(work(memory));
+            }
+        });
+        let threads = self.0.get_or_init(start_threads);
+        let sent = threads.send(work);
+        sent.expect("the threads last as long as whoever sends to them");
+        told.await.expect("hashing a password does not panic")
     }
 }
 
-fn hasher() -> Argon2<'static> {
-    let params = Params::new(MEMORY_KIB, PASSES, 1, None)
-        .expect("the parameters are within argon2's bounds");
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+/// Threads that work one thing off after another, until nobody can send them any more.
+fn start_threads() -> Sender<Work> {
+    let (sender, receiver) = channel::<Work>();
+    let receiver = Arc::new(Mutex::new(receiver));
+    for _ in 0..MAX_CONCURRENT {
+        let receiver = Arc::clone(&receiver);
+        let next = move || {
+            let receiver = receiver.lock().unwrap_or_else(PoisonError::into_inner);
+            receiver.recv().ok()
+        };
+        std::thread::Builder::new()
+            .name("passwords".to_owned())
+            .spawn(move || {
+                let mut memory = Vec::new();
+                while let Some(work) = next() {
+                    work(&mut memory);
+                }
+            })
+            .expect("a thread can be started");
+    }
+    sender
+}
+
+fn hash(
+    password: &str,
+    salt: &[u8],
+    memory: &mut Vec<Block>,
+) -> argon2::password_hash::Result<PasswordHash> {
+    let params = Params::new(MEMORY_KIB, PASSES, 1, None)?;
+    let (algorithm, version) = (Algorithm::Argon2id, Version::V0x13);
+    let mut output = [0; Params::DEFAULT_OUTPUT_LEN];
+    fill(
+        algorithm,
+        version,
+        &params,
+        password,
+        salt,
+        &mut output,
+        memory,
+    )?;
+    Ok(PasswordHash {
+        algorithm: algorithm.ident(),
+        version: Some(version.into()),
+        params: ParamsString::try_from(&params)?,
+        salt: Some(Salt::new(salt)?),
+        hash: Some(Output::new(&output)?),
+    })
+}
+
+/// Whether a hash is that of the password, by the parameters that it was made with: an older release may have had others.
+fn is_hash_of(
+    password: &str,
+    kept: &PasswordHash,
+    memory: &mut Vec<Block>,
+) -> argon2::password_hash::Result<bool> {
+    let (Some(salt), Some(expected)) = (&kept.salt, &kept.hash) else {
+        return Ok(false);
+    };
+    let params = Params::try_from(kept)?;
+    let algorithm = Algorithm::try_from(kept.algorithm.as_str())?;
+    let version = kept.version.map_or(Ok(Version::V0x13), Version::try_from)?;
+    let mut output = vec![0; expected.len()];
+    fill(
+        algorithm,
+        version,
+        &params,
+        password,
+        salt,
+        &mut output,
+        memory,
+    )?;
+    // Compared in constant time: that is what `Output` does.
+    Ok(Output::new(&output)? == *expected)
+}
+
+fn fill(
+    algorithm: Algorithm,
+    version: Version,
+    params: &Params,
+    password: &str,
+    salt: &[u8],
+    output: &mut [u8],
+    memory: &mut Vec<Block>,
+) -> argon2::Result<()> {
+    memory.resize(params.block_count().max(memory.len()), Block::default());
+    let blocks = &mut memory[..params.block_count()];
+    Argon2::new(algorithm, version, params.clone()).hash_password_into_with_memory(
+        password.as_bytes(),
+        salt,
+        output,
+        blocks,
+    )
 }
 
 /// Checks a new password against the rules; the message is the one that Fleet's users know.

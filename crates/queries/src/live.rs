@@ -23,12 +23,23 @@ pub(crate) const PREFIX: &str = "fleet_distributed_query_";
 /// A host that was asked and neither answered nor failed is asked again after so long: its answer, or our question, may
 /// have been lost.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(120);
+/// How often a host is asked again earlier than that because its agent came back.
+const MAX_CAME_BACK: u8 = 3;
 /// The most rows that are kept of one host's answer.
 pub(crate) const MAX_ROWS_PER_HOST: usize = 10_000;
 /// The most bytes that are kept of one host's answer, as JSON.
 pub(crate) const MAX_BYTES_PER_HOST: usize = 4 * 1024 * 1024;
 /// The longest message of a failure that is kept, in bytes.
 const MAX_MESSAGE_BYTES: usize = 1_000;
+
+/// A host that owes an answer.
+#[derive(Clone, Copy)]
+struct Owing {
+    /// When it was last asked; none when it is to be asked.
+    asked_at: Option<Timestamp>,
+    /// How often it was asked again because it came back before its time.
+    came_back: u8,
+}
 
 /// A running campaign in memory.
 pub(crate) struct Active {
@@ -40,15 +51,18 @@ pub(crate) struct Active {
     pub(crate) wait_for_offline: bool,
     /// Whether a host answered since it was last looked whether all have.
     changed: AtomicBool,
-    /// Hosts that owe an answer, and when each was last asked (`i64::MIN`: never).
-    owing: DashMap<HostId, i64>,
+    /// Hosts that owe an answer.
+    owing: DashMap<HostId, Owing>,
     /// The newest position, for those who listen.
     pub(crate) newest: watch::Sender<i64>,
 }
 
 impl Active {
     pub(crate) fn new(row: ActiveRow, owing: Vec<(HostId, bool)>, now: Timestamp) -> Self {
-        let asked = |was_sent| if was_sent { now.as_micros() } else { i64::MIN };
+        let asked = |was_sent: bool| Owing {
+            asked_at: was_sent.then_some(now),
+            came_back: 0,
+        };
         Self {
             id: row.id,
             name: format!("{PREFIX}{}", row.id).into(),
@@ -89,6 +103,10 @@ impl Active {
             *newest = position.max(*newest);
             further
         });
+    }
+
+    pub(crate) fn owes(&self, host: HostId) -> bool {
+        self.owing.contains_key(&host)
     }
 
     /// The hosts that owe an answer.
@@ -161,6 +179,25 @@ impl Live {
         // Listeners wake up when the sender goes, and then read how it ended.
         campaigns.remove(&id);
         self.inner.count.store(campaigns.len(), Ordering::Release);
+    }
+
+    /// Whether a host owes an answer to a campaign that runs.
+    pub(crate) fn owes(&self, host: HostId) -> bool {
+        self.all().iter().any(|active| active.owes(host))
+    }
+
+    /// An agent came back, and may have forgotten what it was asked: it is asked again at once. Only so often, since the
+    /// question itself may be what ends it.
+    pub(crate) fn came_back(&self, host: HostId) {
+        for active in self.all() {
+            if let Some(mut owing) = active.owing.get_mut(&host)
+                && owing.asked_at.is_some()
+                && owing.came_back < MAX_CAME_BACK
+            {
+                owing.asked_at = None;
+                owing.came_back += 1;
+            }
+        }
     }
 
     /// Hosts that were asked since the last call, by campaign.
@@ -259,14 +296,13 @@ impl DistributedSource for Live {
             .read()
             .unwrap_or_else(PoisonError::into_inner);
         for active in campaigns.values().filter(|active| active.expires_at > now) {
-            let Some(mut asked_at) = active.owing.get_mut(&host.id()) else {
+            let Some(mut owing) = active.owing.get_mut(&host.id()) else {
                 continue;
             };
-            let first = *asked_at == i64::MIN;
-            let again = !first && now.since(Timestamp::from_micros(*asked_at)) >= ASK_AGAIN_AFTER;
-            if first || again {
-                *asked_at = now.as_micros();
-                drop(asked_at);
+            let waits = |asked_at| now.since(asked_at) < ASK_AGAIN_AFTER;
+            if !owing.asked_at.is_some_and(waits) {
+                owing.asked_at = Some(now);
+                drop(owing);
                 out.push(active.name.to_string(), Arc::clone(&active.sql), None);
                 let mut asked = self
                     .inner
@@ -294,11 +330,21 @@ impl DistributedSource for Live {
         if answers.is_empty() {
             return Ok(());
         }
-        let ids: Vec<i64> = answers.iter().map(|answer| answer.campaign_id).collect();
+        self.keep(answers, now).await
+    }
+}
+
+impl Live {
+    /// Keeps answers, and tells those who listen.
+    async fn keep(&self, answers: Vec<Answer>, now: Timestamp) -> Result<(), SourceError> {
+        let owed: Vec<(i64, HostId)> = answers
+            .iter()
+            .map(|answer| (answer.campaign_id, answer.host_id))
+            .collect();
         let kept = self.writer.keep(answers, now).await?;
-        for (id, position) in ids.into_iter().zip(kept) {
+        for ((id, host), position) in owed.into_iter().zip(kept) {
             if let Some(active) = self.get(id) {
-                active.owing.remove(&host.id());
+                active.owing.remove(&host);
                 active.set_changed();
                 if let Some(position) = position {
                     active.advance(position);
@@ -306,6 +352,27 @@ impl DistributedSource for Live {
             }
         }
         Ok(())
+    }
+
+    /// Hosts that were deleted will not answer any more.
+    pub(crate) async fn fail_deleted(
+        &self,
+        campaign: i64,
+        hosts: Vec<HostId>,
+        now: Timestamp,
+    ) -> Result<(), SourceError> {
+        let failed = |host_id| Answer {
+            campaign_id: campaign,
+            host_id,
+            state: HostState::Failed,
+            message: "the host was deleted".to_owned(),
+            rows_json: "[]".to_owned(),
+            rows: 0,
+            clipped: false,
+            stats: None,
+        };
+        self.keep(hosts.into_iter().map(failed).collect(), now)
+            .await
     }
 }
 

@@ -1,5 +1,7 @@
 //! Which hosts are asked.
 
+use std::collections::HashSet;
+
 use async_trait::async_trait;
 use muster_clock::Timestamp;
 use muster_http::Problem;
@@ -89,4 +91,7 @@ pub trait Targets: Send + Sync + 'static {
         visible: &TeamFilter,
         now: Timestamp,
     ) -> Result<Vec<TargetHost>, TargetError>;
+
+    /// Those of these hosts that there still are.
+    async fn existing(&self, hosts: &[HostId]) -> Result<HashSet<HostId>, TargetError>;
 }

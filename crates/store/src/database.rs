@@ -9,12 +9,12 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteSynchronous,
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, SqlSafeStr as _};
 
-use crate::row::{Inner as RowInner, Row};
+use crate::row::Row;
+use crate::run::{postgres_execute, postgres_fetch, sqlite_execute, sqlite_fetch, within};
 use crate::{Address, Dialect, ErrorKind, StoreError, Value};
 
 /// How the pools are sized and how long they wait.
@@ -521,95 +521,4 @@ fn lock_keys(names: &[String]) -> BTreeSet<i64> {
         i64::from_le_bytes(first)
     };
     names.iter().map(number).collect()
-}
-
-/// Waits so long and no longer. What goes on at the other end is not known then.
-async fn within<T>(
-    patience: Option<Duration>,
-    attempt: &'static str,
-    work: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, StoreError> {
-    match patience {
-        None => work.await,
-        Some(patience) => tokio::time::timeout(patience, work)
-            .await
-            .unwrap_or_else(|_| Err(StoreError::silent(attempt, patience))),
-    }
-}
-
-macro_rules! bind {
-    ($sql:expr, $args:expr) => {{
-        let mut query = sqlx::query(AssertSqlSafe($sql.to_owned()));
-        for value in $args {
-            query = match value {
-                Value::Integer(value) => query.bind(value),
-                Value::Real(value) => query.bind(value),
-                Value::Text(value) => query.bind(value),
-                Value::Bytes(value) => query.bind(value),
-            };
-        }
-        query
-    }};
-}
-
-/// Refuses what one of the databases would refuse.
-fn check(args: &[Value]) -> Result<(), StoreError> {
-    let has_nul =
-        |value: &Value| matches!(value, Value::Text(Some(text)) if text.as_bytes().contains(&0));
-    if args.iter().any(has_nul) {
-        return Err(StoreError::unstorable());
-    }
-    Ok(())
-}
-
-async fn sqlite_execute(
-    db: &mut SqliteConnection,
-    sql: &str,
-    args: Vec<Value>,
-) -> Result<u64, StoreError> {
-    check(&args)?;
-    let done = bind!(sql, args).execute(db).await;
-    Ok(done
-        .map_err(|source| StoreError::driver("change rows", source))?
-        .rows_affected())
-}
-
-async fn postgres_execute(
-    db: &mut PgConnection,
-    sql: &str,
-    args: Vec<Value>,
-) -> Result<u64, StoreError> {
-    check(&args)?;
-    let done = bind!(sql, args).execute(db).await;
-    Ok(done
-        .map_err(|source| StoreError::driver("change rows", source))?
-        .rows_affected())
-}
-
-async fn sqlite_fetch(
-    db: &mut SqliteConnection,
-    sql: &str,
-    args: Vec<Value>,
-) -> Result<Vec<Row>, StoreError> {
-    check(&args)?;
-    let rows = bind!(sql, args).fetch_all(db).await;
-    let rows = rows.map_err(|source| StoreError::driver("read rows", source))?;
-    Ok(rows
-        .into_iter()
-        .map(|row| Row(RowInner::Sqlite(row)))
-        .collect())
-}
-
-async fn postgres_fetch(
-    db: &mut PgConnection,
-    sql: &str,
-    args: Vec<Value>,
-) -> Result<Vec<Row>, StoreError> {
-    check(&args)?;
-    let rows = bind!(sql, args).fetch_all(db).await;
-    let rows = rows.map_err(|source| StoreError::driver("read rows", source))?;
-    Ok(rows
-        .into_iter()
-        .map(|row| Row(RowInner::Postgres(row)))
-        .collect())
 }

@@ -20,6 +20,7 @@ mod error;
 mod folding;
 mod migrate;
 mod row;
+mod run;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod value;

@@ -354,7 +354,7 @@ async fn a_wrong_token_is_told_once_and_the_agent_slows_down() {
         server.instead(
             "orbit/enroll",
             401,
-            json!({ "message": "Authentication required" }),
+            json!({ "message": "Authentication required", "errors": [{ "name": "base", "reason": "x" }] }),
         );
         server.instead(
             "osquery/enroll",
@@ -455,7 +455,8 @@ async fn a_server_without_orbits_api_is_served_by_osquerys_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_for_osquery_alone_is_enough() {
     let (server, folder) = (Server::start().await, tempfile::tempdir().unwrap());
-    let refusal = json!({ "message": "Authentication required" });
+    let errors = json!([{ "name": "base", "reason": "Authentication required" }]);
+    let refusal = json!({ "message": "Authentication required", "errors": errors });
     server.instead("orbit/enroll", 401, refusal);
     server.ask(json!({ "fleet_distributed_query_1": "SELECT 7 AS seven" }));
     let _agent = Agent::start(&server, folder.path());

@@ -235,6 +235,13 @@ pub const KEYS: &[Key] = &[
         "The version that Fleet's clients are told, which compare it with their own.",
     ),
     key(
+        "fleet.setup",
+        Kind::Text,
+        "loopback",
+        "From where Fleet's setup call (fleetctl setup), which asks for no secret, may make the first administrator: \
+         loopback (this machine only), anyone, or nobody. The setup link works from everywhere.",
+    ),
+    key(
         "live_query.rest_period",
         Kind::Span,
         "25s",

@@ -5,21 +5,33 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::http::HeaderName;
+use muster_http::ClientAddress;
 use muster_negotiation::Release;
 use muster_store::Address;
 
 use super::layers::{ConfigError, Layered};
 use crate::proxies::{Network, Proxies};
 
-/// Who may read `/metrics`.
+/// From where something may be asked that needs no login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MetricsAccess {
+pub enum Access {
     /// Only this machine.
     Loopback,
     /// Whoever reaches the listener.
     Anyone,
     /// Nobody: the route is not there.
     Nobody,
+}
+
+impl Access {
+    /// Whether a client may; one behind a proxy is not on this machine, whatever its address says.
+    pub fn admits(self, address: ClientAddress, is_forwarded: bool) -> bool {
+        match self {
+            Self::Loopback => !is_forwarded && super::is_loopback(address.0),
+            Self::Anyone => true,
+            Self::Nobody => false,
+        }
+    }
 }
 
 /// How the listener speaks TLS.
@@ -84,7 +96,9 @@ pub struct Settings {
     /// How long a live query without a stream waits.
     pub live_query_rest_period: Duration,
     /// Who may read the metrics.
-    pub metrics_access: MetricsAccess,
+    pub metrics_access: Access,
+    /// From where Fleet's setup call makes the first administrator.
+    pub setup_call_access: Access,
     /// The release that is played.
     pub emulate: Release,
 }
@@ -150,15 +164,8 @@ impl Settings {
             sink_max_backups: number(layers, "sink.max_backups", 0, 1_000)? as u32,
             fleet_version: text("fleet.version").to_owned(),
             live_query_rest_period: span(layers, "live_query.rest_period")?,
-            metrics_access: match choice(
-                layers,
-                "metrics.access",
-                &["loopback", "anyone", "nobody"],
-            )? {
-                "anyone" => MetricsAccess::Anyone,
-                "nobody" => MetricsAccess::Nobody,
-                _ => MetricsAccess::Loopback,
-            },
+            metrics_access: access(layers, "metrics.access")?,
+            setup_call_access: access(layers, "fleet.setup")?,
             emulate: match optional("emulate") {
                 None => Release::current(),
                 Some(release) => release
@@ -185,6 +192,16 @@ fn listen(layers: &Layered) -> Result<SocketAddr, ConfigError> {
         .strip_prefix("localhost:")
         .map_or_else(|| text.clone(), |port| format!("127.0.0.1:{port}"));
     text.parse().map_err(|_| wrong())
+}
+
+fn access(layers: &Layered, key: &str) -> Result<Access, ConfigError> {
+    Ok(
+        match choice(layers, key, &["loopback", "anyone", "nobody"])? {
+            "anyone" => Access::Anyone,
+            "nobody" => Access::Nobody,
+            _ => Access::Loopback,
+        },
+    )
 }
 
 fn public_url(layers: &Layered) -> Result<Option<String>, ConfigError> {

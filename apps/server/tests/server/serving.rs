@@ -176,7 +176,7 @@ async fn two_servers_do_not_share_a_folder_or_a_port() {
 #[tokio::test]
 async fn before_setup_fleet_clients_learn_that_it_is_not_set_up() {
     let folder = tempfile::tempdir().unwrap();
-    let server = running(folder.path(), &[]).await;
+    let server = running(folder.path(), &[("trusted_proxies", "127.0.0.1")]).await;
     let http = client(&server);
     let login = json!({ "email": "ann@example.com", "password": PASSWORD }).to_string();
     let post = |path: &str, body: String| http.post(url(&server, path)).body(body).send();
@@ -191,6 +191,14 @@ async fn before_setup_fleet_clients_learn_that_it_is_not_set_up() {
         "admin": { "name": "Ann", "email": "ann@example.com", "password": PASSWORD },
         "org_info": { "org_name": "Org" }, "server_url": "https://fleet.example",
     });
+    let elsewhere = http
+        .post(url(&server, "/api/v1/setup"))
+        .header("x-forwarded-for", "203.0.113.9")
+        .body(setup.to_string());
+    let elsewhere = elsewhere.send().await.unwrap();
+    assert_eq!(elsewhere.status(), 400, "it asks for no secret");
+    let elsewhere = json(elsewhere).await["message"].to_string();
+    assert!(elsewhere.contains("setup link"), "{elsewhere}");
     let answer = post("/api/v1/setup", setup.to_string()).await.unwrap();
     assert_eq!(answer.status(), 200);
     let answer = json(answer).await;

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use muster_identity::TeamFilter;
-use muster_store::folded;
+use muster_identity::{HostId, TeamFilter};
+use muster_store::{StoreError, folded};
 
 use super::{Hosts, OperatorError};
 use crate::record::{HostRecord, LabelMembership, LabelRecord};
@@ -33,6 +33,11 @@ pub struct Selection {
 }
 
 impl Hosts {
+    /// Those of these hosts that there still are.
+    pub async fn existing(&self, hosts: &[HostId]) -> Result<HashSet<HostId>, StoreError> {
+        store::host::existing(&mut &self.0.database, hosts).await
+    }
+
     /// The hosts that a question is for, of the teams that may be asked: single hosts always; else those that are in any
     /// of the platform labels and in any of the other labels (with "All Hosts" every host), of any of the platforms, and
     /// of the teams when there are any.

@@ -1,17 +1,20 @@
 //! Host rows, as agents' requests find and change them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use muster_clock::Timestamp;
 use muster_identity::{EnrollmentTokenId, HostId, TeamId};
 use muster_store::{Dialect, Executor, Row, StoreError, Value, args, statements};
 
+use super::numbered;
 use crate::matching;
 use crate::record::{HostFacts, HostRecord, IdentifierSource, LabelId};
 use crate::state::HostProfile;
 
 /// How many hosts with one serial number or hardware UUID are looked at when an agent enrolls.
 const MAX_CANDIDATES: usize = 50;
+/// How many hosts one statement names.
+const IDS_AT_ONCE: usize = 500;
 
 /// How many hosts one statement compares with what is in memory.
 pub(crate) const MAX_COMPARED: usize = 5_000;
@@ -451,4 +454,21 @@ pub(crate) async fn compared(
         }
     }
     Ok(hosts)
+}
+
+/// Those of these hosts that there still are.
+pub(crate) async fn existing(
+    db: &mut impl Executor,
+    hosts: &[HostId],
+) -> Result<HashSet<HostId>, StoreError> {
+    let mut found = HashSet::new();
+    for batch in hosts.chunks(IDS_AT_ONCE) {
+        let places = numbered(1, batch.len());
+        let sql = format!("SELECT id FROM hosts_hosts WHERE id IN ({places})");
+        let values = batch.iter().map(|host| Value::from(*host)).collect();
+        for row in db.fetch_all(&sql, values).await? {
+            found.insert(HostId(row.get("id")?));
+        }
+    }
+    Ok(found)
 }

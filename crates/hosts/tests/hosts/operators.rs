@@ -536,7 +536,7 @@ on_both_databases! {
             let changing = tokio::spawn(async move { hosts.change_label(&admin(), label.id, change).await.map(drop) });
             deleting.await.unwrap().unwrap();
             if let Err(refused) = changing.await.unwrap() {
-                assert_eq!(refused.status().as_u16(), 404, "they were gone before: {}", refused.message());
+                assert!(refused.message().contains("no such host"), "they were gone before: {}", refused.message());
             }
         }
     }

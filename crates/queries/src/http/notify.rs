@@ -54,7 +54,8 @@ async fn upgrade(
 
 async fn serve(mut socket: WebSocket, queries: Queries, host: HostId) {
     let mut notifications = queries.notifier.open(host);
-    // What was asked before the socket was there.
+    // What was asked before the socket was there, and what an agent that began anew has forgotten.
+    queries.live.came_back(host);
     if queries.campaigns.owes(host) && tell(&mut socket, "live").await.is_err() {
         return;
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use muster_http::ListingQuery;
-use muster_identity::{Actor, Credential, NewUser, Principal, Role, TeamId, UserChange};
+use muster_identity::{Actor, Credential, HostId, NewUser, Principal, Role, TeamId, UserChange};
 use muster_queries::{
     CampaignStatus, Event, HostState, NewCampaign, Queries, QueriesError, SavedQueryChange, Stream,
 };
@@ -290,6 +290,20 @@ on_both_databases! {
         assert!(campaigns.stream(&without, campaign.id, 0).await.is_err());
     }
 
+    async fn a_host_that_is_deleted_is_not_waited_for(db: TestDatabase) {
+        let fixture = Fixture::new(db).await;
+        let campaign = fixture.ask(sql("SELECT 1", only(&[1, 2]))).await;
+        fixture.switch.deleted.lock().unwrap().insert(HostId(2));
+        write(&fixture.queries, 1, vec![answered(campaign.id, 1)], START).await.unwrap();
+        look_after(&fixture.queries).await;
+        fixture.queries.start().await.unwrap();
+        look_after(&fixture.queries).await;
+        let now = fixture.campaign(campaign.id).await;
+        assert_eq!((now.status, now.hosts.answered, now.hosts.failed), (CampaignStatus::Finished, 1, 1));
+        let (_, state, reason) = states(&fixture, campaign.id).await.remove(1);
+        assert_eq!((state, reason.as_str()), (HostState::Failed, "the host was deleted"));
+    }
+
     async fn a_stream_ends_with_the_login_of_its_listener(db: TestDatabase) {
         let fixture = Fixture::new(db).await;
         let (campaigns, identity) = (&fixture.queries.campaigns, &fixture.identity);
@@ -395,7 +409,7 @@ on_both_databases! {
             assert_eq!(refused.status(), status, "{}", refused.message());
             assert!(refused.message().contains(reason), "{}", refused.message());
         }
-        fixture.switch.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        fixture.switch.disabled.store(true, std::sync::atomic::Ordering::Relaxed);
         assert_eq!(campaigns.create(&admin(), sql("SELECT 1", all())).await.unwrap_err().status(), 403);
     }
 

@@ -6,9 +6,10 @@ mod campaigns;
 mod saved;
 mod socket;
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use muster_bus::LocalBus;
@@ -29,7 +30,7 @@ use muster_store::{Database, Schema};
 const START: Timestamp = Timestamp::from_seconds(1_795_392_000);
 
 /// Hosts 1 to 4 are online, 5 and 6 are not; even ones are in team 1, odd ones in none.
-struct Hosts;
+struct Hosts(Arc<Switch>);
 
 #[async_trait]
 impl Targets for Hosts {
@@ -61,14 +62,27 @@ impl Targets for Hosts {
         };
         Ok(hosts.filter(chosen).collect())
     }
+
+    async fn existing(&self, hosts: &[HostId]) -> Result<HashSet<HostId>, TargetError> {
+        let deleted = self.0.deleted.lock().unwrap();
+        Ok(hosts
+            .iter()
+            .copied()
+            .filter(|host| !deleted.contains(host))
+            .collect())
+    }
 }
 
+/// What the tests change of the world around.
 #[derive(Default)]
-struct Switch(AtomicBool);
+struct Switch {
+    disabled: AtomicBool,
+    deleted: Mutex<HashSet<HostId>>,
+}
 
 impl Switches for Switch {
     fn live_queries_disabled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.disabled.load(Ordering::Relaxed)
     }
 }
 
@@ -144,7 +158,7 @@ async fn on(
         Arc::<LocalBus>::clone(bus),
         Arc::<ManualClock>::clone(clock),
         &identity,
-        Arc::new(Hosts),
+        Arc::new(Hosts(Arc::<Switch>::clone(switch))),
         Arc::<Switch>::clone(switch),
     );
     queries.start().await.unwrap();

@@ -217,8 +217,12 @@ on_both_databases! {
         let campaign = fixture.ask(sql("SELECT 1", only(&[1]))).await.id;
         let told = hear(&mut socket).await.unwrap();
         assert_eq!(told, json!({ "type": "distributed/read", "reason": format!("live-{campaign}") }));
+        assert_eq!(asked(&fixture.queries, 1, START).len(), 1);
+        assert_eq!(asked(&fixture.queries, 1, START).len(), 0, "it has the question");
         let (mut late, _) = connect(&key).await.unwrap();
         assert_eq!(hear(&mut late).await.unwrap()["type"], "distributed/read", "it owes an answer");
+        assert_eq!(asked(&fixture.queries, 1, START).len(), 1, "it may have forgotten it");
+        assert_eq!(asked(&fixture.queries, 1, START).len(), 0);
         fixture.queries.notifier.close(HostId(1));
         assert_eq!(hear(&mut socket).await, None);
         assert_eq!(hear(&mut late).await, None);
