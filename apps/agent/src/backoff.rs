@@ -23,14 +23,14 @@ impl Backoff {
         self.failures = 0;
     }
 
-    /// How long to wait after one more failure: half to the whole of a span that doubles up to five minutes; at least
-    /// what the server asked for, within the same bound.
+    /// How long to wait after one more failure: half to the whole of a span that doubles up to five minutes. What the
+    /// server asked for, within the same bound, comes before it: all of a fleet are asked for the same.
     pub fn failed(&mut self, asked: Option<Duration>, randomness: &dyn Randomness) -> Duration {
         let span = FIRST
             .saturating_mul(1 << self.failures.min(16))
             .min(LONGEST);
         self.failures = self.failures.saturating_add(1);
-        jittered(span, randomness).max(asked.unwrap_or_default().min(LONGEST))
+        jittered(span, randomness) + asked.unwrap_or_default().min(LONGEST)
     }
 
     /// How long to wait after a refusal. The first ones may come from a server that is still being set up.
@@ -75,7 +75,13 @@ mod tests {
         assert!(
             backoff.failed(Some(Duration::from_secs(30)), &randomness) >= Duration::from_secs(30)
         );
-        assert!(backoff.failed(Some(Duration::from_secs(1 << 40)), &randomness) <= LONGEST);
+        assert!(backoff.failed(Some(Duration::from_secs(1 << 40)), &randomness) <= 2 * LONGEST);
+        let mut fleet: Vec<_> = (0..20)
+            .map(|_| Backoff::default().failed(Some(Duration::from_secs(5)), &randomness))
+            .collect();
+        fleet.sort();
+        fleet.dedup();
+        assert!(fleet.len() > 10, "they do not come back in step: {fleet:?}");
     }
 
     #[test]

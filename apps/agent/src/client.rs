@@ -27,6 +27,9 @@ pub enum CallError {
     /// The server knows the key no more, or refuses the enrollment.
     #[error("the server refused: {0}")]
     Refused(String),
+    /// The agent has no token to enroll with.
+    #[error("no enrollment token: {0}")]
+    NoToken(String),
     /// The server does not have this.
     #[error("the server does not have {0}")]
     Missing(String),

@@ -71,6 +71,27 @@ impl DataFolder {
         })
     }
 
+    /// Holds the folder while the value lives: two agents with one key would take it from each other again and again. None
+    /// when another one holds it.
+    pub fn lock(&self) -> Result<Option<fs::File>, DataFileError> {
+        let path = self.file("lock");
+        let opened = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&path);
+        let locked = opened.and_then(|file| match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(source)) => Err(source),
+        });
+        locked.map_err(|source| DataFileError {
+            attempt: "lock",
+            path,
+            source,
+        })
+    }
+
     /// Where a file of it lies.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)

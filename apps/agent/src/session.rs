@@ -30,8 +30,10 @@ const HURRY: Duration = Duration::from_secs(5);
 /// How long a server counts as one without orbit's API when it said so, or when it refused the token for that: it may
 /// have been updated since, or the token replaced.
 const ORBIT_PAUSE: Duration = Duration::from_secs(60 * 60);
-/// How long to wait before the notification socket is tried again.
-const NOTIFY_PAUSE: Duration = Duration::from_secs(15);
+/// A notification socket that lasted so long was good: the next one is tried soon.
+const NOTIFY_LASTED: Duration = Duration::from_secs(60);
+/// The least wait before it is tried again; it grows while it cannot be had.
+const NOTIFY_FIRST: Duration = Duration::from_secs(2);
 
 /// The agent could not begin.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +41,15 @@ pub enum SessionError {
     /// The data folder.
     #[error("use the data folder")]
     Data(#[from] DataFileError),
+    /// Another agent runs with it.
+    #[error(
+        "another muster-agent uses the data folder {}; stop it, or give this one another with --data-dir",
+        path.display()
+    )]
+    InUse {
+        /// Which folder.
+        path: std::path::PathBuf,
+    },
     /// The client.
     #[error("prepare to call the server")]
     Client(#[from] ClientError),
@@ -51,6 +62,8 @@ pub enum SessionError {
 pub struct Session {
     settings: Settings,
     folder: DataFolder,
+    /// Held while the agent runs.
+    _lock: std::fs::File,
     keys: Keys,
     client: Client,
     runner: Runner,
@@ -84,6 +97,9 @@ impl Session {
         randomness: Arc<dyn Randomness>,
     ) -> Result<Self, SessionError> {
         let folder = DataFolder::open(&settings.data_dir)?;
+        let lock = folder.lock()?.ok_or_else(|| SessionError::InUse {
+            path: settings.data_dir.clone(),
+        })?;
         let client = Client::new(&settings.server, &settings.trust)?;
         let mut keys = folder.load_keys()?;
         if keys.instance_id.is_empty() {
@@ -105,6 +121,7 @@ impl Session {
         Ok(Self {
             settings,
             folder,
+            _lock: lock,
             keys,
             client,
             runner,
@@ -128,6 +145,7 @@ impl Session {
             self.settings.clone(),
             self.notify_key.subscribe(),
             ask,
+            Arc::clone(&self.randomness),
         ));
         let runner = self.runner.clone();
         let result = tokio::select! {
@@ -174,7 +192,9 @@ impl Session {
             return Duration::ZERO;
         }
         let wait = match error {
-            CallError::Refused(_) => self.backoff.refused(&*self.randomness),
+            CallError::Refused(_) | CallError::NoToken(_) => {
+                self.backoff.refused(&*self.randomness)
+            }
             other => self.backoff.failed(other.retry_after(), &*self.randomness),
         };
         let text = chain(error);
@@ -187,6 +207,7 @@ impl Session {
         } else {
             let what = match error {
                 CallError::Refused(_) => "refused",
+                CallError::NoToken(_) => "cannot enroll",
                 _ => "the server could not be asked",
             };
             tracing::warn!(error = text, wait_ms, "{what}; trying again");
@@ -213,11 +234,10 @@ impl Session {
         let token = match self.settings.token.read() {
             Ok(Some(token)) => token,
             Ok(None) => {
-                return Ok(Err(CallError::Refused(
-                    "there is no enrollment token: give --enrollment-token-file".to_owned(),
-                )));
+                let reason = "there is none; give --enrollment-token-file".to_owned();
+                return Ok(Err(CallError::NoToken(reason)));
             }
-            Err(error) => return Ok(Err(CallError::Refused(chain(&error)))),
+            Err(error) => return Ok(Err(CallError::NoToken(chain(&error)))),
         };
         let details = self.details().await;
         let uuid = details.system_info.filled("uuid").map(str::to_lowercase);
@@ -456,7 +476,9 @@ async fn hold_socket(
     settings: Settings,
     mut key: watch::Receiver<Option<String>>,
     ask: mpsc::Sender<()>,
+    randomness: Arc<dyn Randomness>,
 ) {
+    let mut backoff = Backoff::default();
     loop {
         let Some(current) = key.borrow_and_update().clone() else {
             if key.changed().await.is_err() {
@@ -465,11 +487,17 @@ async fn hold_socket(
             continue;
         };
         let server = settings.server.trim_end_matches('/');
+        let began = Instant::now();
         tokio::select! {
             held = notify::hold(server, &current, &settings.trust, &ask) => {
                 let reason = held.err().map_or_else(|| "closed".to_owned(), |error| chain(&error));
-                tracing::debug!(reason, "the notification socket ended; asking at the interval");
-                tokio::time::sleep(NOTIFY_PAUSE).await;
+                if began.elapsed() >= NOTIFY_LASTED {
+                    backoff.reset();
+                }
+                let wait = backoff.failed(Some(NOTIFY_FIRST), &*randomness);
+                let wait_ms = wait.as_millis() as u64;
+                tracing::debug!(reason, wait_ms, "the notification socket ended; asking at the interval");
+                tokio::time::sleep(wait).await;
             }
             changed = key.changed() => if changed.is_err() { return },
         }

@@ -205,6 +205,8 @@ async fn metrics(
     if !access.admits(address, forwarded.is_some()) {
         return StatusCode::NOT_FOUND.into_response();
     }
+    let database = state.pages.database.ping().await;
+    metrics::gauge!("muster_database_up").set(if database.is_ok() { 1.0 } else { 0.0 });
     metrics::counter!("muster_database_statements_total")
         .absolute(state.pages.database.statements());
     metrics::gauge!("muster_build_info", "release" => env!("CARGO_PKG_VERSION")).set(1.0);

@@ -77,6 +77,7 @@ fn target_error(error: OperatorError) -> TargetError {
         OperatorError::UnknownHosts(names) => TargetError::UnknownHosts { names },
         OperatorError::UnknownHost(name) => TargetError::UnknownHosts { names: vec![name] },
         OperatorError::Store(error) => error.into(),
+        OperatorError::Invalid { field, reason } => TargetError::Invalid { field, reason },
         other => StoreError::corrupt("find hosts", other.to_string()).into(),
     }
 }

@@ -159,6 +159,13 @@ impl Agents {
             match self.try_enroll(who, admission, public_ip.as_deref()).await {
                 // Another enrollment of the same machine was first: now its row is there to be found.
                 Err(EnrollFailure::Store(error)) if error.is_duplicate() && tries < MAX_TRIES => {}
+                // It was deleted since it was found: it is new then.
+                Err(EnrollFailure::Gone) if tries < MAX_TRIES => {}
+                Err(EnrollFailure::Gone) => {
+                    let error =
+                        StoreError::corrupt("enroll a host", "its row goes again and again");
+                    return Err(error.into());
+                }
                 Err(EnrollFailure::Store(error)) => return Err(error.into()),
                 Err(EnrollFailure::Refused) => {
                     tracing::info!(
@@ -194,10 +201,9 @@ impl Agents {
             Some(host) => host.id,
             None => store::host::insert(&mut db, &identifier_key(identifier), source, now).await?,
         };
-        let missing = || StoreError::corrupt("enroll a host", "its row is gone");
         let mut host = store::host::find_for_update(&mut db, id)
             .await?
-            .ok_or_else(missing)?;
+            .ok_or(EnrollFailure::Gone)?;
         let before = host.facts.clone();
 
         let mut kind = "enrolled";
@@ -272,6 +278,7 @@ impl Agents {
 }
 
 enum EnrollFailure {
+    Gone,
     Refused,
     Store(StoreError),
 }

@@ -10,7 +10,11 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration::new("hosts", HOSTS),
     Migration::new("labels", LABELS),
     Migration::new("builtin_labels", BUILTIN_LABELS),
+    Migration::new("presence_unindexed", PRESENCE_UNINDEXED),
 ];
+
+/// The column is written at every check-in and read by expressions over it: the index only cost.
+const PRESENCE_UNINDEXED: &str = "DROP INDEX hosts_presence_seen;";
 
 /// `identifier` is the matching key in lower case: what osquery calls itself, or, for a host that only orbit enrolled,
 /// the identifier that orbit announced or its hardware UUID (`identifier_from`: `osquery`, `orbit`, `hardware_uuid`).

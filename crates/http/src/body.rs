@@ -80,7 +80,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
             .extensions()
             .get::<BodyLimit>()
             .map_or(DEFAULT_BODY_BYTES, |limit| limit.0);
-        let bytes = read_body(request, limit).await?;
+        let bytes = read_text(request, limit).await?;
         let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
         parse_json(bytes).map(Self)
     }
@@ -116,6 +116,16 @@ pub fn parse_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Problem>
             ),
         })
         .with_code("bad_json")
+    })
+}
+
+/// Reads a body that is text, as [`read_body`] does. What is no UTF-8 is replaced, as Fleet does: some agents send what they
+/// find, and the name of one file must not spoil all that they answer.
+pub async fn read_text(request: Request, limit_bytes: usize) -> Result<Bytes, Problem> {
+    let bytes = read_body(request, limit_bytes).await?;
+    Ok(match std::str::from_utf8(&bytes) {
+        Ok(_) => bytes,
+        Err(_) => String::from_utf8_lossy(&bytes).into_owned().into(),
     })
 }
 
@@ -300,6 +310,14 @@ mod tests {
         assert_eq!(budget.0.available_permits(), 100, "all is given back");
         let late = send("x".repeat(90).into(), "identity").await.unwrap();
         assert_eq!(late.unwrap().len(), 90);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_utf_8_is_replaced() {
+        let body = b"{\"path\":\"/tmp/\xff\xfe\"}".to_vec();
+        let text = read_text(Request::post("/").body(body.into()).unwrap(), 100);
+        let value: Value = parse_json(&text.await.unwrap()).unwrap();
+        assert_eq!(value["path"], "/tmp/\u{fffd}\u{fffd}");
     }
 
     #[tokio::test]

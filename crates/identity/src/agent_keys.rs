@@ -21,7 +21,8 @@ use crate::service::Context;
 use crate::store::agent_keys as store;
 use crate::{AgentKeyId, EnrollmentTokenId, HostId, secret};
 
-const TOPIC: Topic = Topic::new("identity.agent_keys");
+/// Hints that keys of a host changed; the key is the host's id.
+pub const AGENT_KEYS_TOPIC: Topic = Topic::new("identity.agent_keys");
 /// How many refused keys are remembered, so that a host that knocks for ever costs no statement.
 const MAX_REFUSED_KEYS: usize = 100_000;
 /// How long a refused key is remembered.
@@ -147,6 +148,8 @@ struct Known {
 struct Inner {
     context: Arc<Context>,
     known: DashMap<[u8; 32], Known>,
+    /// Which of them belong to a host: a fleet that enrolls again forgets host after host.
+    by_host: DashMap<HostId, Vec<[u8; 32]>>,
     refused: DashMap<[u8; 32], Timestamp>,
     /// Keys used since the last flush.
     used: DashMap<AgentKeyId, Timestamp>,
@@ -164,6 +167,7 @@ impl AgentKeys {
         Self(Arc::new(Inner {
             context,
             known,
+            by_host: DashMap::new(),
             refused,
             used,
             forgotten: AtomicU64::new(0),
@@ -240,6 +244,12 @@ impl AgentKeys {
             noted_at: AtomicI64::new(now.as_micros()),
         };
         self.0.used.insert(identity.key_id, now);
+        {
+            let mut hashes = self.0.by_host.entry(identity.host_id).or_default();
+            if !hashes.contains(&hash) {
+                hashes.push(hash);
+            }
+        }
         self.0.known.insert(hash, known);
         // Whoever forgets counts first: either we see it here, or they see what we inserted.
         if self.0.forgotten.load(Ordering::SeqCst) != forgotten {
@@ -269,7 +279,7 @@ impl AgentKeys {
         transaction.commit().await?;
         if ended > 0 {
             self.forget_host(identity.host_id);
-            context.hint(TOPIC, identity.host_id).await;
+            context.hint(AGENT_KEYS_TOPIC, identity.host_id).await;
         }
         Ok(ended > 0)
     }
@@ -302,7 +312,7 @@ impl AgentKeys {
     /// Tells this and all other replicas that keys of a host changed.
     pub async fn revoked(&self, host: HostId) {
         self.forget_host(host);
-        self.0.context.hint(TOPIC, host).await;
+        self.0.context.hint(AGENT_KEYS_TOPIC, host).await;
     }
 
     /// The keys of a host, newest first.
@@ -317,7 +327,7 @@ impl AgentKeys {
     /// Follows a hint from this or another replica.
     pub(crate) fn follow(&self, received: &Received) {
         match received {
-            Received::Hint(hint) if hint.topic == TOPIC => match hint.key.parse() {
+            Received::Hint(hint) if hint.topic == AGENT_KEYS_TOPIC => match hint.key.parse() {
                 Ok(id) => self.forget_host(HostId(id)),
                 Err(_) => self.forget_all(),
             },
@@ -328,6 +338,7 @@ impl AgentKeys {
 
     fn forget_all(&self) {
         self.0.forgotten.fetch_add(1, Ordering::SeqCst);
+        self.0.by_host.clear();
         self.0.known.clear();
     }
 
@@ -352,9 +363,10 @@ impl AgentKeys {
     /// Forgets the keys of a host that are in memory here: the next use of each is looked up.
     pub fn forget_host(&self, host: HostId) {
         self.0.forgotten.fetch_add(1, Ordering::SeqCst);
-        self.0
-            .known
-            .retain(|_, known| known.identity.host_id != host);
+        let hashes = self.0.by_host.remove(&host);
+        for hash in hashes.into_iter().flat_map(|(_, hashes)| hashes) {
+            self.0.known.remove(&hash);
+        }
     }
 
     /// Deletes keys that ended long ago, some thousand at a time: agents that enroll again and again would fill the

@@ -26,7 +26,7 @@ mod admission;
 
 pub use admission::{Admission, EnrollError, Readmission, RefusalReason};
 
-const TOPIC: Topic = Topic::new("identity.enrollment_tokens");
+pub(crate) const TOPIC: Topic = Topic::new("identity.enrollment_tokens");
 /// The most tokens that one team, or the organisation, may have; as Fleet has it.
 pub(crate) const MAX_TOKENS_PER_SCOPE: usize = 50;
 /// The longest secret that an operator may choose, in bytes.
@@ -449,6 +449,10 @@ impl EnrollmentTokens {
         let mut hashes = hashes_of(wanted)?;
         let now = self.0.context.now();
         let mut transaction = self.0.context.database.begin().await?;
+        // Of two at once one is the last, and only its secrets are in force.
+        transaction
+            .lock(&["identity.enroll_secrets".to_owned()])
+            .await?;
         let present = store::load_valid(&mut transaction).await?;
         for (hash, token) in present.iter().filter(|(_, token)| token.team_id == team) {
             if hashes.remove(hash).is_none() {

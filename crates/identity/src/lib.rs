@@ -32,7 +32,9 @@ mod store;
 mod teams;
 mod users;
 
-pub use agent_keys::{AgentAuthError, AgentIdentity, AgentKeyInfo, AgentKeys, Family, IssuedKey};
+pub use agent_keys::{
+    AGENT_KEYS_TOPIC, AgentAuthError, AgentIdentity, AgentKeyInfo, AgentKeys, Family, IssuedKey,
+};
 pub use api_tokens::{ApiToken, ApiTokens, NewApiToken};
 pub use audit::{Actor, Audit, AuditEntry, AuditFilter, AuditRecord};
 pub use belongings::TeamBelongings;

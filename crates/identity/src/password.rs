@@ -1,5 +1,6 @@
 //! Passwords: the rules, and argon2id.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -21,6 +22,8 @@ const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
 /// How many hashes are computed at once: a flood of logins must not take all memory and processors.
 const MAX_CONCURRENT: usize = 2;
+/// How many logins wait for their turn at most; more are told to come again.
+const MAX_WAITING: usize = 100;
 /// How many random bytes of salt.
 const SALT_BYTES: usize = 16;
 
@@ -31,7 +34,23 @@ type Work = Box<dyn FnOnce(&mut Vec<Block>) + Send>;
 /// It has threads of its own, each with the memory that a hash takes: glibc's allocator does not find freed memory again
 /// for blocks of argon2's alignment, so that each login would take another 19 MiB.
 #[derive(Clone)]
-pub(crate) struct Passwords(Arc<OnceLock<Sender<Work>>>);
+pub(crate) struct Passwords(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    threads: OnceLock<Sender<Work>>,
+    /// How many wait for their turn, or are worked off.
+    waiting: AtomicUsize,
+}
+
+/// One that waits; it does no more when this goes, however it ends.
+struct Waiting(Arc<Inner>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl Passwords {
     pub(crate) fn new() -> Self {
@@ -49,6 +68,11 @@ impl Passwords {
                 .to_string()
         })
         .await
+    }
+
+    /// Whether more may wait: a flood of logins must not keep people waiting for ever.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.0.waiting.load(Ordering::Relaxed) >= MAX_WAITING
     }
 
     /// Whether it is the password. An unknown account is checked against no hash, at the same cost.
@@ -72,13 +96,16 @@ impl Passwords {
         work: impl FnOnce(&mut Vec<Block>) -> T + Send + 'static,
     ) -> T {
         let (tell, told) = oneshot::channel();
+        self.0.waiting.fetch_add(1, Ordering::Relaxed);
+        let waiting = Waiting(Arc::clone(&self.0));
         let work = Box::new(move |memory: &mut Vec<Block>| {
             // Whoever asked may have hung up while this waited for its turn.
             if !tell.is_closed() {
                 let _ = tell.send(work(memory));
             }
+            drop(waiting);
         });
-        let threads = self.0.get_or_init(start_threads);
+        let threads = self.0.threads.get_or_init(start_threads);
         let sent = threads.send(work);
         sent.expect("the threads last as long as whoever sends to them");
         told.await.expect("hashing a password does not panic")

@@ -15,6 +15,8 @@ use crate::{
     Actor, Audit, AuditEntry, Credential, IdentityError, Principal, User, UserId, Users, secret,
 };
 
+/// When to come again while too many log in at once.
+const BUSY_SECONDS: u32 = 5;
 /// How exact the last use of a session or token is kept.
 pub(crate) const USE_RESOLUTION: Duration = Duration::from_secs(5 * 60);
 /// The longest bearer token that is looked at, in bytes.
@@ -92,6 +94,11 @@ impl Sessions {
             return Err(IdentityError::AuthenticationFailed);
         }
         let key = email.trim().to_lowercase();
+        if self.0.users.passwords().is_busy() {
+            return Err(IdentityError::TooMany {
+                seconds: BUSY_SECONDS,
+            });
+        }
         let limited = self.0.limits.attempt(&key, address, now);
         limited.map_err(|TooMany { seconds }| IdentityError::TooMany { seconds })?;
         let found = store::find_user_by_email(&mut &context.database, email).await?;

@@ -88,6 +88,8 @@ impl Teams {
         description: Option<&str>,
     ) -> Result<Team, IdentityError> {
         let mut transaction = self.context.database.begin().await?;
+        // The whole team is written: two changes at once would undo each other.
+        transaction.lock(&[format!("identity.team {id}")]).await?;
         let before = store::find_team(&mut transaction, id).await?;
         let before = before.ok_or_else(|| IdentityError::not_found("team", id))?;
         let (name, description) = check(
@@ -155,9 +157,7 @@ impl Teams {
             .await?;
         transaction.commit().await?;
         // Its enrollment tokens went with it.
-        self.context
-            .hint(muster_bus::Topic::new("identity.enrollment_tokens"), "")
-            .await;
+        self.context.hint(crate::enrollment_tokens::TOPIC, "").await;
         for (belongings, count) in belongings.iter().zip(counts) {
             if count > 0 {
                 belongings.released().await;

@@ -108,7 +108,7 @@ impl Campaigns {
             .select(&new.target, &visible, now)
             .await
             .map_err(QueriesError::from)?;
-        self.check_running(principal)?;
+        self.check_running(principal, now).await?;
         if hosts.is_empty() {
             return Err(
                 muster_http::Problem::bad_request("no hosts targeted").with_code("no_hosts")
@@ -158,18 +158,35 @@ impl Campaigns {
             store::end(&mut transaction, id, CampaignStatus::Finished, None, now).await?;
         }
         transaction.commit().await?;
-        self.load(id).await?;
+        // It is kept: whoever is told otherwise would ask all hosts twice.
+        if let Err(error) = self.load(id).await {
+            let error = muster_http::error_chain(&error);
+            tracing::warn!(error, "a campaign begins with the next reconciliation");
+        }
         context.hint(TOPIC, id).await;
         Ok(id)
     }
 
     /// Each campaign that runs costs memory and statements, and each is answered by hosts: there is an end to it.
-    fn check_running(&self, principal: &Principal) -> Result<(), muster_http::Problem> {
+    /// One that only waits for hosts that are away makes room for the next.
+    async fn check_running(
+        &self,
+        principal: &Principal,
+        now: Timestamp,
+    ) -> Result<(), muster_http::Problem> {
         let running = self.0.live.all();
         let own = running
             .iter()
             .filter(|active| active.user_id == principal.user_id);
-        let reason = if own.count() >= MAX_RUNNING_PER_USER {
+        let own: Vec<_> = own.collect();
+        let waiting = own.iter().filter(|active| active.only_waits());
+        let oldest = waiting.map(|active| active.id).min();
+        let reason = if own.len() >= MAX_RUNNING_PER_USER {
+            if let Some(id) = oldest {
+                self.end(id, CampaignStatus::Expired, HostState::Expired, now)
+                    .await?;
+                return Ok(());
+            }
             format!(
                 "you have {MAX_RUNNING_PER_USER} live queries that run; stop some, or let them end"
             )

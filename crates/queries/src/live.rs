@@ -39,6 +39,8 @@ struct Owing {
     asked_at: Option<Timestamp>,
     /// How often it was asked again because it came back before its time.
     came_back: u8,
+    /// Whether it was away when the campaign began.
+    is_away: bool,
 }
 
 /// A running campaign in memory.
@@ -58,10 +60,11 @@ pub(crate) struct Active {
 }
 
 impl Active {
-    pub(crate) fn new(row: ActiveRow, owing: Vec<(HostId, bool)>, now: Timestamp) -> Self {
-        let asked = |was_sent: bool| Owing {
-            asked_at: was_sent.then_some(now),
+    pub(crate) fn new(row: ActiveRow, owing: Vec<(HostId, HostState)>, now: Timestamp) -> Self {
+        let begun = |state| Owing {
+            asked_at: (state == HostState::Sent).then_some(now),
             came_back: 0,
+            is_away: state == HostState::Offline,
         };
         Self {
             id: row.id,
@@ -73,14 +76,14 @@ impl Active {
             changed: AtomicBool::new(true),
             owing: owing
                 .into_iter()
-                .map(|(host, was_sent)| (host, asked(was_sent)))
+                .map(|(host, state)| (host, begun(state)))
                 .collect(),
             newest: watch::channel(row.last_position).0,
         }
     }
 
     /// Takes over what another replica wrote: hosts that answered there owe nothing here.
-    pub(crate) fn reconcile(&self, owing: &[(HostId, bool)], last_position: i64) {
+    pub(crate) fn reconcile(&self, owing: &[(HostId, HostState)], last_position: i64) {
         let still: std::collections::HashSet<HostId> =
             owing.iter().map(|(host, _)| *host).collect();
         self.owing.retain(|host, _| still.contains(host));
@@ -107,6 +110,11 @@ impl Active {
 
     pub(crate) fn owes(&self, host: HostId) -> bool {
         self.owing.contains_key(&host)
+    }
+
+    /// Whether all that is left are hosts that were away when it began and did not come yet.
+    pub(crate) fn only_waits(&self) -> bool {
+        self.wait_for_offline && self.owing.iter().all(|owing| owing.is_away)
     }
 
     /// The hosts that owe an answer.
@@ -302,6 +310,7 @@ impl DistributedSource for Live {
             let waits = |asked_at| now.since(asked_at) < ASK_AGAIN_AFTER;
             if !owing.asked_at.is_some_and(waits) {
                 owing.asked_at = Some(now);
+                owing.is_away = false;
                 drop(owing);
                 out.push(active.name.to_string(), Arc::clone(&active.sql), None);
                 let mut asked = self

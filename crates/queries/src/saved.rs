@@ -39,6 +39,8 @@ struct Schedule {
 struct Inner {
     context: Arc<Context>,
     schedule: RwLock<Schedule>,
+    /// Held while the schedule is read: what was read before must not replace what was read later.
+    reading: tokio::sync::Mutex<()>,
     version: AtomicU64,
 }
 
@@ -51,6 +53,7 @@ impl SavedQueries {
         Self(Arc::new(Inner {
             context,
             schedule: RwLock::default(),
+            reading: tokio::sync::Mutex::default(),
             version: AtomicU64::new(0),
         }))
     }
@@ -173,7 +176,8 @@ impl SavedQueries {
             .record(&mut transaction, &principal.into(), entry, now)
             .await?;
         transaction.commit().await?;
-        self.changed().await
+        self.changed().await;
+        Ok(())
     }
 
     /// Makes a query or changes the one of that name: what is absent keeps its value.
@@ -214,26 +218,31 @@ impl SavedQueries {
         Ok(queries)
     }
 
-    async fn changed(&self) -> Result<(), QueriesError> {
-        self.reload().await?;
+    /// The change is kept: what fails from here on is no reason to say otherwise, and the next look makes up for it.
+    async fn changed(&self) {
+        self.look_again().await;
         self.0.context.hint(TOPIC, "").await;
-        Ok(())
     }
 
-    pub(crate) async fn follow(&self, received: &Received) {
-        if !matches!(received, Received::Hint(hint) if hint.topic != TOPIC)
-            && let Err(error) = self.reload().await
-        {
+    async fn look_again(&self) {
+        if let Err(error) = self.reload().await {
             let error = muster_http::error_chain(&error);
             tracing::warn!(
                 error,
-                "the schedule could not be read; the former one stays"
+                "the schedule could not be read; the former one stays until the next look"
             );
+        }
+    }
+
+    pub(crate) async fn follow(&self, received: &Received) {
+        if !matches!(received, Received::Hint(hint) if hint.topic != TOPIC) {
+            self.look_again().await;
         }
     }
 
     /// Reads the schedule into memory.
     pub(crate) async fn reload(&self) -> Result<(), StoreError> {
+        let _reading = self.0.reading.lock().await;
         let queries = store::list(&mut &self.0.context.database).await?;
         let schedule = Schedule {
             packs: packs(&queries),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use muster_bus::{Bus, Hint, Received, Topic};
 use muster_clock::Clock;
 use muster_http::error_chain;
-use muster_identity::{Audit, HostId, Identity, Sessions, Teams};
+use muster_identity::{AGENT_KEYS_TOPIC, Audit, HostId, Identity, Sessions, Teams};
 use muster_store::{Database, StoreError};
 use tokio_util::sync::CancellationToken;
 
@@ -174,7 +174,7 @@ impl Queries {
         self.saved.follow(received).await;
         self.campaigns.follow(received).await;
         if let Received::Hint(hint) = received
-            && hint.topic.name() == "identity.agent_keys"
+            && hint.topic == AGENT_KEYS_TOPIC
             && let Ok(id) = hint.key.parse()
         {
             // The host's keys changed: its sockets prove who they are anew.

@@ -67,6 +67,14 @@ pub enum TargetError {
         /// As they were asked for.
         names: Vec<String>,
     },
+    /// A value is not allowed.
+    #[error("{field}: {reason}")]
+    Invalid {
+        /// Which one.
+        field: &'static str,
+        /// What would be right.
+        reason: String,
+    },
     /// The database.
     #[error("read the hosts")]
     Store(#[from] StoreError),
@@ -76,6 +84,7 @@ impl From<TargetError> for Problem {
     fn from(error: TargetError) -> Self {
         match error {
             TargetError::Store(error) => error.into(),
+            TargetError::Invalid { field, reason } => Self::invalid(field, reason),
             other => Self::bad_request(other.to_string()).with_code("unknown_target"),
         }
     }

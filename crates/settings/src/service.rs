@@ -98,6 +98,8 @@ struct Inner {
     /// The address that the server was started with.
     server_url: String,
     current: RwLock<Arc<Settings>>,
+    /// Held while they are read: what was read before must not replace what was read later.
+    reading: tokio::sync::Mutex<()>,
 }
 
 impl SettingsService {
@@ -118,6 +120,7 @@ impl SettingsService {
             audit: identity.audit.clone(),
             server_url: server_url.into(),
             current: RwLock::new(Arc::new(settings)),
+            reading: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -147,6 +150,7 @@ impl SettingsService {
 
     /// Reads what is kept.
     pub async fn reload(&self) -> Result<(), StoreError> {
+        let _reading = self.0.reading.lock().await;
         let list = store::list(&mut &self.0.database).await?;
         let mut documents = Documents::default();
         let mut teams = HashMap::new();

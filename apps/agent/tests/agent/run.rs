@@ -377,6 +377,30 @@ async fn a_wrong_token_is_told_once_and_the_agent_slows_down() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_second_agent_on_the_same_folder_says_what_to_do_and_ends() {
+    let (server, folder) = (Server::start().await, tempfile::tempdir().unwrap());
+    let _first = Agent::start(&server, folder.path());
+    server
+        .until("to enroll", |seen| count(seen, "osquery/enroll") == 1)
+        .await;
+    let mut second = Agent::start(&server, folder.path());
+    let ended = tokio::task::spawn_blocking(move || {
+        use std::io::Read as _;
+        let mut said = String::new();
+        let mut stderr = second.0.stderr.take().unwrap();
+        stderr.read_to_string(&mut said).unwrap();
+        (second.0.wait().unwrap(), said)
+    });
+    let (status, said) = ended.await.unwrap();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("another muster-agent uses the data folder"),
+        "{said}"
+    );
+    assert!(said.contains("--data-dir"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_outage_is_told_once_when_it_begins_and_once_when_it_is_over() {
     let (server, folder) = (Server::start().await, tempfile::tempdir().unwrap());
     for _ in 0..3 {

@@ -8,7 +8,7 @@ use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::{get, post};
-use muster_http::{ClientAddress, DEFAULT_BODY_BYTES, Problem, Shape, read_body, shape};
+use muster_http::{ClientAddress, DEFAULT_BODY_BYTES, Problem, Shape, read_text, shape};
 use muster_identity::{Family, HostId};
 use muster_wire_fleet::Secret;
 use muster_wire_fleet::orbit::{
@@ -50,7 +50,7 @@ async fn take<T: DeserializeOwned + Default>(request: Request) -> Result<Taken<T
     let (mut parts, body) = request.into_parts();
     let Ok(address) = ClientAddress::from_request_parts(&mut parts, &()).await;
     let saying = parts.extensions.remove().unwrap_or_default();
-    let body = read_body(Request::from_parts(parts, body), DEFAULT_BODY_BYTES).await?;
+    let body = read_text(Request::from_parts(parts, body), DEFAULT_BODY_BYTES).await?;
     let members = parse_object(&body)?;
     Ok(Taken {
         members,

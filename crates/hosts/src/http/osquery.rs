@@ -10,7 +10,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::post;
 use bytes::Bytes;
-use muster_http::{ClientAddress, DEFAULT_BODY_BYTES, Problem, Shape, read_body, shape};
+use muster_http::{ClientAddress, DEFAULT_BODY_BYTES, Problem, Shape, read_text, shape};
 use muster_identity::{Family, HostId};
 use muster_wire_osquery::{
     ConfigRequest, EnrollAnswer, EnrollRequest, LogRequest, NodeKeyRequest, WriteRequest,
@@ -51,7 +51,7 @@ async fn authenticate(agents: &Agents, node_key: &str) -> Result<HostId, Problem
 async fn take(request: Request, limit_bytes: usize) -> Result<(ClientAddress, Bytes), Problem> {
     let (mut parts, body) = request.into_parts();
     let Ok(address) = ClientAddress::from_request_parts(&mut parts, &()).await;
-    let body = read_body(Request::from_parts(parts, body), limit_bytes).await?;
+    let body = read_text(Request::from_parts(parts, body), limit_bytes).await?;
     Ok((address, body))
 }
 

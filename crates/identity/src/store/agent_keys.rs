@@ -21,6 +21,9 @@ muster_store::statements! {
         WHERE id = $1 AND first_used_at IS NULL";
     SUPERSEDE_OLDER = "UPDATE identity_agent_keys SET superseded_at = $4
         WHERE host_id = $1 AND family = $2 AND id < $3 AND superseded_at IS NULL AND revoked_at IS NULL";
+    DROP_UNUSED = "DELETE FROM identity_agent_keys WHERE host_id = $1 AND family = $2 AND first_used_at IS NULL
+        AND id NOT IN (SELECT k.id FROM identity_agent_keys k WHERE k.host_id = $1 AND k.family = $2
+        ORDER BY k.id DESC LIMIT 20)";
     REVOKE_HOST = "UPDATE identity_agent_keys SET revoked_at = $2 WHERE host_id = $1 AND revoked_at IS NULL";
     PURGE = "DELETE FROM identity_agent_keys WHERE id IN (SELECT k.id FROM identity_agent_keys k
         WHERE k.superseded_at <= $1 OR k.revoked_at <= $1 ORDER BY k.id LIMIT 5000)";
@@ -56,6 +59,8 @@ pub(crate) async fn find_valid(
     }))
 }
 
+/// Inserts a key. Of those that the agent never used the newest twenty stay: an agent that cannot keep its key enrolls for
+/// ever.
 pub(crate) async fn insert(
     db: &mut impl Executor,
     hash: &[u8; 32],
@@ -66,9 +71,12 @@ pub(crate) async fn insert(
 ) -> Result<AgentKeyId, StoreError> {
     let args = args![hash, family.name(), host, token.map(|token| token.0), now];
     let rows = db.execute_returning(INSERT, args).await?;
-    rows.first()
+    let id = rows
+        .first()
         .ok_or_else(|| StoreError::corrupt("insert an agent key", "no id came back"))?
-        .get("id")
+        .get("id")?;
+    db.execute(DROP_UNUSED, args![host, family.name()]).await?;
+    Ok(id)
 }
 
 pub(crate) async fn mark_used(

@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use muster_http::{ClientAddress, Problem};
-use muster_identity::{Action, Principal, Scope};
+use muster_identity::Principal;
 use muster_wire_fleet::live::{
     ClientMessage, ServerMessage, StreamHost, StreamResult, StreamStatus, StreamTotals,
 };
@@ -105,19 +105,16 @@ async fn open(
     if id <= 0 {
         return Some(Err(ServerMessage::invalid_campaign(id)));
     }
-    match state.queries.campaigns.find_unchecked(id).await {
-        Ok(campaign) if campaign.user_id == principal.user_id || is_trusted(&principal) => {
-            Some(Ok((campaign, principal)))
+    let campaigns = &state.queries.campaigns;
+    match campaigns.find(&principal, id).await {
+        Ok(campaign) => Some(Ok((campaign, principal))),
+        // Fleet tells what is not there from what may not be seen.
+        Err(QueriesError::NotFound { .. }) if campaigns.find_unchecked(id).await.is_ok() => {
+            error(ServerMessage::FORBIDDEN)
         }
-        Ok(_) => error(ServerMessage::FORBIDDEN),
         Err(QueriesError::NotFound { .. }) => Some(Err(ServerMessage::unknown_campaign(id))),
         Err(_) => error("the service is unavailable for the moment; try again"),
     }
-}
-
-/// Global admins may listen to anybody's campaign.
-fn is_trusted(principal: &Principal) -> bool {
-    principal.may(Action::ReadAudit, Scope::Global)
 }
 
 async fn read(socket: &mut WebSocket) -> Option<ClientMessage> {

@@ -44,9 +44,12 @@ muster_store::statements! {
         WHERE h.campaign_id = $1 AND h.position > $2 ORDER BY h.position LIMIT $3";
     SIZES = "SELECT position, result_bytes FROM queries_campaign_hosts
         WHERE campaign_id = $1 AND position > $2 ORDER BY position LIMIT $3";
-    FORGET_RESULTS = "DELETE FROM queries_results WHERE campaign_id IN
-        (SELECT id FROM queries_campaigns WHERE ended_at IS NOT NULL AND ended_at <= $1)";
-    FORGET = "DELETE FROM queries_campaigns WHERE ended_at IS NOT NULL AND ended_at <= $1";
+    FORGET_RESULTS = "DELETE FROM queries_results WHERE (campaign_id, host_id) IN (SELECT r.campaign_id, r.host_id
+        FROM queries_campaigns c JOIN queries_results r ON r.campaign_id = c.id WHERE c.ended_at <= $1 LIMIT 200)";
+    FORGET_HOSTS = "DELETE FROM queries_campaign_hosts WHERE (campaign_id, host_id) IN (SELECT h.campaign_id, h.host_id
+        FROM queries_campaigns c JOIN queries_campaign_hosts h ON h.campaign_id = c.id WHERE c.ended_at <= $1 LIMIT 2000)";
+    FORGET = "DELETE FROM queries_campaigns WHERE id IN
+        (SELECT id FROM queries_campaigns WHERE ended_at <= $1 LIMIT 200)";
 }
 
 /// A running campaign as memory needs it.
@@ -257,14 +260,17 @@ pub(crate) async fn active_one(
         .transpose()
 }
 
-/// The hosts that owe an answer, and whether each was asked already.
+/// The hosts that owe an answer, and where each stands.
 pub(crate) async fn owing(
     db: &mut impl Executor,
     id: i64,
-) -> Result<Vec<(HostId, bool)>, StoreError> {
+) -> Result<Vec<(HostId, HostState)>, StoreError> {
     let rows = db.fetch_all(OWING, args![id]).await?;
     rows.iter()
-        .map(|row| Ok((row.get("host_id")?, row.get::<String>("state")? == "sent")))
+        .map(|row| {
+            let state = HostState::parse(&row.get::<String>("state")?);
+            Ok((row.get("host_id")?, state.unwrap_or(HostState::Pending)))
+        })
         .collect()
 }
 
@@ -536,12 +542,15 @@ pub(crate) async fn hosts(
     Ok((hosts, u64::try_from(total).unwrap_or(0)))
 }
 
-/// Forgets results of campaigns that ended before one time, and campaigns that ended before another.
+/// Forgets results of campaigns that ended before one time, and campaigns that ended before another, a batch per statement:
+/// there may be half a gigabyte of a campaign, and others write meanwhile.
 pub(crate) async fn forget(
     db: &mut impl Executor,
     results_before: Timestamp,
     campaigns_before: Timestamp,
 ) -> Result<(), StoreError> {
-    db.execute(FORGET_RESULTS, args![results_before]).await?;
-    db.execute(FORGET, args![campaigns_before]).await.map(drop)
+    while db.execute(FORGET_RESULTS, args![results_before]).await? > 0 {}
+    while db.execute(FORGET_HOSTS, args![campaigns_before]).await? > 0 {}
+    while db.execute(FORGET, args![campaigns_before]).await? > 0 {}
+    Ok(())
 }

@@ -171,7 +171,7 @@ on_both_databases! {
         let campaign = fixture.ask(sql("SELECT 1", only(&[1]))).await.id + 1;
         let campaign_of_admin = campaign - 1;
         // The first user has the id that the campaign's owner has in this test; the second is somebody else.
-        let stranger = token(&fixture, "eve@example.com", Role::Maintainer).await;
+        let stranger = token(&fixture, "eve@example.com", Role::Observer).await;
         let error = |text: String| json!({ "type": "error", "data": text });
         for (token, id, expected) in [
             ("nope", campaign_of_admin, "unauthorized".to_owned()),
