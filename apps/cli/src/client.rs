@@ -13,6 +13,8 @@ use crate::error::CliError;
 
 /// How long it may take to be connected.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest answer that is read, in bytes.
+const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 /// How long an answer may take; streams are apart.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How much is asked for at once.
@@ -117,6 +119,7 @@ impl Client {
         let mut items: Vec<Value> = Vec::new();
         let mut cursor = None;
         while items.len() < limit {
+            let before: Option<String> = cursor.clone();
             let mut query = query.to_vec();
             let rows = PAGE_ROWS.min(limit - items.len());
             query.push(("limit", rows.to_string()));
@@ -131,6 +134,13 @@ impl Client {
             cursor = page.next_cursor;
             if cursor.is_none() || was_empty {
                 break;
+            }
+            if cursor == before {
+                // It would go on for ever.
+                return Err(CliError::NotMuster {
+                    url: self.url().to_owned(),
+                    source: None,
+                });
             }
         }
         items.truncate(limit);
@@ -164,11 +174,26 @@ impl Client {
         }
         let response = request.send().await.map_err(|error| self.failed(error))?;
         let response = self.accepted(response).await?;
-        let bytes = response.bytes().await.map_err(|error| self.failed(error))?;
+        let bytes = self.read(response).await?;
         if bytes.is_empty() {
             return Ok(Value::Null);
         }
         serde_json::from_slice(&bytes).map_err(|source| self.not_muster(source))
+    }
+
+    /// A whole answer, of which nobody else's server decides how large it is.
+    async fn read(&self, mut response: Response) -> Result<Vec<u8>, CliError> {
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.failed(error))? {
+            if bytes.len() + chunk.len() > MAX_ANSWER_BYTES {
+                return Err(CliError::NotMuster {
+                    url: self.url().to_owned(),
+                    source: None,
+                });
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
     }
 
     fn request(
@@ -203,7 +228,7 @@ impl Client {
             .headers()
             .get("retry-after")
             .and_then(|value| value.to_str().ok()?.parse().ok());
-        let bytes = response.bytes().await.unwrap_or_default();
+        let bytes = self.read(response).await.unwrap_or_default();
         let Ok(problem) = serde_json::from_slice::<Problem>(&bytes) else {
             return Err(self.not_ours(status, retry_after_seconds));
         };

@@ -52,6 +52,6 @@ pub use principal::{Action, Credential, Principal, Role, Scope, TeamFilter};
 pub use service::{Identity, IdentityOptions, SetupToken};
 pub use sessions::{Login, Sessions};
 pub use teams::{Team, Teams};
-pub use users::{NewUser, TeamRole, User, UserChange, Users};
+pub use users::{NewPassword, NewUser, TeamRole, User, UserChange, Users};
 
 pub use secret::hash as hash_secret;

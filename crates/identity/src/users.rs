@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use muster_clock::Timestamp;
-use muster_store::ErrorKind;
+use muster_store::{ErrorKind, Transaction};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
@@ -87,6 +87,23 @@ pub struct UserChange {
     pub disabled: Option<bool>,
     /// Whether it must set a new password.
     pub must_reset_password: Option<bool>,
+    /// Its new password; whether it may set one is for the caller to know.
+    pub password: Option<NewPassword>,
+}
+
+/// A new password. `Debug` does not show it.
+#[derive(Clone)]
+pub struct NewPassword {
+    /// The password.
+    pub text: String,
+    /// The session that goes on; all others end.
+    pub keep_session: Option<i64>,
+}
+
+impl std::fmt::Debug for NewPassword {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NewPassword(…)")
+    }
 }
 
 struct Inner {
@@ -202,6 +219,10 @@ impl Users {
         id: UserId,
         change: UserChange,
     ) -> Result<User, IdentityError> {
+        let hash = match &change.password {
+            Some(new) => Some(self.new_hash(id, &new.text).await?),
+            None => None,
+        };
         let now = self.0.context.now();
         let mut transaction = self.0.context.database.begin().await?;
         // The whole user is written: two changes at once would undo each other.
@@ -243,6 +264,11 @@ impl Users {
             .audit
             .record(&mut transaction, actor, entry, now)
             .await?;
+        if let (Some(hash), Some(new)) = (hash, &change.password) {
+            self.put_password(&mut transaction, actor, id, &hash, new.keep_session)
+                .await?;
+            user = find(&mut transaction, id).await?;
+        }
         transaction.commit().await?;
         Ok(user)
     }
@@ -328,6 +354,17 @@ impl Users {
         new: &str,
         keep_session: Option<i64>,
     ) -> Result<User, IdentityError> {
+        let hash = self.new_hash(id, new).await?;
+        let mut transaction = self.0.context.database.begin().await?;
+        self.put_password(&mut transaction, actor, id, &hash, keep_session)
+            .await?;
+        let user = find(&mut transaction, id).await?;
+        transaction.commit().await?;
+        Ok(user)
+    }
+
+    /// The hash of a new password that keeps the rules.
+    async fn new_hash(&self, id: UserId, new: &str) -> Result<String, IdentityError> {
         password::check(new).map_err(|error| match error {
             IdentityError::Invalid { reason, .. } => IdentityError::invalid("new_password", reason),
             other => other,
@@ -341,19 +378,28 @@ impl Users {
                 "Cannot reuse old password",
             ));
         }
-        let hash = self.0.passwords.hash(new, &*context.randomness).await;
-        let now = context.now();
-        let mut transaction = context.database.begin().await?;
-        store::set_password(&mut transaction, id, &hash, now).await?;
-        store::end_other_sessions(&mut transaction, id, keep_session).await?;
+        Ok(self.0.passwords.hash(new, &*context.randomness).await)
+    }
+
+    async fn put_password(
+        &self,
+        transaction: &mut Transaction,
+        actor: &Actor,
+        id: UserId,
+        hash: &str,
+        keep_session: Option<i64>,
+    ) -> Result<(), IdentityError> {
+        let now = self.0.context.now();
+        store::set_password(transaction, id, hash, now).await?;
+        store::end_other_sessions(transaction, id, keep_session).await?;
         let entry = AuditEntry::new("changed_password", "user", id);
-        self.0
-            .audit
-            .record(&mut transaction, actor, entry, now)
-            .await?;
-        let user = find(&mut transaction, id).await?;
-        transaction.commit().await?;
-        Ok(user)
+        Ok(self.0.audit.record(transaction, actor, entry, now).await?)
+    }
+
+    /// Whether it is the user's password.
+    pub async fn knows_password(&self, id: UserId, password: &str) -> Result<bool, IdentityError> {
+        let hash = store::password_hash(&mut &self.0.context.database, id).await?;
+        Ok(self.0.passwords.verify(password, hash).await)
     }
 
     /// Changes a user's own password, which must be known.
@@ -365,8 +411,7 @@ impl Users {
         new: &str,
         keep_session: Option<i64>,
     ) -> Result<User, IdentityError> {
-        let hash = store::password_hash(&mut &self.0.context.database, id).await?;
-        if !self.0.passwords.verify(old, hash).await {
+        if !self.knows_password(id, old).await? {
             return Err(IdentityError::invalid(
                 "old_password",
                 "old password does not match",

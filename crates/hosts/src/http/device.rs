@@ -4,11 +4,11 @@
 //! register it.
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::get;
-use muster_http::{Problem, Shape, shape};
+use muster_http::{Path, Problem, Shape, shape};
 use muster_identity::HostId;
 use serde_json::json as value;
 

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::routing::{get, post};
-use muster_http::{Json, Problem};
+use muster_http::{Json, Path, Problem, Query};
 use muster_identity::{Action, HostId, Principal, Scope, TeamId};
 use muster_wire_fleet::host::{
     DeleteHostsRequest, DeviceMappingAnswer, HostAnswer, HostFilter, HostSummary, HostsAnswer,

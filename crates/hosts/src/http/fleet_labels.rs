@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::routing::{delete, get};
-use muster_http::{Json, Problem};
+use muster_http::{Json, Path, Problem, Query};
 use muster_identity::{Action, Principal, Scope};
 use muster_wire_fleet::host::HostsAnswer;
 use muster_wire_fleet::label::{

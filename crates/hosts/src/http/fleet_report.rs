@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
-use muster_http::Problem;
+use muster_http::{Problem, Query};
 use muster_identity::{Action, Principal, Scope};
 use muster_wire_fleet::host::Host;
 use serde_json::{Map, Value};

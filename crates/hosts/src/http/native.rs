@@ -1,9 +1,9 @@
 //! Our own API: hosts and labels.
 
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use muster_clock::Timestamp;
-use muster_http::{Json, ListingQuery, Page, Problem};
+use muster_http::{Json, ListingQuery, Page, Path, Problem, Query};
 use muster_identity::{Action, AgentKeyInfo, HostId, Principal, Scope, TeamFilter, TeamId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};

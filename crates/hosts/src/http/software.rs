@@ -1,9 +1,9 @@
 //! Fleet's user API: the software of one host.
 
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::routing::get;
-use muster_http::Problem;
+use muster_http::{Path, Problem, Query};
 use muster_identity::{Action, HostId, Principal, Scope};
 use muster_software::http::HostTitles;
 use serde::Deserialize;

@@ -14,11 +14,12 @@ statements! {
             JOIN hosts_hosts h ON h.id = v.column1
         WHERE 1 = 1
         ON CONFLICT (host_id) DO UPDATE SET seen_at = excluded.seen_at
-            WHERE hosts_presence.seen_at < excluded.seen_at";
+            WHERE hosts_presence.seen_at < excluded.seen_at OR hosts_presence.seen_at > excluded.seen_at + 3600000000";
 }
 
-/// Notes when hosts were heard, in one statement. Hosts that were deleted meanwhile are left out; a time never goes
-/// back. In the order of ids, so that two servers never wait for each other.
+/// Notes when hosts were heard, in one statement. Hosts that were deleted meanwhile are left out. A time never goes back,
+/// unless by more than an hour: then a server's clock was wrong, and the host would count as online for as long. In the
+/// order of ids, so that two servers never wait for each other.
 pub(crate) async fn upsert(
     db: &mut impl Executor,
     seen: &[(HostId, Timestamp)],

@@ -70,6 +70,8 @@ on_both_databases! {
             ("/hosts/99", 404),
             ("/hosts/by-identifier/nobody", 404),
             ("/hosts?sort=nope", 422),
+            ("/hosts/abc", 400),
+            ("/hosts?limit=many", 400),
         ] {
             let (found, problem) = call(&server, &admin(), ("GET", path), Value::Null).await;
             assert_eq!(found, status, "{path}: {problem}");

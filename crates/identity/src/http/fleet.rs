@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use muster_clock::Timestamp;
-use muster_http::{ClientAddress, Json, ListingQuery, OrderDirection, Problem};
+use muster_http::{ClientAddress, Json, ListingQuery, OrderDirection, Problem, Query};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 

@@ -1,9 +1,9 @@
 //! Fleet's user API: enroll secrets, which are enrollment tokens.
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::routing::get;
-use muster_http::{Json, Problem};
+use muster_http::{Json, Path, Problem};
 use serde::Deserialize;
 use serde_json::{Value, json};
 

@@ -1,17 +1,17 @@
 //! Fleet's user API: users, their sessions and passwords.
 
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use muster_clock::Timestamp;
-use muster_http::{Json, Problem};
+use muster_http::{Json, Path, Problem, Query};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    Action, Actor, Credential, Identity, NewApiToken, NewUser, Principal, Role, Scope, TeamFilter,
-    TeamId, TeamRole, User, UserChange, UserId,
+    Action, Actor, Credential, Identity, NewApiToken, NewPassword, NewUser, Principal, Role, Scope,
+    TeamFilter, TeamId, TeamRole, User, UserChange, UserId,
 };
 
 pub(super) fn routes() -> Router<Identity> {
@@ -350,25 +350,24 @@ async fn change(
     }
     find(&identity, id).await?;
     let actor = Actor::from(&principal);
-    if let Some(new) = body.new_password {
-        let keep = keep_session(&principal).filter(|_| own);
-        if own {
-            let old = body.password.unwrap_or_default();
-            identity
-                .users
-                .change_password(&actor, UserId(id), &old, &new, keep)
-                .await?;
-        } else {
-            identity
-                .users
-                .set_password(&actor, UserId(id), &new, None)
-                .await?;
+    if own && body.new_password.is_some() {
+        let old = body.password.unwrap_or_default();
+        if !identity.users.knows_password(UserId(id), &old).await? {
+            return Err(Problem::invalid(
+                "old_password",
+                "old password does not match",
+            ));
         }
     }
+    let keep_session = keep_session(&principal).filter(|_| own);
+    // All of it or nothing: a name that is taken leaves the password as it was.
     let change = UserChange {
         name: body.name,
         email: body.email,
         roles,
+        password: body
+            .new_password
+            .map(|text| NewPassword { text, keep_session }),
         ..UserChange::default()
     };
     let user = identity.users.change(&actor, UserId(id), change).await?;

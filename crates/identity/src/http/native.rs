@@ -1,9 +1,9 @@
 //! Our own API: setup, logins, users, teams and the log of changes.
 
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use muster_clock::Timestamp;
-use muster_http::{ClientAddress, Json, ListingQuery, Page, Problem};
+use muster_http::{ClientAddress, Json, ListingQuery, Page, Path, Problem, Query};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -281,6 +281,7 @@ async fn change_user(
         roles,
         disabled: body.disabled,
         must_reset_password: body.must_reset_password,
+        password: None,
     };
     Ok(axum::Json(
         identity

@@ -1,8 +1,8 @@
 //! Our own API: enrollment tokens and API tokens.
 
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
-use muster_http::{Json, Page, Problem};
+use muster_http::{Json, Page, Path, Problem, Query};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use muster_identity::{
-    Action, Actor, AuditFilter, IdentityError, NewApiToken, NewUser, Role, Scope, TeamFilter,
-    TeamRole, UserChange,
+    Action, Actor, AuditFilter, IdentityError, NewApiToken, NewPassword, NewUser, Role, Scope,
+    TeamFilter, TeamRole, UserChange,
 };
 use muster_store::testing::on_both_databases;
 
@@ -164,6 +164,22 @@ on_both_databases! {
         users.change(&actor, ann.id, demote).await.unwrap();
         users.delete(&actor, ann.id).await.unwrap();
         assert!(matches!(users.find(ann.id).await, Err(IdentityError::NotFound { .. })));
+    }
+
+    async fn a_change_that_is_refused_leaves_the_password_as_it_was(db: TestDatabase) {
+        let fixture = Fixture::new(db).await;
+        let (identity, actor) = (&fixture.identity, Actor::system());
+        identity.users.create(&actor, new_user("ann@example.com", Role::Admin)).await.unwrap();
+        let bob = identity.users.create(&actor, new_user("bob@example.com", Role::Observer)).await.unwrap();
+        let change = |email: &str| UserChange {
+            email: Some(email.to_owned()),
+            password: Some(NewPassword { text: "another password 1#".to_owned(), keep_session: None }),
+            ..UserChange::default()
+        };
+        assert!(identity.users.change(&actor, bob.id, change("ann@example.com")).await.is_err());
+        assert!(identity.users.knows_password(bob.id, PASSWORD).await.unwrap());
+        identity.users.change(&actor, bob.id, change("rob@example.com")).await.unwrap();
+        assert!(identity.sessions.log_in("rob@example.com", "another password 1#", address(1)).await.is_ok());
     }
 
     async fn a_password_is_changed_by_who_knows_it_and_other_sessions_end(db: TestDatabase) {

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::routing::{get, post};
-use muster_http::{Json, Problem};
+use muster_http::{Json, Path, Problem};
 use muster_identity::Principal;
 use muster_wire_fleet::Row;
 use muster_wire_fleet::live::{

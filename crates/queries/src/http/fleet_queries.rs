@@ -1,9 +1,9 @@
 //! Fleet's user API: saved queries, called reports since 2026. Both spellings give the same objects.
 
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::routing::{delete, get, post};
-use muster_http::{Json, Problem};
+use muster_http::{Json, Path, Problem, Query};
 use muster_identity::{Principal, TeamId};
 use muster_wire_fleet::query::{QueriesAnswer, QueryAnswer, QueryRequest, QuerySpec, QueryStats};
 use muster_wire_fleet::{DeleteByIds, DeletedAnswer, Empty, OneSpec, PageMeta, Specs};

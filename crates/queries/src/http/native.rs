@@ -1,8 +1,8 @@
 //! Our own API: saved queries.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
-use muster_http::{Json, Page, Problem};
+use muster_http::{Json, Page, Path, Problem};
 use muster_identity::{Principal, TeamId};
 use serde::Deserialize;
 use utoipa::ToSchema;

@@ -4,11 +4,11 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use muster_clock::Timestamp;
-use muster_http::{Json, ListingQuery, OrderDirection, Page, Problem};
+use muster_http::{Json, ListingQuery, OrderDirection, Page, Path, Problem, Query};
 use muster_identity::{HostId, Principal};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

@@ -7,11 +7,11 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use muster_http::{Json, Problem};
+use muster_http::{Json, Problem, Query};
 use muster_identity::{Action, Actor, Principal, Scope};
 use muster_wire_fleet::VersionAnswer;
 use muster_wire_fleet::config::{

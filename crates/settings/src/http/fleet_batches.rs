@@ -5,10 +5,10 @@
 //! a message that says so.
 
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
-use muster_http::{Json, Problem};
+use muster_http::{Json, Problem, Query};
 use muster_identity::{Action, Identity, Principal, Scope, TeamId};
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -7,12 +7,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, patch, post};
 use axum::{Extension, Router};
 use muster_hosts::Hosts;
-use muster_http::{BodyLimit, Json, Problem};
+use muster_http::{BodyLimit, Json, Path, Problem, Query};
 use muster_identity::{
     Action, Actor, EnrollmentTokens, Identity, IdentityError, NewEnrollmentToken, Principal, Role,
     Scope, ScopedSecret, Team, TeamFilter, TeamId, UserId,

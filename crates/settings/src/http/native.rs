@@ -1,7 +1,7 @@
 //! Our own API: the organisation and agent options.
 
-use axum::extract::{Path, State};
-use muster_http::{Json, Problem};
+use axum::extract::State;
+use muster_http::{Json, Path, Problem};
 use muster_identity::{Action, Actor, Principal, Scope, TeamId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

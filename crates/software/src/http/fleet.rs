@@ -4,9 +4,9 @@
 //! `/software/titles` has an empty one.
 
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::routing::get;
-use muster_http::{Listing, OrderDirection, Problem};
+use muster_http::{Listing, OrderDirection, Path, Problem, Query};
 use muster_identity::Principal;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

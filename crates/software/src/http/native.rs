@@ -1,7 +1,7 @@
 //! Our own API.
 
-use axum::extract::{Path, Query, State};
-use muster_http::{ListingQuery, Page, Problem};
+use axum::extract::State;
+use muster_http::{ListingQuery, Page, Path, Problem, Query};
 use muster_identity::{HostId, Principal};
 use serde::Deserialize;
 use utoipa::IntoParams;
