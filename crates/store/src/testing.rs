@@ -19,8 +19,7 @@ use crate::{Address, Database, Dialect, Options, Schema};
 /// Names the PostgreSQL server that tests may make databases on: `postgres://USER@HOST:PORT/postgres`.
 pub const POSTGRES_VARIABLE: &str = "MUSTER_TEST_POSTGRES";
 
-/// A database that nothing else uses. A file goes with the value; a PostgreSQL database stays until the private server
-/// of the test run is thrown away.
+/// A database that nothing else uses. It goes with the value.
 pub struct TestDatabase {
     database: Database,
     address: Address,
@@ -111,6 +110,37 @@ impl TestDatabase {
     /// The database itself, to hand to a service.
     pub fn database(&self) -> Database {
         self.database.clone()
+    }
+}
+
+impl Drop for TestDatabase {
+    /// A database takes some 8 MB of disk, and there are hundreds of tests.
+    fn drop(&mut self) {
+        if self.database.dialect() == crate::Dialect::Sqlite {
+            return;
+        }
+        let Some((_, name)) = self.text.rsplit_once('/') else {
+            return;
+        };
+        let (name, Ok(server)) = (name.to_owned(), std::env::var(POSTGRES_VARIABLE)) else {
+            return;
+        };
+        // A test's own runtime cannot wait here. What fails is left behind: the test is what counts.
+        let dropping = std::thread::spawn(move || {
+            use sqlx::{Connection as _, Executor as _};
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            let Ok(runtime) = runtime else { return };
+            runtime.block_on(async {
+                let text = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+                let drop = sqlx::raw_sql(sqlx::AssertSqlSafe(text));
+                if let Ok(mut connection) = sqlx::PgConnection::connect(&server).await {
+                    let _ = connection.execute(drop).await;
+                }
+            });
+        });
+        let _ = dropping.join();
     }
 }
 
