@@ -85,6 +85,15 @@ fn parse_listener(line: &str) -> Option<(IpAddr, u16)> {
     Some((address, port))
 }
 
+/// The part of a process's name that stays: the kernel's workers are called after what they work on at the moment, such as
+/// `kworker/1:1-events`.
+fn lasting(name: &str) -> &str {
+    match name.starts_with("kworker/") {
+        true => name.split(['-', '+']).next().unwrap_or(name),
+        false => name,
+    }
+}
+
 /// Says what was compared, or what differs.
 pub(super) fn compare(
     before: &Snapshot,
@@ -112,7 +121,7 @@ pub(super) fn compare(
         }
         match answered.get(id) {
             None => findings.push(format!("process {id} ({}) is missing", known.1)),
-            Some(name) if *name != known.1 => {
+            Some(name) if lasting(name) != lasting(&known.1) => {
                 findings.push(format!("process {id} is called {}, not {name}", known.1));
             }
             Some(_) => same += 1,
