@@ -88,9 +88,10 @@ fn parse_listener(line: &str) -> Option<(IpAddr, u16)> {
 /// The part of a process's name that stays: the kernel's workers are called after what they work on at the moment, such as
 /// `kworker/1:1-events`.
 fn lasting(name: &str) -> &str {
-    match name.starts_with("kworker/") {
-        true => name.split(['-', '+']).next().unwrap_or(name),
-        false => name,
+    if name.starts_with("kworker/") {
+        name.split(['-', '+']).next().unwrap_or(name)
+    } else {
+        name
     }
 }
 
