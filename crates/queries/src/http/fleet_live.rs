@@ -1,5 +1,6 @@
 //! Fleet's user API: live queries, begun for a stream or waited for.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -21,7 +22,7 @@ use crate::{Campaign, Event, HostResult, NewCampaign, Target, TargetHost};
 
 /// A campaign that Fleet's clients begin ends after so long.
 const EXPIRY: Duration = Duration::from_secs(60 * 60);
-/// The most bytes of rows that one answer without a stream holds.
+/// The most bytes of rows that one answer without a stream holds, of all its queries together.
 const MAX_COLLECTED_BYTES: usize = 16 * 1024 * 1024;
 /// The most saved queries of one call.
 const MAX_QUERIES: usize = 20;
@@ -122,6 +123,7 @@ async fn ask_and_wait(
     sql: Option<String>,
     query_id: Option<i64>,
     target: Target,
+    collected_bytes: &AtomicUsize,
 ) -> Result<(Vec<TargetHost>, Vec<HostResult>), Problem> {
     let expiry = Some(state.rest_period + Duration::from_secs(5));
     let new = NewCampaign {
@@ -133,16 +135,17 @@ async fn ask_and_wait(
     };
     let (campaign, hosts) = state.queries.campaigns.create(principal, new).await?;
     let mut stream = state.queries.campaigns.stream_unchecked(campaign.id, 0);
-    let (mut results, mut bytes) = (Vec::new(), 0);
+    let mut results = Vec::new();
     let all = async {
         while let Some(event) = stream.next().await? {
             if let Event::Result(mut result) = event {
-                bytes += result.rows.get().len();
-                if bytes > MAX_COLLECTED_BYTES {
+                let bytes = result.rows.get().len();
+                let before = collected_bytes.fetch_add(bytes, Ordering::Relaxed);
+                if before + bytes > MAX_COLLECTED_BYTES {
                     result.rows = Box::<RawValue>::default();
                     result.clipped = true;
                     result.error = Some(format!(
-                        "left out: the rows of all hosts have more than {MAX_COLLECTED_BYTES} bytes"
+                        "left out: the rows of all hosts and queries have more than {MAX_COLLECTED_BYTES} bytes"
                     ));
                 }
                 results.push(result);
@@ -189,7 +192,15 @@ async fn run_saved(
         host_ids: body.host_ids,
         ..Target::default()
     };
-    let (hosts, results) = ask_and_wait(&state, &principal, None, Some(id), target).await?;
+    let (hosts, results) = ask_and_wait(
+        &state,
+        &principal,
+        None,
+        Some(id),
+        target,
+        &AtomicUsize::new(0),
+    )
+    .await?;
     Ok(axum::Json(RunSavedAnswer {
         query_id: id,
         targeted_host_count: hosts.len() as u64,
@@ -213,12 +224,20 @@ async fn run_many(
             "at most {MAX_QUERIES} queries at a time"
         )));
     }
+    let collected_bytes = AtomicUsize::new(0);
     let asked = body.query_ids.iter().map(|id| {
         let target = Target {
             host_ids: body.host_ids.clone(),
             ..Target::default()
         };
-        ask_and_wait(&state, &principal, None, Some(*id), target)
+        ask_and_wait(
+            &state,
+            &principal,
+            None,
+            Some(*id),
+            target,
+            &collected_bytes,
+        )
     });
     let answers = futures_util::future::join_all(asked).await;
     let mut targeted = 0;
@@ -282,8 +301,15 @@ async fn one_host(
     target: Target,
     query: String,
 ) -> Result<axum::Json<HostQueryAnswer>, Problem> {
-    let (hosts, results) =
-        ask_and_wait(state, principal, Some(query.clone()), None, target).await?;
+    let (hosts, results) = ask_and_wait(
+        state,
+        principal,
+        Some(query.clone()),
+        None,
+        target,
+        &AtomicUsize::new(0),
+    )
+    .await?;
     let host = hosts
         .first()
         .ok_or_else(|| Problem::bad_request("no hosts targeted"))?;
