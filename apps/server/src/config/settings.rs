@@ -168,9 +168,16 @@ impl Settings {
             setup_call_access: access(layers, "fleet.setup")?,
             emulate: match optional("emulate") {
                 None => Release::current(),
-                Some(release) => release
-                    .parse()
-                    .map_err(|error| layers.wrong("emulate", format!("{error}")))?,
+                Some(text) => {
+                    let release: Release = text
+                        .parse()
+                        .map_err(|error| layers.wrong("emulate", format!("{error}")))?;
+                    if release > Release::current() {
+                        let reason = format!("must not be newer than {}", Release::current());
+                        return Err(layers.wrong("emulate", reason));
+                    }
+                    release
+                }
             },
             data_dir,
         })

@@ -109,6 +109,7 @@ fn a_wrong_value_says_where_it_stands_and_what_would_be_right() {
         ("sink.max_file_size", "1 elephant"),
         ("metrics.access", "everyone"),
         ("emulate", "new"),
+        ("emulate", "9.9.9"),
     ];
     let mut errors = String::new();
     for (name, value) in cases {
