@@ -30,6 +30,16 @@ const PREREQUISITES: &[Prerequisite] = &[
         needed_by: "tests on PostgreSQL",
     },
     Prerequisite {
+        program: "redis-server",
+        package: "redis-server",
+        needed_by: "tests of several servers that tell each other by Redis",
+    },
+    Prerequisite {
+        program: "haproxy",
+        package: "haproxy",
+        needed_by: "`cargo xtask up --replicas`",
+    },
+    Prerequisite {
         program: "promtool",
         package: "prometheus",
         needed_by: "the check of the server's metrics",

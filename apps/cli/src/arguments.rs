@@ -127,6 +127,9 @@ Examples:
   muster campaigns follow 12 --json
   muster campaigns cancel 12")]
     Campaigns(Campaigns),
+    /// List the servers that share the database, with their releases and what each does for all.
+    #[command(after_help = "Examples:\n  muster servers\n  muster servers --json")]
+    Servers(Format),
     /// Make, see and revoke enrollment tokens: what agents enroll with.
     #[command(after_help = "\
 Examples:

@@ -7,6 +7,7 @@ mod identity;
 mod labels;
 mod login;
 mod query;
+mod servers;
 mod tokens;
 
 use clap::CommandFactory as _;
@@ -36,6 +37,7 @@ pub(crate) async fn run(line: CommandLine) -> Result<Outcome, CliError> {
         Command::Host(arguments) => hosts::host(&client()?, &arguments).await?,
         Command::Query(arguments) => return query::run(&client()?, &arguments).await,
         Command::Campaigns(arguments) => return campaigns::run(&client()?, arguments).await,
+        Command::Servers(format) => servers::list(&client()?, format).await?,
         Command::Tokens(arguments) => tokens::enrollment(&client()?, arguments).await?,
         Command::ApiTokens(arguments) => tokens::api(&client()?, arguments).await?,
         Command::Teams(arguments) => identity::teams(&client()?, arguments).await?,

@@ -68,7 +68,8 @@ fn native(services: &Services) -> (Router, OpenApi) {
         ))
         .merge(muster_queries::http::native_routes(
             services.queries.clone(),
-        ));
+        ))
+        .merge(crate::replicas::native_routes(services.replicas.clone()));
     let (router, mut document) = OpenApiRouter::with_openapi(Document::openapi())
         .nest("/api/muster", routes)
         .split_for_parts();

@@ -12,7 +12,7 @@ mod settings;
 pub use keys::{KEYS, Key, Kind, markdown};
 pub use layers::{ConfigError, Environment, Layered, Origin, Resolved};
 pub(crate) use settings::is_loopback;
-pub use settings::{Access, Settings, TlsSettings};
+pub use settings::{Access, BusSettings, Settings, TlsSettings};
 
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,7 @@ pub mod listener;
 pub mod observe;
 pub mod pages;
 pub mod proxies;
+mod replicas;
 pub mod schema;
 pub mod services;
 pub mod start;

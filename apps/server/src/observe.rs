@@ -133,6 +133,31 @@ fn describe() {
         "1 when the database answered the last time it was asked"
     );
     describe_gauge!(
+        "muster_bus_up",
+        Unit::Count,
+        "1 while hints of other servers arrive"
+    );
+    describe_gauge!(
+        "muster_bus_replicas",
+        Unit::Count,
+        "Servers that were heard on the bus in the last seconds, this one included"
+    );
+    describe_gauge!(
+        "muster_bus_waiting_hints",
+        Unit::Count,
+        "Hints that wait to be sent to other servers"
+    );
+    describe_counter!(
+        "muster_bus_losses_total",
+        Unit::Count,
+        "How often hints may have been lost: everybody then looks at the database"
+    );
+    describe_gauge!(
+        "muster_bus_round_trip_seconds",
+        Unit::Seconds,
+        "How long the newest message took over the bus and back"
+    );
+    describe_gauge!(
         "muster_build_info",
         Unit::Count,
         "1, with the release as a label"

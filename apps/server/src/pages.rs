@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
+use muster_bus::Bus;
 use muster_clock::Timestamp;
 use muster_http::{ClientAddress, Problem, bearer_token, read_body};
 use muster_identity::http::SetupObserver;
@@ -28,6 +29,8 @@ use crate::tls::Tls;
 pub struct Pages {
     /// The database.
     pub database: Database,
+    /// Hints between replicas.
+    pub bus: Arc<dyn Bus>,
     /// The metrics.
     pub metrics: Metrics,
     /// Who may read them.
@@ -188,7 +191,18 @@ async fn healthz(
         Ok(()) => "ok".to_owned(),
         Err(error) => muster_http::error_chain(error),
     };
-    (status, axum::Json(json!({ "database": text(&database) }))).into_response()
+    // A bus that is away delays what other replicas change, and is no reason to send agents elsewhere.
+    let bus = state.pages.bus.status();
+    let told = bus.last_error.filter(|_| !bus.is_connected);
+    let bus = json!({
+        "carrier": bus.carrier,
+        "connected": bus.is_connected,
+        "replicas": bus.replicas,
+        "round_trip_ms": bus.round_trip.map(|span| span.as_secs_f64() * 1e3),
+        "error": told,
+    });
+    let details = json!({ "database": text(&database), "bus": bus });
+    (status, axum::Json(details)).into_response()
 }
 
 /// What Fleet's clients compare with their own version. Open to everybody: a simulator asks without a token.
@@ -209,6 +223,7 @@ async fn metrics(
     metrics::gauge!("muster_database_up").set(if database.is_ok() { 1.0 } else { 0.0 });
     metrics::counter!("muster_database_statements_total")
         .absolute(state.pages.database.statements());
+    bus_metrics(&*state.pages.bus);
     metrics::gauge!("muster_build_info", "release" => env!("CARGO_PKG_VERSION")).set(1.0);
     metrics::gauge!("muster_process_start_time_seconds")
         .set(state.pages.started_at.as_micros() as f64 / 1e6);
@@ -223,6 +238,19 @@ async fn metrics(
         state.pages.metrics.render(),
     )
         .into_response()
+}
+
+fn bus_metrics(bus: &dyn Bus) {
+    let status = bus.status();
+    let carrier = status.carrier;
+    let up = if status.is_connected { 1.0 } else { 0.0 };
+    metrics::gauge!("muster_bus_up", "carrier" => carrier).set(up);
+    metrics::gauge!("muster_bus_replicas").set(status.replicas as f64);
+    metrics::gauge!("muster_bus_waiting_hints").set(status.waiting as f64);
+    metrics::counter!("muster_bus_losses_total").absolute(status.lost);
+    if let Some(span) = status.round_trip {
+        metrics::gauge!("muster_bus_round_trip_seconds").set(span.as_secs_f64());
+    }
 }
 
 fn resident_bytes() -> Option<u64> {

@@ -5,6 +5,7 @@ use muster_store::Schema;
 /// The schema that this release needs.
 pub fn schema() -> Schema {
     Schema::default()
+        .with("replicas", muster_replicas::MIGRATIONS)
         .with("identity", muster_identity::MIGRATIONS)
         .with("hosts", muster_hosts::MIGRATIONS)
         .with("software", muster_software::MIGRATIONS)

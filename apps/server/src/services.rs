@@ -9,6 +9,7 @@ use muster_hosts::{AgentParts, Agents, DistributedSource, Hosts};
 use muster_identity::{Identity, IdentityOptions, MasterKey};
 use muster_negotiation::{CapabilitySet, Family, Sender};
 use muster_queries::Queries;
+use muster_replicas::{About, Replicas};
 use muster_settings::SettingsService;
 use muster_sinks::{FileSink, FileSinkOptions, Sink};
 use muster_software::Software;
@@ -39,6 +40,10 @@ pub struct Services {
     pub agents: Agents,
     /// Where agents' logs go.
     pub sink: Arc<FileSink>,
+    /// The servers that share the database.
+    pub replicas: Replicas,
+    /// Hints between them.
+    pub bus: Arc<dyn Bus>,
 }
 
 /// Who is who, on a migrated database: all that the administrator's commands need.
@@ -65,6 +70,7 @@ impl Services {
     pub fn new(
         configuration: &Settings,
         public_url: &str,
+        name: &str,
         database: Database,
         bus: Arc<dyn Bus>,
         ambient: &Ambient,
@@ -106,10 +112,20 @@ impl Services {
         ] {
             identity.teams.attach(belongings);
         }
+        let about = About {
+            name: name.to_owned(),
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let replicas = Replicas::new(
+            database.clone(),
+            Arc::clone(&clock),
+            &*ambient.randomness,
+            about,
+        );
         let said = |family| CapabilitySet::of(configuration.emulate, Sender::Server, family);
         let agents = Agents::new(AgentParts {
             database: database.clone(),
-            bus,
+            bus: Arc::clone(&bus),
             clock,
             enrollment_tokens: identity.enrollment_tokens.clone(),
             agent_keys: identity.agent_keys.clone(),
@@ -130,6 +146,8 @@ impl Services {
             queries,
             agents,
             sink,
+            replicas,
+            bus,
         })
     }
 
@@ -142,9 +160,19 @@ impl Services {
 
     /// Starts what runs beside requests: it ends when `stop` is cancelled, after writing what is in memory.
     pub fn run(&self, tasks: &TaskTracker, stop: &CancellationToken) {
+        let upkeep = |name| self.replicas.lease(name);
+        let (people, hosts, questions) = (
+            upkeep("identity.upkeep"),
+            upkeep("hosts.upkeep"),
+            upkeep("queries.upkeep"),
+        );
+        tasks.spawn({
+            let (replicas, stop) = (self.replicas.clone(), stop.clone());
+            async move { replicas.run(stop).await }
+        });
         tasks.spawn({
             let (identity, stop) = (self.identity.clone(), stop.clone());
-            async move { identity.run_maintenance(stop).await }
+            async move { identity.run_maintenance(&people, stop).await }
         });
         tasks.spawn({
             let (settings, stop) = (self.settings.clone(), stop.clone());
@@ -152,11 +180,11 @@ impl Services {
         });
         tasks.spawn({
             let (agents, stop) = (self.agents.clone(), stop.clone());
-            async move { agents.run(stop).await }
+            async move { agents.run(&hosts, stop).await }
         });
         tasks.spawn({
             let (queries, stop) = (self.queries.clone(), stop.clone());
-            async move { queries.run(stop).await }
+            async move { queries.run(&questions, stop).await }
         });
     }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_bus::{Bus, LocalBus};
+use muster_bus::{Bus, LocalBus, Relay};
 use muster_clock::{Clock, Randomness, SystemClock, SystemRandomness};
 use muster_identity::{Identity, IdentityError};
 use muster_store::{Database, Options};
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::compose::{self, App};
-use crate::config::Settings;
+use crate::config::{BusSettings, Settings};
 use crate::listener;
 use crate::observe::{Metrics, Observer};
 use crate::pages::Pages;
@@ -81,18 +81,23 @@ pub enum StartError {
     /// What has to be in memory.
     #[error("read what has to be in memory")]
     Load(#[source] muster_store::StoreError),
+    /// The bus.
+    #[error("open the bus")]
+    Bus(#[from] muster_bus::BusError),
     /// People.
     #[error("read who may log in")]
     Identity(#[from] muster_identity::IdentityError),
 }
 
-/// What time and randomness come from, so that tests can decide them.
+/// What time, randomness and hints come from, so that tests can decide them.
 #[derive(Clone)]
 pub struct Ambient {
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub randomness: Arc<dyn Randomness>,
+    /// Hints between servers; none for what the configuration says.
+    pub bus: Option<Arc<dyn Bus>>,
 }
 
 impl Default for Ambient {
@@ -100,6 +105,7 @@ impl Default for Ambient {
         Self {
             clock: Arc::new(SystemClock),
             randomness: Arc::new(SystemRandomness),
+            bus: None,
         }
     }
 }
@@ -192,6 +198,7 @@ pub struct Running {
     services: Services,
     stop_serving: CancellationToken,
     stop_tasks: CancellationToken,
+    stop_bus: CancellationToken,
     serving: tokio::task::JoinHandle<()>,
     tasks: TaskTracker,
     shutdown_timeout: Duration,
@@ -219,8 +226,21 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
     .map(Arc::new);
     let database = open_database(&settings).await?;
     schema().apply(&database, now).await?;
-    let bus: Arc<dyn Bus> = Arc::new(LocalBus::new());
-    let services = Services::new(&settings, &public_url, database.clone(), bus, &ambient)?;
+    let (stop_serving, stop_tasks) = (CancellationToken::new(), CancellationToken::new());
+    let stop_bus = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let bus = open_bus(&settings, &database, &ambient, &tasks, &stop_bus).await?;
+    // Whatever fails from here on ends what was begun.
+    let unbegun = stop_bus.clone().drop_guard();
+    let name = format!("{}:{}", host_name(), address.port());
+    let services = Services::new(
+        &settings,
+        &public_url,
+        &name,
+        database.clone(),
+        bus,
+        &ambient,
+    )?;
     check_master_key(&services.identity).await?;
     services.load().await.map_err(StartError::Load)?;
     let setup_link = services
@@ -236,8 +256,7 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
         source,
     })?;
 
-    let (stop_serving, stop_tasks) = (CancellationToken::new(), CancellationToken::new());
-    let tasks = TaskTracker::new();
+    unbegun.disarm();
     services.run(&tasks, &stop_tasks);
     let metrics = Metrics::begin();
     tasks.spawn({
@@ -256,6 +275,7 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
         services: services.clone(),
         pages: Arc::new(Pages {
             database,
+            bus: Arc::clone(&services.bus),
             metrics,
             metrics_access: settings.metrics_access,
             fleet_version: settings.fleet_version.clone(),
@@ -294,11 +314,47 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
         services,
         stop_serving,
         stop_tasks,
+        stop_bus,
         serving,
         tasks,
         shutdown_timeout: settings.shutdown_timeout,
         folder,
     })
+}
+
+/// How long a start waits for the bus. Without it the server works, only later than it could.
+const BUS_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Opens what joins this server with others on the same database.
+async fn open_bus(
+    settings: &Settings,
+    database: &Database,
+    ambient: &Ambient,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<Arc<dyn Bus>, StartError> {
+    if let Some(bus) = &ambient.bus {
+        return Ok(Arc::clone(bus));
+    }
+    let randomness = &*ambient.randomness;
+    let relay = match &settings.bus {
+        BusSettings::Redis { url, channel } => Some(Relay::redis(url, channel, randomness)?),
+        BusSettings::Database => Relay::postgres(database, randomness),
+    };
+    let Some((relay, task)) = relay else {
+        return Ok(Arc::new(LocalBus::new()));
+    };
+    tasks.spawn(task.run(stop.clone()));
+    // What is read after this is kept fresh.
+    if tokio::time::timeout(BUS_PATIENCE, relay.connected())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            "the bus is away; what other servers change is found late until it is there"
+        );
+    }
+    Ok(Arc::new(relay))
 }
 
 /// Refuses a database that belongs to another master key.
@@ -338,6 +394,7 @@ impl Running {
             tracing::error!(error = %error, "the listener broke");
         }
         self.stop_tasks.cancel();
+        self.stop_bus.cancel();
         let rest = async {
             self.tasks.wait().await;
             self.services.close().await;

@@ -6,15 +6,23 @@
 //! the latest after some minutes, and a subscriber that fell behind is told so with [`Received::Missed`] and reloads
 //! everything.
 //!
-//! [`LocalBus`] serves one process. Further implementations pass [`conformance`]'s test.
+//! [`LocalBus`] serves one process. [`Relay`] joins replicas, over PostgreSQL or Redis. Each passes `conformance`'s test.
 //!
 //! Not responsible for: delivery, order between publishers, or data.
 
 #[cfg(feature = "testing")]
 pub mod conformance;
 mod local;
+mod postgres;
+mod redis;
+mod relay;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use local::LocalBus;
+pub use relay::{Relay, RelayTask};
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -77,27 +85,68 @@ pub enum BusError {
         /// Its length.
         bytes: usize,
     },
-    /// What carries the hints is away.
-    #[error("the bus is unavailable")]
-    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The address of the bus cannot be used.
+    #[error("{reason}")]
+    Address {
+        /// What is wrong with it, without what it holds of secrets.
+        reason: String,
+    },
+}
+
+/// How a bus is doing, as this process sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BusStatus {
+    /// By what hints travel: `local`, `postgres` or `redis`.
+    pub carrier: &'static str,
+    /// Whether hints of other replicas arrive now.
+    pub is_connected: bool,
+    /// How long the newest message took from here to here.
+    pub round_trip: Option<Duration>,
+    /// How many replicas were heard in the last seconds, this one included.
+    pub replicas: usize,
+    /// How many hints wait to be sent.
+    pub waiting: usize,
+    /// How often hints may have been lost since the start: a connection that broke, or a queue that was full.
+    pub lost: u64,
+    /// What went wrong last, while it is wrong.
+    pub last_error: Option<String>,
+}
+
+impl BusStatus {
+    /// Of a process that has no other to talk to.
+    pub(crate) fn of_one_process() -> Self {
+        Self {
+            carrier: "local",
+            is_connected: true,
+            round_trip: None,
+            replicas: 1,
+            waiting: 0,
+            lost: 0,
+            last_error: None,
+        }
+    }
 }
 
 /// Carries hints to every replica.
 #[async_trait]
 pub trait Bus: Send + Sync + 'static {
-    /// Hands a hint to all subscribers of all replicas, this one included.
+    /// Hands a hint to all subscribers of all replicas, this one included. Never waits for a network: what carries hints
+    /// to other replicas may be away, and they will look for themselves when it is back.
     async fn publish(&self, hint: Hint) -> Result<(), BusError>;
 
     /// All hints published from now on.
     fn subscribe(&self) -> Subscription;
+
+    /// How it is doing.
+    fn status(&self) -> BusStatus;
 }
 
 /// A stream of hints.
-pub struct Subscription(tokio::sync::broadcast::Receiver<Hint>);
+pub struct Subscription(tokio::sync::broadcast::Receiver<Received>);
 
 impl Subscription {
     /// Wraps the receiving end of an implementation's channel.
-    pub fn new(receiver: tokio::sync::broadcast::Receiver<Hint>) -> Self {
+    pub fn new(receiver: tokio::sync::broadcast::Receiver<Received>) -> Self {
         Self(receiver)
     }
 
@@ -105,7 +154,7 @@ impl Subscription {
     pub async fn next(&mut self) -> Option<Received> {
         use tokio::sync::broadcast::error::RecvError;
         match self.0.recv().await {
-            Ok(hint) => Some(Received::Hint(hint)),
+            Ok(received) => Some(received),
             Err(RecvError::Lagged(_)) => Some(Received::Missed),
             Err(RecvError::Closed) => None,
         }

@@ -3,19 +3,25 @@
 use async_trait::async_trait;
 use tokio::sync::broadcast;
 
-use crate::{Bus, BusError, Hint, MAX_KEY_BYTES, Subscription};
+use crate::{Bus, BusError, BusStatus, Hint, MAX_KEY_BYTES, Received, Subscription};
 
 /// How many hints a slow subscriber may be behind before it is told that it missed some.
 const CAPACITY_HINTS: usize = 4_096;
 
 /// Carries hints within this process.
-#[derive(Debug)]
-pub struct LocalBus(broadcast::Sender<Hint>);
+#[derive(Debug, Clone)]
+pub struct LocalBus(broadcast::Sender<Received>);
 
 impl LocalBus {
     /// A bus without subscribers.
     pub fn new() -> Self {
         Self(broadcast::channel(CAPACITY_HINTS).0)
+    }
+
+    /// Hands it to all subscribers of this process.
+    pub(crate) fn deliver(&self, received: Received) {
+        // An error only says that nobody listens.
+        let _ = self.0.send(received);
     }
 }
 
@@ -25,20 +31,29 @@ impl Default for LocalBus {
     }
 }
 
+/// Refuses what no implementation carries.
+pub(crate) fn check(hint: &Hint) -> Result<(), BusError> {
+    let bytes = hint.key.len();
+    if bytes > MAX_KEY_BYTES {
+        return Err(BusError::KeyTooLong { bytes });
+    }
+    Ok(())
+}
+
 #[async_trait]
 impl Bus for LocalBus {
     async fn publish(&self, hint: Hint) -> Result<(), BusError> {
-        let bytes = hint.key.len();
-        if bytes > MAX_KEY_BYTES {
-            return Err(BusError::KeyTooLong { bytes });
-        }
-        // An error only says that nobody listens.
-        let _ = self.0.send(hint);
+        check(&hint)?;
+        self.deliver(Received::Hint(hint));
         Ok(())
     }
 
     fn subscribe(&self) -> Subscription {
         Subscription::new(self.0.subscribe())
+    }
+
+    fn status(&self) -> BusStatus {
+        BusStatus::of_one_process()
     }
 }
 
@@ -47,7 +62,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{Received, Topic, conformance};
+    use crate::{Topic, conformance};
 
     #[tokio::test]
     async fn the_local_bus_conforms() {

@@ -8,6 +8,7 @@ use muster_clock::{Clock, Timestamp};
 use muster_http::error_chain;
 use muster_identity::{AgentKeys, EnrollmentTokens, Family, HostId};
 use muster_negotiation::CapabilitySet;
+use muster_replicas::Lease;
 use muster_sinks::Sink;
 use muster_software::Software;
 use muster_store::{Database, StoreError};
@@ -102,15 +103,16 @@ impl Agents {
         self.0.check_in.reload_labels().await
     }
 
-    /// Follows hints and writes presence until `stop`, then writes what is left.
-    pub async fn run(&self, stop: CancellationToken) {
+    /// Follows hints and writes presence until `stop`, then writes what is left. What one replica does for all hangs on
+    /// `upkeep`.
+    pub async fn run(&self, upkeep: &Lease, stop: CancellationToken) {
         let presence = self.0.check_in.presence().clone();
         let writing = presence.run(Arc::clone(&self.0.clock), stop.clone());
-        tokio::join!(writing, self.follow(stop));
+        tokio::join!(writing, self.follow(upkeep, stop));
     }
 
     /// Keeps memory in step with what other replicas and the operators' side write.
-    async fn follow(&self, stop: CancellationToken) {
+    async fn follow(&self, upkeep: &Lease, stop: CancellationToken) {
         let mut hints = self.0.bus.subscribe();
         let mut timer = tokio::time::interval(RECONCILE_INTERVAL);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -124,7 +126,7 @@ impl Agents {
                     None => return,
                 },
                 _ = timer.tick() => self.reconcile().await,
-                _ = sweep.tick() => self.sweep().await,
+                () = upkeep.due(&mut sweep) => self.sweep().await,
             }
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use muster_bus::{Bus, Hint, Topic};
 use muster_clock::{Clock, Randomness, Timestamp};
+use muster_replicas::Lease;
 use muster_store::Database;
 use tokio_util::sync::CancellationToken;
 
@@ -148,8 +149,8 @@ impl Identity {
     }
 
     /// Writes last uses, follows hints, forgets sessions that ran out and looks after what teams left behind, until it is
-    /// told to stop; then writes what is left.
-    pub async fn run_maintenance(&self, shutdown: CancellationToken) {
+    /// told to stop; then writes what is left. What one replica does for all hangs on `upkeep`.
+    pub async fn run_maintenance(&self, upkeep: &Lease, shutdown: CancellationToken) {
         let mut hints = self.agent_keys.subscribe();
         let mut timer = tokio::time::interval(MAINTENANCE_INTERVAL);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -165,18 +166,18 @@ impl Identity {
                     }
                     None => break,
                 },
-                _ = timer.tick() => self.maintain().await,
-                _ = teams.tick() => {
+                _ = timer.tick() => self.maintain(upkeep).await,
+                () = upkeep.due(&mut teams) => {
                     report(self.teams.reconcile().await);
                     report(self.audit.forget_failed_logins().await.map(drop).map_err(IdentityError::from));
                     report(self.agent_keys.purge().await.map(drop).map_err(IdentityError::from));
                 }
             }
         }
-        self.maintain().await;
+        self.maintain(upkeep).await;
     }
 
-    async fn maintain(&self) {
+    async fn maintain(&self, upkeep: &Lease) {
         self.enrollment_tokens.expire_cache();
         let compared = self
             .agent_keys
@@ -184,10 +185,11 @@ impl Identity {
             .await
             .map_err(IdentityError::from);
         let flushed = self.agent_keys.flush().await.map_err(IdentityError::from);
-        let ended = self.sessions.end_idle().await;
         report(compared);
         report(flushed);
-        report(ended);
+        if upkeep.is_held() {
+            report(self.sessions.end_idle().await);
+        }
     }
 }
 

@@ -20,6 +20,8 @@ use crate::{
 };
 
 pub(crate) const TOPIC: Topic = Topic::new("queries.campaigns");
+/// Says that hosts answered to a campaign; the key is its id, a slash, and who kept the answers.
+pub(crate) const ANSWERS_TOPIC: Topic = Topic::new("queries.answers");
 /// A campaign without another wish ends after so long.
 const DEFAULT_EXPIRY: Duration = Duration::from_secs(10 * 60);
 /// The longest that a campaign may run.
@@ -62,6 +64,8 @@ struct Inner {
     saved: SavedQueries,
     notifier: Notifier,
     targets: Arc<dyn Targets>,
+    /// Tells this replica's hints from others'.
+    instance: String,
 }
 
 /// Campaigns.
@@ -75,6 +79,7 @@ impl Campaigns {
         saved: SavedQueries,
         notifier: Notifier,
         targets: Arc<dyn Targets>,
+        instance: String,
     ) -> Self {
         Self(Arc::new(Inner {
             context,
@@ -82,6 +87,7 @@ impl Campaigns {
             saved,
             notifier,
             targets,
+            instance,
         }))
     }
 

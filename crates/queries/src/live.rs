@@ -1,7 +1,7 @@
 //! Which host still owes an answer to which campaign, in memory: what every check-in asks.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -57,6 +57,10 @@ pub(crate) struct Active {
     owing: DashMap<HostId, Owing>,
     /// The newest position, for those who listen.
     pub(crate) newest: watch::Sender<i64>,
+    /// Up to which position answers that other replicas kept were looked at.
+    followed: AtomicI64,
+    /// Whether answers were kept here that other replicas were not told of.
+    untold: AtomicBool,
 }
 
 impl Active {
@@ -79,14 +83,29 @@ impl Active {
                 .map(|(host, state)| (host, begun(state)))
                 .collect(),
             newest: watch::channel(row.last_position).0,
+            followed: AtomicI64::new(row.last_position),
+            untold: AtomicBool::new(false),
         }
     }
 
-    /// Takes over what another replica wrote: hosts that answered there owe nothing here.
-    pub(crate) fn reconcile(&self, owing: &[(HostId, HostState)], last_position: i64) {
-        let still: std::collections::HashSet<HostId> =
-            owing.iter().map(|(host, _)| *host).collect();
-        self.owing.retain(|host, _| still.contains(host));
+    /// Takes over what another replica wrote: hosts that answered there owe nothing here, and those that were asked
+    /// there need not be asked here.
+    pub(crate) fn reconcile(
+        &self,
+        owing: &[(HostId, HostState)],
+        last_position: i64,
+        now: Timestamp,
+    ) {
+        let still: HashMap<HostId, HostState> = owing.iter().copied().collect();
+        self.owing.retain(|host, owing| {
+            let state = still.get(host);
+            if state == Some(&HostState::Sent) && owing.came_back == 0 {
+                owing.asked_at.get_or_insert(now);
+                owing.is_away = false;
+            }
+            state.is_some()
+        });
+        self.followed.fetch_max(last_position, Ordering::AcqRel);
         self.set_changed();
         self.advance(last_position);
     }
@@ -106,6 +125,26 @@ impl Active {
             *newest = position.max(*newest);
             further
         });
+    }
+
+    /// Up to which position answers that other replicas kept were looked at.
+    pub(crate) fn followed(&self) -> i64 {
+        self.followed.load(Ordering::Acquire)
+    }
+
+    /// Takes over answers that were kept up to a position.
+    pub(crate) fn follow(&self, answered: &[HostId], position: i64) {
+        for host in answered {
+            self.owing.remove(host);
+        }
+        self.followed.fetch_max(position, Ordering::AcqRel);
+        self.set_changed();
+        self.advance(position);
+    }
+
+    /// Whether answers were kept since the last call that other replicas do not know of.
+    pub(crate) fn take_untold(&self) -> bool {
+        self.untold.swap(false, Ordering::AcqRel)
     }
 
     pub(crate) fn owes(&self, host: HostId) -> bool {
@@ -356,6 +395,7 @@ impl Live {
                 active.owing.remove(&host);
                 active.set_changed();
                 if let Some(position) = position {
+                    active.untold.store(true, Ordering::Release);
                     active.advance(position);
                 }
             }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use muster_identity::HostId;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// The most sockets of one host; a further one replaces the oldest.
 pub const MAX_SOCKETS_PER_HOST: usize = 2;
@@ -26,6 +26,8 @@ struct Inner {
     shards: Vec<Mutex<HashMap<HostId, Vec<Entry>>>>,
     next_id: AtomicU64,
     open: AtomicUsize,
+    /// Counts how often all sockets were to prove who they are.
+    checks: watch::Sender<u64>,
 }
 
 /// The open sockets of this replica.
@@ -39,6 +41,7 @@ impl Default for Notifier {
             shards,
             next_id: AtomicU64::new(0),
             open: AtomicUsize::new(0),
+            checks: watch::channel(0).0,
         }))
     }
 }
@@ -118,6 +121,16 @@ impl Notifier {
     /// Closes the sockets of a host, whose key was taken away.
     pub fn close(&self, host: HostId) {
         self.shard(host).remove(&host);
+    }
+
+    /// Has every socket look whether its key is still good: which keys changed is not known.
+    pub fn check_all(&self) {
+        self.0.checks.send_modify(|checks| *checks += 1);
+    }
+
+    /// Changes when keys are to be looked at.
+    pub(crate) fn checks(&self) -> watch::Receiver<u64> {
+        self.0.checks.subscribe()
     }
 
     /// How many sockets are open here.

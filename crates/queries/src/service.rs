@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_bus::{Bus, Hint, Received, Topic};
-use muster_clock::Clock;
+use muster_clock::{Clock, Randomness as _, SystemRandomness};
 use muster_http::error_chain;
 use muster_identity::{AGENT_KEYS_TOPIC, Audit, HostId, Identity, Sessions, Teams};
+use muster_replicas::Lease;
 use muster_store::{Database, StoreError};
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +19,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// How often memory and database are compared.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(15);
 /// How often old results are forgotten.
-const FORGET_INTERVAL: Duration = Duration::from_secs(60 * 60);
+const FORGET_INTERVAL: Duration = Duration::from_secs(10 * 60);
+/// How often other replicas are told of answers, at most.
+const TELL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Settings of the organisation that decide here. Memory only.
 pub trait Switches: Send + Sync + 'static {
@@ -52,6 +55,13 @@ impl Context {
             tracing::warn!(error = error_chain(&error), "could not publish a hint");
         }
     }
+}
+
+/// A name for these services that no others have.
+fn instance() -> String {
+    let mut bytes = [0; 8];
+    SystemRandomness.fill(&mut bytes);
+    format!("{:016x}", u64::from_le_bytes(bytes))
 }
 
 /// Everything about queries. Cheap to clone.
@@ -97,6 +107,7 @@ impl Queries {
             saved.clone(),
             notifier.clone(),
             targets,
+            instance(),
         );
         let writer_task = Arc::new(std::sync::Mutex::new(Some(task)));
         Self {
@@ -123,18 +134,20 @@ impl Queries {
         self.campaigns.reconcile().await
     }
 
-    /// Ends campaigns, follows hints and forgets what is old, until `stop`.
-    pub async fn run(&self, stop: CancellationToken) {
+    /// Ends campaigns, follows hints and forgets what is old, until `stop`. What one replica does for all hangs on
+    /// `upkeep`.
+    pub async fn run(&self, upkeep: &Lease, stop: CancellationToken) {
         let mut hints = self.context.bus.subscribe();
         let timer = |period| {
             let mut timer = tokio::time::interval(period);
             timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             timer
         };
-        let (mut tick, mut reconcile, mut forget) = (
+        let (mut tick, mut reconcile, mut forget, mut tell) = (
             timer(TICK),
             timer(RECONCILE_INTERVAL),
             timer(FORGET_INTERVAL),
+            timer(TELL_INTERVAL),
         );
         loop {
             let done = tokio::select! {
@@ -148,7 +161,11 @@ impl Queries {
                 },
                 _ = tick.tick() => self.campaigns.tick().await,
                 _ = reconcile.tick() => self.reconcile().await,
-                _ = forget.tick() => self.campaigns.forget_old().await,
+                _ = tell.tick() => {
+                    self.campaigns.tell_replicas().await;
+                    Ok(())
+                }
+                () = upkeep.due(&mut forget) => self.campaigns.forget_old().await,
             };
             if let Err(error) = done {
                 tracing::warn!(
@@ -173,12 +190,15 @@ impl Queries {
     async fn follow(&self, received: &Received) {
         self.saved.follow(received).await;
         self.campaigns.follow(received).await;
-        if let Received::Hint(hint) = received
-            && hint.topic == AGENT_KEYS_TOPIC
-            && let Ok(id) = hint.key.parse()
-        {
+        match received {
             // The host's keys changed: its sockets prove who they are anew.
-            self.notifier.close(HostId(id));
+            Received::Hint(hint) if hint.topic == AGENT_KEYS_TOPIC => match hint.key.parse() {
+                Ok(id) => self.notifier.close(HostId(id)),
+                Err(_) => self.notifier.check_all(),
+            },
+            Received::Hint(_) => {}
+            // Any key may have changed.
+            Received::Missed => self.notifier.check_all(),
         }
     }
 }

@@ -15,7 +15,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, SqlSafeStr as _};
 
 use crate::row::Row;
 use crate::run::{postgres_execute, postgres_fetch, sqlite_execute, sqlite_fetch, within};
-use crate::{Address, Dialect, ErrorKind, StoreError, Value};
+use crate::{Address, Channel, Dialect, ErrorKind, StoreError, Value};
 
 /// How the pools are sized and how long they wait.
 #[derive(Debug, Clone)]
@@ -196,6 +196,14 @@ impl Database {
             broken: None,
             shared: Arc::clone(&self.0),
         })
+    }
+
+    /// A channel to all programs on this database; none on the embedded one, which has but one program.
+    pub fn channel(&self, name: &'static str) -> Option<Channel> {
+        match &self.0.pools {
+            Pools::Sqlite { .. } => None,
+            Pools::Postgres { pool, patience } => Some(Channel::new(pool.clone(), *patience, name)),
+        }
     }
 
     /// Whether the database answers.

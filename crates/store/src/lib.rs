@@ -15,6 +15,7 @@
 //! Not responsible for: what is stored. No domain's table is named here.
 
 mod address;
+mod channel;
 mod database;
 mod error;
 mod folding;
@@ -26,6 +27,7 @@ pub mod testing;
 mod value;
 
 pub use address::{Address, AddressError};
+pub use channel::{Channel, Notifications};
 pub use database::{Database, Executor, Options, Transaction};
 pub use error::{ErrorKind, StoreError};
 pub use folding::{folded, folded_column};

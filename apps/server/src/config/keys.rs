@@ -141,6 +141,20 @@ pub const KEYS: &[Key] = &[
         "30s",
         "How long a statement may run on PostgreSQL before the request is answered with 503. Migrations have no limit.",
     ),
+    secret(
+        "bus.url",
+        Kind::Text,
+        "",
+        "How the servers of one database tell each other what changed: redis://:password@host:6379 or rediss://host. \
+         Without it: by the database itself, when it is PostgreSQL. Nothing is kept there; while it is away, changes are \
+         found by looking, within a minute.",
+    ),
+    key(
+        "bus.channel",
+        Kind::Text,
+        "muster",
+        "The channel on Redis. Installations that share a Redis server each need their own.",
+    ),
     key(
         "tls.enabled",
         Kind::Flag,

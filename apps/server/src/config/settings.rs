@@ -34,6 +34,29 @@ impl Access {
     }
 }
 
+/// How replicas tell each other what changed.
+#[derive(Clone)]
+pub enum BusSettings {
+    /// By the database, or not at all when that is the embedded one.
+    Database,
+    /// By a Redis server.
+    Redis {
+        /// Its address, perhaps with a password.
+        url: String,
+        /// The channel of this installation.
+        channel: String,
+    },
+}
+
+impl std::fmt::Debug for BusSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Database => "Database",
+            Self::Redis { .. } => "Redis",
+        })
+    }
+}
+
 /// How the listener speaks TLS.
 #[derive(Debug, Clone)]
 pub enum TlsSettings {
@@ -69,6 +92,8 @@ pub struct Settings {
     pub database_timeout: Duration,
     /// How long a statement may run.
     pub database_statement_timeout: Duration,
+    /// How replicas tell each other what changed.
+    pub bus: BusSettings,
     /// TLS.
     pub tls: TlsSettings,
     /// Proxies whose header is believed.
@@ -146,6 +171,7 @@ impl Settings {
             listen: listen(layers)?,
             public_url: public_url(layers)?,
             url_prefix: url_prefix(layers)?,
+            bus: bus(layers, &database)?,
             database,
             database_max_connections: number(layers, "database.max_connections", 1, 1_000)? as u32,
             database_timeout: span(layers, "database.timeout")?,
@@ -182,6 +208,30 @@ impl Settings {
             data_dir,
         })
     }
+}
+
+fn bus(layers: &Layered, database: &Address) -> Result<BusSettings, ConfigError> {
+    let url = layers.text("bus.url").trim();
+    let channel = layers.text("bus.channel").trim();
+    if channel.is_empty() {
+        return Err(layers.wrong("bus.channel", "must not be empty"));
+    }
+    if url.is_empty() {
+        return Ok(BusSettings::Database);
+    }
+    if matches!(database, Address::Sqlite(_)) {
+        return Err(layers.wrong(
+            "bus.url",
+            "is for several servers on one database: give a PostgreSQL database.url, or leave it out",
+        ));
+    }
+    // The address may hold a password: it is not repeated.
+    muster_bus::Relay::check_redis(url)
+        .map_err(|error| layers.wrong("bus.url", format!("{error}")))?;
+    Ok(BusSettings::Redis {
+        url: url.to_owned(),
+        channel: channel.to_owned(),
+    })
 }
 
 fn listen(layers: &Layered) -> Result<SocketAddr, ConfigError> {

@@ -11,6 +11,7 @@ mod metrics;
 mod prefix;
 mod process;
 mod program;
+mod replicas;
 mod serving;
 mod site;
 mod slow;

@@ -168,7 +168,7 @@ on_both_databases! {
         let stop = CancellationToken::new();
         let running = tokio::spawn({
             let (agents, stop) = (server.agents.clone(), stop.clone());
-            async move { agents.run(stop).await }
+            async move { agents.run(&muster_replicas::Lease::always(), stop).await }
         });
         for host in &hosts {
             presence.seen(*host, START.plus(Duration::from_secs(5)));
@@ -266,7 +266,7 @@ async fn a_hint_makes_the_next_check_in_read_the_host_anew() {
     let stop = CancellationToken::new();
     let running = tokio::spawn({
         let (agents, stop) = (server.agents.clone(), stop.clone());
-        async move { agents.run(stop).await }
+        async move { agents.run(&muster_replicas::Lease::always(), stop).await }
     });
     let host = server.host_of(&key).await;
     let sql = "UPDATE hosts_hosts SET refetch_requested = 1 WHERE id = $1";

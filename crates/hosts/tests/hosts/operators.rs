@@ -416,7 +416,7 @@ on_both_databases! {
         let stop = tokio_util::sync::CancellationToken::new();
         let running = tokio::spawn({
             let (agents, stop) = (server.agents.clone(), stop.clone());
-            async move { agents.run(stop).await }
+            async move { agents.run(&muster_replicas::Lease::always(), stop).await }
         });
         // The running server follows the hint; one that came before it listened is given again.
         let mut asked = Vec::new();

@@ -174,7 +174,7 @@ on_both_databases! {
         let stop = tokio_util::sync::CancellationToken::new();
         let maintenance = tokio::spawn({
             let (replica, stop) = (replica.clone(), stop.clone());
-            async move { replica.run_maintenance(stop).await }
+            async move { replica.run_maintenance(&muster_replicas::Lease::always(), stop).await }
         });
         let key = fixture.key(7, Family::Osquery).await;
         assert!(replica.agent_keys.authenticate(&key, Family::Osquery).await.is_ok());
@@ -214,7 +214,7 @@ on_both_databases! {
         fixture.whose(&key, Family::Osquery).await.unwrap();
         let stop = tokio_util::sync::CancellationToken::new();
         stop.cancel();
-        fixture.identity.run_maintenance(stop).await;
+        fixture.identity.run_maintenance(&muster_replicas::Lease::always(), stop).await;
         let keys = fixture.identity.agent_keys.list(HostId(7)).await.unwrap();
         assert_eq!(keys[0].used_at, Some(START.plus(Duration::from_secs(600))));
     }

@@ -7,7 +7,7 @@ use muster_http::error_chain;
 use muster_identity::HostId;
 use muster_store::StoreError;
 
-use super::{Campaigns, KEEP_CAMPAIGNS, KEEP_RESULTS, TOPIC};
+use super::{ANSWERS_TOPIC, Campaigns, KEEP_CAMPAIGNS, KEEP_RESULTS, TOPIC};
 use crate::live::Active;
 use crate::store::campaigns as store;
 use crate::{CampaignStatus, HostState, TargetError};
@@ -23,7 +23,7 @@ impl Campaigns {
         };
         let owing = store::owing(&mut db, id).await?;
         if let Some(active) = self.0.live.get(id) {
-            active.reconcile(&owing, row.last_position);
+            active.reconcile(&owing, row.last_position, context.clock.now());
         } else {
             let active = self
                 .0
@@ -193,12 +193,45 @@ impl Campaigns {
         Ok(())
     }
 
+    /// Tells other replicas of campaigns to which hosts answered here. Called often; costs nothing while none did.
+    pub(crate) async fn tell_replicas(&self) {
+        for active in self.0.live.all() {
+            if active.take_untold() {
+                let key = format!("{}/{}", active.id, self.0.instance);
+                self.0.context.hint(ANSWERS_TOPIC, key).await;
+            }
+        }
+    }
+
+    /// Hosts answered to another replica: they owe nothing here, and who listens here is told.
+    async fn answered_elsewhere(&self, key: &str) -> Result<(), StoreError> {
+        let Some((id, instance)) = key.split_once('/') else {
+            return Ok(());
+        };
+        let active = id.parse().ok().and_then(|id| self.0.live.get(id));
+        let Some(active) = active.filter(|_| instance != self.0.instance) else {
+            return Ok(());
+        };
+        let mut db = &self.0.context.database;
+        loop {
+            let answered = store::answered_since(&mut db, active.id, active.followed()).await?;
+            let Some((_, last)) = answered.last().copied() else {
+                return Ok(());
+            };
+            let hosts: Vec<HostId> = answered.into_iter().map(|(host, _)| host).collect();
+            active.follow(&hosts, last);
+        }
+    }
+
     pub(crate) async fn follow(&self, received: &Received) {
         let result = match received {
             Received::Hint(Hint { topic, key }) if *topic == TOPIC => match key.parse() {
                 Ok(id) => self.load(id).await,
                 Err(_) => self.reconcile().await,
             },
+            Received::Hint(Hint { topic, key }) if *topic == ANSWERS_TOPIC => {
+                self.answered_elsewhere(key).await
+            }
             Received::Hint(Hint { topic, key }) if *topic == HOST_TOPIC => match key.parse() {
                 Ok(host) => self.host_changed(HostId(host)).await,
                 Err(_) => Ok(()),

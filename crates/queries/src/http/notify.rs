@@ -13,12 +13,14 @@ use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use axum::routing::get;
 use muster_http::Problem;
-use muster_identity::{AgentKeys, Family, HostId};
+use muster_identity::{AgentAuthError, AgentKeys, Family, HostId};
 use serde_json::json;
 
 use crate::Queries;
 
-/// How often the server tries whether the agent is still there.
+/// How soon after it was opened a socket's key is looked at again: it may have been taken away at that moment.
+const FIRST_CHECK_AFTER: Duration = Duration::from_millis(500);
+/// How often the server tries whether the agent is still there, and its key still good.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// Without any sign of life for so long the socket is closed.
 const SILENCE: Duration = Duration::from_secs(90);
@@ -46,14 +48,36 @@ async fn upgrade(
         _ => "",
     };
     let host = keys.authenticate(key, Family::Orbit).await?.host_id;
+    let key = Key {
+        keys,
+        text: key.to_owned(),
+    };
     Ok(upgrade
         .max_message_size(MAX_MESSAGE_BYTES)
         .max_frame_size(MAX_MESSAGE_BYTES)
-        .on_upgrade(move |socket| serve(socket, queries, host)))
+        .on_upgrade(move |socket| serve(socket, queries, host, key)))
 }
 
-async fn serve(mut socket: WebSocket, queries: Queries, host: HostId) {
+/// The key by which a socket was opened.
+struct Key {
+    keys: AgentKeys,
+    text: String,
+}
+
+impl Key {
+    /// Whether it was taken away. A database that is away takes nothing away.
+    async fn is_revoked(&self) -> bool {
+        let known = self.keys.authenticate(&self.text, Family::Orbit).await;
+        matches!(known, Err(AgentAuthError::Unknown))
+    }
+}
+
+async fn serve(mut socket: WebSocket, queries: Queries, host: HostId, key: Key) {
     let mut notifications = queries.notifier.open(host);
+    let mut checks = queries.notifier.checks();
+    let first_check = tokio::time::sleep(FIRST_CHECK_AFTER);
+    tokio::pin!(first_check);
+    let mut is_checked = false;
     // What was asked before the socket was there, and what an agent that began anew has forgotten.
     queries.live.came_back(host);
     if queries.campaigns.owes(host) && tell(&mut socket, "live").await.is_err() {
@@ -74,8 +98,21 @@ async fn serve(mut socket: WebSocket, queries: Queries, host: HostId) {
                     Ok(())
                 }
             },
+            () = &mut first_check, if !is_checked => {
+                is_checked = true;
+                if key.is_revoked().await {
+                    break;
+                }
+                Ok(())
+            }
+            Ok(()) = checks.changed() => {
+                if key.is_revoked().await {
+                    break;
+                }
+                Ok(())
+            }
             _ = ping.tick() => {
-                if heard.elapsed() > SILENCE {
+                if heard.elapsed() > SILENCE || key.is_revoked().await {
                     break;
                 }
                 socket.send(Message::Ping(bytes::Bytes::new())).await

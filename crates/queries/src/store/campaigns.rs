@@ -42,6 +42,8 @@ muster_store::statements! {
         h.ended_at, r.rows_json FROM queries_campaign_hosts h
         LEFT JOIN queries_results r ON r.campaign_id = h.campaign_id AND r.host_id = h.host_id
         WHERE h.campaign_id = $1 AND h.position > $2 ORDER BY h.position LIMIT $3";
+    ANSWERED_SINCE = "SELECT host_id, position FROM queries_campaign_hosts
+        WHERE campaign_id = $1 AND position > $2 ORDER BY position LIMIT $3";
     SIZES = "SELECT position, result_bytes FROM queries_campaign_hosts
         WHERE campaign_id = $1 AND position > $2 ORDER BY position LIMIT $3";
     FORGET_RESULTS = "DELETE FROM queries_results WHERE (campaign_id, host_id) IN (SELECT r.campaign_id, r.host_id
@@ -271,6 +273,21 @@ pub(crate) async fn owing(
             let state = HostState::parse(&row.get::<String>("state")?);
             Ok((row.get("host_id")?, state.unwrap_or(HostState::Pending)))
         })
+        .collect()
+}
+
+/// Hosts that answered after a position, with theirs, in order; some thousand at a time.
+pub(crate) async fn answered_since(
+    db: &mut impl Executor,
+    id: i64,
+    position: i64,
+) -> Result<Vec<(HostId, i64)>, StoreError> {
+    let limit = i64::try_from(MAX_BATCH).unwrap_or(i64::MAX);
+    let rows = db
+        .fetch_all(ANSWERED_SINCE, args![id, position, limit])
+        .await?;
+    rows.iter()
+        .map(|row| Ok((row.get("host_id")?, row.get("position")?)))
         .collect()
 }
 

@@ -15,7 +15,7 @@ use crate::{Fixture, START, admin, all, answered, asked, failed, only, person, s
 async fn look_after(queries: &Queries) {
     let stop = tokio_util::sync::CancellationToken::new();
     stop.cancel();
-    queries.run(stop).await;
+    queries.run(&muster_replicas::Lease::always(), stop).await;
 }
 
 async fn states(fixture: &Fixture, id: i64) -> Vec<(i64, HostState, String)> {
@@ -434,7 +434,7 @@ on_both_databases! {
         let stop = tokio_util::sync::CancellationToken::new();
         let task = tokio::spawn({
             let (queries, stop) = (queries.clone(), stop.clone());
-            async move { queries.run(stop).await }
+            async move { queries.run(&muster_replicas::Lease::always(), stop).await }
         });
         loop {
             let results = queries.campaigns.results(&admin(), campaign.id, 0, 100).await.unwrap();
