@@ -19,6 +19,8 @@ use crate::schema::schema;
 use crate::services::{self, Services};
 use crate::start::{self, Ambient};
 
+mod backup;
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs the program.
@@ -119,6 +121,7 @@ pub fn command() -> Command {
                     .after_help("Examples:\n  muster-server admin setup-link --public-url https://muster.example.com"),
             ),
         )
+        .subcommands(backup::commands())
         .subcommand(Command::new("openapi").about("Print the OpenAPI document of the API"))
         .subcommand(Command::new("version").about("Print the release"))
 }
@@ -146,6 +149,12 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
             Some(("setup-link", link)) => with_runtime(None, setup_link(settings(link)?)),
             _ => Ok(()),
         },
+        Some(("backup", matches)) => {
+            with_runtime(None, backup::backup(settings(matches)?, matches))
+        }
+        Some(("restore", matches)) => {
+            with_runtime(None, backup::restore(settings(matches)?, matches))
+        }
         Some(("openapi", _)) => with_runtime(None, openapi()),
         Some((_, serve)) => run_server(settings(serve)?),
         None => run_server(settings(matches)?),

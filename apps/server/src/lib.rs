@@ -1,5 +1,6 @@
 //! The server: everything that hosts and operators talk to, in one program.
 //!
+//! - [`backup`]: everything that it keeps in one file, and back.
 //! - [`config`]: what can be configured, and where each value came from.
 //! - [`tls`]: the certificate authority and certificate that it makes for itself, or yours.
 //! - [`listener`]: one port for HTTP/1.1 and HTTP/2, with limits.
@@ -10,6 +11,7 @@
 //!
 //! Not responsible for: rules of any domain. What is here is wiring.
 
+pub mod backup;
 pub mod cli;
 pub mod compose;
 pub mod config;

@@ -48,6 +48,14 @@ pub enum StartError {
         /// Which folder.
         path: PathBuf,
     },
+    /// A restore did not come to its end.
+    #[error(
+        "a restore into the data folder {} did not come to its end; run it again with --replace", path.display()
+    )]
+    Unfinished {
+        /// Which folder.
+        path: PathBuf,
+    },
     /// The port cannot be had.
     #[error("listen on {address}; choose another address with --listen")]
     Listen {
@@ -208,6 +216,9 @@ pub struct Running {
 /// Starts a server.
 pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, StartError> {
     let folder = DataFolder::open(&settings.data_dir)?;
+    if folder.path.join(crate::backup::UNFINISHED).exists() {
+        return Err(StartError::Unfinished { path: folder.path });
+    }
     // The port first: that it is taken is the most frequent mistake, and nothing has been done yet.
     let listen_error = |source| StartError::Listen {
         address: settings.listen,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hmac;
 use muster_clock::Randomness;
+use muster_store::{Database, StoreError};
 
 /// The key's length in bytes.
 const KEY_BYTES: usize = 32;
@@ -85,6 +86,25 @@ impl MasterKey {
         path: &Path,
         randomness: &dyn Randomness,
     ) -> Result<Self, MasterKeyError> {
+        if let Some(key) = Self::load(path)? {
+            return Ok(key);
+        }
+        let mut bytes = [0; KEY_BYTES];
+        randomness.fill(&mut bytes);
+        let made = create(path, &bytes).map_err(|source| MasterKeyError::File {
+            attempt: "make",
+            path: path.to_owned(),
+            source,
+        })?;
+        if made {
+            Ok(Self::from_bytes(&bytes))
+        } else {
+            Self::load_or_create(path, randomness)
+        }
+    }
+
+    /// Reads the key from its file; none when there is no file. Refuses a file that others can read.
+    pub fn load(path: &Path) -> Result<Option<Self>, MasterKeyError> {
         let file_error = |attempt| {
             move |source| MasterKeyError::File {
                 attempt,
@@ -92,34 +112,38 @@ impl MasterKey {
                 source,
             }
         };
-        match fs::read_to_string(path) {
-            Ok(text) => {
-                let mode = fs::metadata(path)
-                    .map_err(file_error("look at"))?
-                    .permissions()
-                    .mode();
-                if mode & 0o077 != 0 {
-                    return Err(MasterKeyError::Exposed {
-                        path: path.to_owned(),
-                    });
-                }
-                let bytes = decode(text.trim());
-                let bytes = bytes.ok_or_else(|| MasterKeyError::Malformed {
-                    path: path.to_owned(),
-                })?;
-                Ok(Self::from_bytes(&bytes))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let mut bytes = [0; KEY_BYTES];
-                randomness.fill(&mut bytes);
-                if create(path, &bytes).map_err(file_error("make"))? {
-                    Ok(Self::from_bytes(&bytes))
-                } else {
-                    Self::load_or_create(path, randomness)
-                }
-            }
-            Err(source) => Err(file_error("read")(source)),
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(file_error("read")(source)),
+        };
+        let mode = fs::metadata(path)
+            .map_err(file_error("look at"))?
+            .permissions()
+            .mode();
+        if mode & 0o077 != 0 {
+            return Err(MasterKeyError::Exposed {
+                path: path.to_owned(),
+            });
         }
+        let bytes = decode(text.trim());
+        let bytes = bytes.ok_or_else(|| MasterKeyError::Malformed {
+            path: path.to_owned(),
+        })?;
+        Ok(Some(Self::from_bytes(&bytes)))
+    }
+
+    /// Whether this key sealed what a migrated database holds; none when no server has used the database yet. Changes
+    /// nothing.
+    pub async fn belongs_to(&self, database: &Database) -> Result<Option<bool>, StoreError> {
+        let mut db = database;
+        let kept = crate::store::master_key::find(&mut db).await?;
+        Ok(kept.map(|kept| kept == self.fingerprint()))
+    }
+
+    /// What tells this key from others.
+    pub(crate) fn fingerprint(&self) -> [u8; KEY_BYTES] {
+        self.derive("fingerprint")
     }
 
     /// Seals a secret for a context such as `enrollment_token/7`.

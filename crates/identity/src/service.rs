@@ -124,7 +124,7 @@ impl Identity {
             api_tokens: ApiTokens::new(Arc::clone(&context), users.clone(), audit.clone()),
             teams: Teams::new(Arc::clone(&context), audit.clone()),
             setup: SetupToken::new(&master_key, users.clone()),
-            fingerprint: master_key.derive("fingerprint"),
+            fingerprint: master_key.fingerprint(),
             enrollment_tokens: EnrollmentTokens::new(
                 Arc::clone(&context),
                 audit.clone(),

@@ -414,7 +414,7 @@ pub struct Transaction {
     shared: Arc<Shared>,
 }
 
-enum TransactionInner {
+pub(crate) enum TransactionInner {
     Sqlite(sqlx::Transaction<'static, sqlx::Sqlite>),
     Postgres(sqlx::Transaction<'static, sqlx::Postgres>),
 }
@@ -469,6 +469,11 @@ impl Transaction {
             }
         }
         Ok(())
+    }
+
+    /// The driver's transaction.
+    pub(crate) fn inner(&mut self) -> &mut TransactionInner {
+        &mut self.inner
     }
 
     fn count(&self) {

@@ -16,6 +16,7 @@
 
 mod address;
 mod channel;
+mod copying;
 mod database;
 mod error;
 mod folding;
@@ -28,10 +29,11 @@ mod value;
 
 pub use address::{Address, AddressError};
 pub use channel::{Channel, Notifications};
+pub use copying::{Counter, Fill, Filling, Rows, Snapshot, Table};
 pub use database::{Database, Executor, Options, Transaction};
 pub use error::{ErrorKind, StoreError};
 pub use folding::{folded, folded_column};
-pub use migrate::{Migration, MigrationError, PlannedMigration, Schema};
+pub use migrate::{Applied, Migration, MigrationError, PlannedMigration, Schema};
 pub use row::{FromColumn, Row};
 pub use value::Value;
 

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use muster_clock::Timestamp;
 
-use crate::{Database, Dialect, Executor, StoreError, args};
+use crate::{Database, Dialect, Executor, Filling, StoreError, args};
 
 /// One change of the schema.
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +83,17 @@ pub struct PlannedMigration {
     hash: String,
 }
 
+/// A migration that has been applied to a database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// Whose tables it changed.
+    pub crate_name: String,
+    /// Its name.
+    pub name: String,
+    /// SHA-256 of its text, in hex.
+    pub hash: String,
+}
+
 /// The schema could not be brought up to date.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
@@ -110,6 +121,14 @@ pub enum MigrationError {
         /// Its name.
         name: &'static str,
     },
+    /// The database was made by a program that knows more.
+    #[error("migration {crate_name}/{name} is not known to this release: take a newer one")]
+    Unknown {
+        /// Whose.
+        crate_name: String,
+        /// Its name.
+        name: String,
+    },
 }
 
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7166241583612345)";
@@ -133,18 +152,99 @@ impl Schema {
 
     /// What [`apply`](Self::apply) would do now. Changes nothing.
     pub async fn plan(&self, database: &Database) -> Result<Vec<PlannedMigration>, MigrationError> {
+        let applied = Self::applied(database).await?;
+        let applied = applied
+            .into_iter()
+            .map(|done| ((done.crate_name, done.name), done.hash))
+            .collect();
+        self.missing(&applied, database.dialect())
+    }
+
+    /// What has been applied to a database, by whatever program. Changes nothing.
+    pub async fn applied(database: &Database) -> Result<Vec<Applied>, StoreError> {
         let mut db = database;
         let exists = match database.dialect() {
             Dialect::Sqlite => EXISTS_SQLITE,
             Dialect::Postgres => EXISTS_POSTGRES,
         };
-        let exists = !db.fetch_all(exists, args![]).await?.is_empty();
-        let applied = if exists {
-            applied(&mut db).await?
-        } else {
-            HashMap::new()
-        };
-        self.missing(&applied, database.dialect())
+        if db.fetch_all(exists, args![]).await?.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut done: Vec<Applied> = applied(&mut db)
+            .await?
+            .into_iter()
+            .map(|((crate_name, name), hash)| Applied {
+                crate_name,
+                name,
+                hash,
+            })
+            .collect();
+        done.sort_by(|a, b| (&a.crate_name, &a.name).cmp(&(&b.crate_name, &b.name)));
+        Ok(done)
+    }
+
+    /// How names of this program's tables begin.
+    pub fn prefixes(&self) -> Vec<String> {
+        let names = self.crates.iter().map(|(name, _)| *name);
+        names
+            .chain(["store"])
+            .map(|name| format!("{name}_"))
+            .collect()
+    }
+
+    /// Whether this program can make and read a database with these migrations: it must know each.
+    pub fn knows(&self, applied: &[Applied], dialect: Dialect) -> Result<(), MigrationError> {
+        for done in applied {
+            let mut known = self.crates.iter().flat_map(|(crate_name, migrations)| {
+                migrations.iter().map(|migration| (*crate_name, migration))
+            });
+            let found = known.find(|(crate_name, migration)| {
+                *crate_name == done.crate_name && migration.name == done.name
+            });
+            match found {
+                None => {
+                    return Err(MigrationError::Unknown {
+                        crate_name: done.crate_name.clone(),
+                        name: done.name.clone(),
+                    });
+                }
+                Some((crate_name, migration)) if migration.hash(dialect) != done.hash => {
+                    return Err(MigrationError::Changed {
+                        crate_name,
+                        name: migration.name,
+                    });
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the schema as it is after these migrations and no others, with nothing in it but what they put there. What
+    /// has been applied is not recorded: that comes with the rows.
+    pub async fn make(
+        &self,
+        filling: &mut Filling,
+        applied: &[Applied],
+    ) -> Result<(), MigrationError> {
+        self.knows(applied, Dialect::Postgres)?;
+        let transaction = filling.transaction();
+        transaction.fetch_all(LOCK, args![]).await?;
+        transaction.execute(CREATE, args![]).await?;
+        for migration in self.missing(&HashMap::new(), Dialect::Postgres)? {
+            let (crate_name, name) = (migration.crate_name, migration.name);
+            let is_wanted = |done: &&Applied| done.crate_name == crate_name && done.name == name;
+            if applied.iter().any(|done| is_wanted(&done)) {
+                Database::execute_script(transaction, &migration.sql)
+                    .await
+                    .map_err(|source| MigrationError::Apply {
+                        crate_name,
+                        name,
+                        source,
+                    })?;
+            }
+        }
+        Ok(())
     }
 
     /// Applies what is missing, in one transaction, under a lock: of several programs that start at once, one does it

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 mod agents;
+mod backup;
 mod crash;
 mod draining;
 mod faults;

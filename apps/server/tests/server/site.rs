@@ -12,7 +12,7 @@ pub(crate) const PASSWORD: &str = "password123#";
 pub(crate) struct Site {
     pub(crate) http: Client,
     pub(crate) base: String,
-    session: String,
+    pub(crate) session: String,
 }
 
 /// An answer that was read to its end.

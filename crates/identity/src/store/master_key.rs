@@ -16,3 +16,9 @@ pub(crate) async fn claim(
     db.execute(CLAIM, args![fingerprint]).await?;
     db.fetch_one(FIND, args![]).await?.get("fingerprint")
 }
+
+/// The fingerprint of the key that belongs to the database, when there is one.
+pub(crate) async fn find(db: &mut impl Executor) -> Result<Option<[u8; 32]>, StoreError> {
+    let row = db.fetch_optional(FIND, args![]).await?;
+    row.map(|row| row.get("fingerprint")).transpose()
+}

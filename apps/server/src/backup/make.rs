@@ -1,0 +1,213 @@
+//! Making a backup.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use muster_identity::MasterKey;
+use muster_store::{Address, Database, Dialect, Schema, Snapshot};
+use rustix::fs::FlockOperation;
+
+use super::container::{AppliedMigration, Head, KeyCounter, Manifest, PartHead, Writer};
+use super::{BackupError, FILES, database_name, io_error};
+use crate::config::Settings;
+use crate::schema::schema;
+use crate::start::{self, Ambient};
+
+/// Beside the file while it is being made; whatever is found there was left by one that was killed.
+struct Unfinished {
+    path: PathBuf,
+    _lock: fs::File,
+}
+
+impl Unfinished {
+    fn begin(target: &Path) -> Result<Self, BackupError> {
+        let mut name = target.file_name().unwrap_or_default().to_owned();
+        name.push(".unfinished");
+        let path = target.with_file_name(name);
+        let failed = |source| BackupError::File {
+            attempt: "write beside the backup, into",
+            path: path.clone(),
+            source,
+        };
+        match fs::DirBuilder::new().mode(0o700).create(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(failed(error));
+            }
+            _ => {}
+        }
+        let lock = fs::File::open(&path).map_err(failed)?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(BackupError::UnderWay {
+                    path: target.to_owned(),
+                });
+            }
+            Err(errno) => return Err(failed(errno.into())),
+        }
+        for entry in fs::read_dir(&path).map_err(failed)? {
+            fs::remove_file(entry.map_err(failed)?.path()).map_err(failed)?;
+        }
+        Ok(Self { path, _lock: lock })
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Writes everything that the server of this configuration keeps into one file, while it serves. The file appears when it
+/// is whole, or not at all.
+pub async fn make(
+    settings: &Settings,
+    target: &Path,
+    passphrase: Option<&str>,
+    ambient: &Ambient,
+) -> Result<Manifest, BackupError> {
+    let target = &std::path::absolute(target).map_err(io_error("name the backup", target))?;
+    if target.exists() {
+        return Err(BackupError::Exists {
+            path: target.clone(),
+        });
+    }
+    if let Address::Sqlite(path) = &settings.database
+        && !path.exists()
+    {
+        return Err(BackupError::NoDatabase { path: path.clone() });
+    }
+    let key_path = settings.data_dir.join("master.key");
+    let key = MasterKey::load(&key_path).map_err(BackupError::MasterKey)?;
+    let key = key.ok_or(BackupError::NoMasterKey { path: key_path })?;
+    let database = start::open_database(settings).await?;
+    let made = async {
+        let applied = Schema::applied(&database).await?;
+        if applied.is_empty() {
+            return Err(BackupError::Empty);
+        }
+        if key.belongs_to(&database).await? == Some(false) {
+            return Err(BackupError::MasterKey(
+                muster_identity::MasterKeyError::Foreign,
+            ));
+        }
+        let made_at = ambient.clock.now().to_string();
+        let manifest = Manifest {
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+            made_at,
+            database: database_name(database.dialect()).to_owned(),
+            schema: applied
+                .into_iter()
+                .map(|done| AppliedMigration {
+                    crate_name: done.crate_name,
+                    name: done.name,
+                    hash: done.hash,
+                })
+                .collect(),
+            counters: Vec::new(),
+            parts: Vec::new(),
+        };
+        write(settings, &database, target, passphrase, manifest, ambient).await
+    };
+    let made = made.await;
+    database.close().await;
+    made
+}
+
+async fn write(
+    settings: &Settings,
+    database: &Database,
+    target: &Path,
+    passphrase: Option<&str>,
+    mut manifest: Manifest,
+    ambient: &Ambient,
+) -> Result<Manifest, BackupError> {
+    let unfinished = Unfinished::begin(target)?;
+    let path = unfinished.path.join("backup");
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(io_error("write", &path))?;
+    let head = Head {
+        release: manifest.release.clone(),
+        made_at: manifest.made_at.clone(),
+        database: manifest.database.clone(),
+        sealed: None,
+    };
+    let container = |source| BackupError::Container {
+        path: target.to_owned(),
+        source,
+    };
+    let mut writer =
+        Writer::begin(file, head, passphrase, &*ambient.randomness).map_err(container)?;
+    match database.dialect() {
+        Dialect::Sqlite => {
+            let copy = unfinished.path.join("database");
+            database.copy_into(&copy).await?;
+            let content = fs::File::open(&copy).map_err(io_error("read", &copy))?;
+            writer.part("database", content).map_err(container)?;
+            fs::remove_file(&copy).map_err(io_error("remove", &copy))?;
+        }
+        Dialect::Postgres => {
+            let mut prefixes = schema().prefixes();
+            // Of a newer release too, which may have further crates.
+            for done in &manifest.schema {
+                let prefix = format!("{}_", done.crate_name);
+                if !prefixes.contains(&prefix) {
+                    prefixes.push(prefix);
+                }
+            }
+            let patience = settings.database_timeout;
+            let mut snapshot = Snapshot::begin(&settings.database, &prefixes, patience).await?;
+            for table in snapshot.tables().to_vec() {
+                writer
+                    .begin_part(&PartHead {
+                        name: format!("table/{}", table.name),
+                        columns: table.columns.clone(),
+                    })
+                    .map_err(container)?;
+                let mut rows = snapshot.rows(&table).await?;
+                while let Some(piece) = rows.next().await? {
+                    writer.data(&piece).map_err(container)?;
+                }
+                drop(rows);
+                writer.end_part().map_err(container)?;
+            }
+            let counters = snapshot.counters().await?;
+            snapshot.end().await;
+            manifest.counters = counters
+                .into_iter()
+                .map(|counter| KeyCounter {
+                    table: counter.table,
+                    column: counter.column,
+                    last: counter.last,
+                    is_used: counter.is_used,
+                })
+                .collect();
+        }
+    }
+    for (name, _) in FILES {
+        let path = settings.data_dir.join(name);
+        match fs::File::open(&path) {
+            Ok(content) => writer
+                .part(&format!("file/{name}"), content)
+                .map_err(container)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(io_error("read", &path)(source)),
+        }
+    }
+    let manifest = writer.finish(manifest).map_err(container)?;
+    // A file that somebody made meanwhile is not replaced.
+    if target.exists() {
+        return Err(BackupError::Exists {
+            path: target.to_owned(),
+        });
+    }
+    fs::rename(&path, target).map_err(io_error("name the backup", target))?;
+    super::sync_folder(target)?;
+    Ok(manifest)
+}
