@@ -20,6 +20,7 @@ use crate::services::{self, Services};
 use crate::start::{self, Ambient};
 
 mod backup;
+mod doctor;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -122,6 +123,7 @@ pub fn command() -> Command {
             ),
         )
         .subcommands(backup::commands())
+        .subcommand(doctor::command())
         .subcommand(Command::new("openapi").about("Print the OpenAPI document of the API"))
         .subcommand(Command::new("version").about("Print the release"))
 }
@@ -154,6 +156,9 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
         }
         Some(("restore", matches)) => {
             with_runtime(None, backup::restore(settings(matches)?, matches))
+        }
+        Some(("doctor", matches)) => {
+            with_runtime(None, doctor::doctor(settings(matches)?, matches))
         }
         Some(("openapi", _)) => with_runtime(None, openapi()),
         Some((_, serve)) => run_server(settings(serve)?),

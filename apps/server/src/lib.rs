@@ -8,6 +8,7 @@
 //! - [`services`]: the domain crates' services, handed to each other.
 //! - [`start`]: from an empty folder to a running server, and to an orderly end.
 //! - [`cli`]: the command line.
+//! - [`doctor`]: what is wrong with a server, and what to do about it.
 //!
 //! Not responsible for: rules of any domain. What is here is wiring.
 
@@ -15,6 +16,7 @@ pub mod backup;
 pub mod cli;
 pub mod compose;
 pub mod config;
+pub mod doctor;
 pub mod guard;
 pub mod listener;
 pub mod observe;

@@ -337,7 +337,7 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
 const BUS_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Opens what joins this server with others on the same database.
-async fn open_bus(
+pub(crate) async fn open_bus(
     settings: &Settings,
     database: &Database,
     ambient: &Ambient,
@@ -478,6 +478,16 @@ pub fn last_address(data_dir: &Path) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
+/// The host in an address, without brackets and port.
+pub(crate) fn host_of(url: &str) -> &str {
+    let host = url.split("://").nth(1).unwrap_or_default();
+    let host = host.split('/').next().unwrap_or_default();
+    match host.strip_prefix('[') {
+        Some(bracketed) => bracketed.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    }
+}
+
 /// The names that the server's own certificate has: loopback, this machine, the public URL, the address it listens on.
 fn certificate_names(public_url: &str, address: SocketAddr) -> Vec<String> {
     let mut names = vec![
@@ -485,12 +495,7 @@ fn certificate_names(public_url: &str, address: SocketAddr) -> Vec<String> {
         "127.0.0.1".to_owned(),
         "::1".to_owned(),
     ];
-    let host = public_url.split("://").nth(1).unwrap_or_default();
-    let host = host.split('/').next().unwrap_or_default();
-    let host = match host.strip_prefix('[') {
-        Some(bracketed) => bracketed.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
+    let host = host_of(public_url);
     let listened =
         (!address.ip().is_unspecified()).then(|| address.ip().to_canonical().to_string());
     for name in [

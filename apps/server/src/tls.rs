@@ -303,23 +303,42 @@ fn set_validity(params: &mut CertificateParams, now: Timestamp, days: u64) {
     params.not_after = day(now.plus(Duration::from_secs(days * 86_400)));
 }
 
-/// Whether there is a certificate that has all names and is valid for a while.
-fn is_usable(certificate: &Path, key: &Path, names: &[String], now: Timestamp) -> bool {
-    let Ok(text) = fs::read(certificate) else {
-        return false;
+/// What a certificate says, for those who look whether it is right.
+#[derive(Debug, Clone)]
+pub struct CertificateFacts {
+    /// The names and addresses that it is for.
+    pub names: Vec<String>,
+    /// From when it is valid, in seconds since 1970.
+    pub begins_at: i64,
+    /// Until when.
+    pub ends_at: i64,
+    /// Whether it is one of an authority.
+    pub is_authority: bool,
+}
+
+/// Reads the first certificate of a file, and refuses a key that does not belong to it.
+pub fn inspect(certificate: &Path, key: Option<&Path>) -> Result<CertificateFacts, TlsError> {
+    let content = || TlsError::Content {
+        path: certificate.to_owned(),
+        what: "certificate",
     };
-    let Ok(der) = CertificateDer::from_pem_slice(&text) else {
-        return false;
-    };
-    let Ok((_, parsed)) = x509_parser::parse_x509_certificate(&der) else {
-        return false;
-    };
-    let renew_at = now
-        .plus(Duration::from_secs(RENEW_DAYS * 86_400))
-        .as_seconds();
-    let validity = parsed.validity();
+    let text = read(certificate)?;
+    let der = CertificateDer::from_pem_slice(text.as_bytes()).map_err(|_| content())?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(&der).map_err(|_| content())?;
+    if let Some(key) = key {
+        certified(certificate, key)?;
+    }
+    Ok(CertificateFacts {
+        names: alternative_names(&parsed),
+        begins_at: parsed.validity().not_before.timestamp(),
+        ends_at: parsed.validity().not_after.timestamp(),
+        is_authority: parsed.is_ca(),
+    })
+}
+
+fn alternative_names(parsed: &x509_parser::certificate::X509Certificate<'_>) -> Vec<String> {
     let alternative = parsed.subject_alternative_name().ok().flatten();
-    let present: Vec<String> = alternative.map_or_else(Vec::new, |extension| {
+    alternative.map_or_else(Vec::new, |extension| {
         use x509_parser::extensions::GeneralName;
         let names = extension
             .value
@@ -338,7 +357,25 @@ fn is_usable(certificate: &Path, key: &Path, names: &[String], now: Timestamp) -
                 _ => None,
             });
         names.collect()
-    });
+    })
+}
+
+/// Whether there is a certificate that has all names and is valid for a while.
+fn is_usable(certificate: &Path, key: &Path, names: &[String], now: Timestamp) -> bool {
+    let Ok(text) = fs::read(certificate) else {
+        return false;
+    };
+    let Ok(der) = CertificateDer::from_pem_slice(&text) else {
+        return false;
+    };
+    let Ok((_, parsed)) = x509_parser::parse_x509_certificate(&der) else {
+        return false;
+    };
+    let renew_at = now
+        .plus(Duration::from_secs(RENEW_DAYS * 86_400))
+        .as_seconds();
+    let validity = parsed.validity();
+    let present = alternative_names(&parsed);
     validity.not_after.timestamp() > renew_at
         && validity.not_before.timestamp() <= now.as_seconds()
         && names.iter().all(|name| present.contains(name))

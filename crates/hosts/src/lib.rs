@@ -39,7 +39,7 @@ pub use checkin::{CheckIn, HOST_TOPIC, LABELS_TOPIC};
 pub use configuration::{AgentOptions, OptionsSource};
 pub use error::HostsError;
 pub use operators::{
-    HOST_SORTS, HostDetail, HostQuery, Hosts, LabelChange, LabelSpecification, Membership,
+    Census, HOST_SORTS, HostDetail, HostQuery, Hosts, LabelChange, LabelSpecification, Membership,
     NewLabel, OperatorError, Presence as HostPresence, Selection, presence as presence_of,
 };
 pub use presence::Presence;

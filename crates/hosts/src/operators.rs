@@ -202,6 +202,21 @@ struct Inner {
     software: Software,
 }
 
+/// How many hosts stand how. A host that is missing is offline, too, and a new one is online or offline.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Census {
+    /// All of them.
+    pub total: u64,
+    /// Heard within their interval.
+    pub online: u64,
+    /// Not heard within their interval.
+    pub offline: u64,
+    /// Not heard for long.
+    pub missing: u64,
+    /// Enrolled lately.
+    pub new: u64,
+}
+
 /// Hosts as operators see them. Cheap to clone.
 #[derive(Clone)]
 pub struct Hosts(Arc<Inner>);
@@ -235,6 +250,27 @@ impl Hosts {
     /// How many hosts are in each team; a team without hosts is left out.
     pub async fn team_counts(&self) -> Result<HashMap<TeamId, u64>, OperatorError> {
         Ok(store::operator::team_counts(&mut &self.0.database).await?)
+    }
+
+    /// How many hosts there are, and how they stand now.
+    pub async fn census(&self) -> Result<Census, OperatorError> {
+        let db = &self.0.database;
+        let count = async |status: Option<&str>| {
+            let mut filter = Filter::new(self.now());
+            if let Some(status) = status {
+                filter.status(status);
+            }
+            store::operator::count(&mut { db }, &filter).await
+        };
+        let total = count(None).await?;
+        let online = count(Some("online")).await?;
+        Ok(Census {
+            total,
+            online,
+            offline: total.saturating_sub(online),
+            missing: count(Some("missing")).await?,
+            new: count(Some("new")).await?,
+        })
     }
 
     /// The present time, for rooms that show how hosts stand now.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use muster_clock::Timestamp;
 use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
@@ -204,6 +205,23 @@ impl Database {
             Pools::Sqlite { .. } => None,
             Pools::Postgres { pool, patience } => Some(Channel::new(pool.clone(), *patience, name)),
         }
+    }
+
+    /// Which release of the database this is, and what time its machine has.
+    pub async fn about(&self) -> Result<(String, Timestamp), StoreError> {
+        let sql = match self.dialect() {
+            Dialect::Sqlite => {
+                "SELECT sqlite_version() AS release,
+                    CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER) AS now"
+            }
+            Dialect::Postgres => {
+                "SELECT current_setting('server_version') AS release,
+                    CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT) AS now"
+            }
+        };
+        let mut db = self;
+        let row = db.fetch_one(sql, Vec::new()).await?;
+        Ok((row.get("release")?, row.get("now")?))
     }
 
     /// Whether the database answers.

@@ -5,6 +5,7 @@
 mod agents;
 mod backup;
 mod crash;
+mod doctor;
 mod draining;
 mod faults;
 mod fleet;

@@ -1,0 +1,117 @@
+//! Looks at everything that a server needs, and says what to do about what is wrong.
+//!
+//! Changes nothing, beside a server that runs or instead of one. What is found is for people; programs read its name and
+//! its state.
+
+mod certificate;
+mod database;
+mod machine;
+
+use serde::Serialize;
+
+use crate::config::Settings;
+use crate::start::Ambient;
+
+/// How something stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Nothing to do.
+    Ok,
+    /// Works, and will not for ever, or not as well as it could.
+    Warning,
+    /// A server does not work with it.
+    Problem,
+}
+
+impl State {
+    /// The word that people read.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Problem => "PROBLEM",
+        }
+    }
+}
+
+/// What was found of one thing.
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    /// What was looked at; stays the same from release to release.
+    pub name: &'static str,
+    /// How it stands.
+    pub state: State,
+    /// What was found.
+    pub found: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
+}
+
+/// Everything that was found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The release of this program.
+    pub release: &'static str,
+    /// The data folder.
+    pub data_dir: String,
+    /// In the order in which it was looked at.
+    pub checks: Vec<Check>,
+}
+
+impl Report {
+    /// How many stand so.
+    pub fn count(&self, state: State) -> usize {
+        self.checks
+            .iter()
+            .filter(|check| check.state == state)
+            .count()
+    }
+
+    fn put(&mut self, name: &'static str, state: State, found: impl Into<String>) {
+        self.checks.push(Check {
+            name,
+            state,
+            found: found.into(),
+            advice: None,
+        });
+    }
+
+    fn ok(&mut self, name: &'static str, found: impl Into<String>) {
+        self.put(name, State::Ok, found);
+    }
+
+    fn warn(&mut self, name: &'static str, found: impl Into<String>, advice: impl Into<String>) {
+        self.put(name, State::Warning, found);
+        self.advise(advice);
+    }
+
+    fn problem(&mut self, name: &'static str, found: impl Into<String>, advice: impl Into<String>) {
+        self.put(name, State::Problem, found);
+        self.advise(advice);
+    }
+
+    fn advise(&mut self, advice: impl Into<String>) {
+        if let Some(last) = self.checks.last_mut() {
+            last.advice = Some(advice.into());
+        }
+    }
+}
+
+/// Looks at everything.
+pub async fn examine(settings: &Settings, ambient: &Ambient) -> Report {
+    let mut report = Report {
+        release: env!("CARGO_PKG_VERSION"),
+        data_dir: settings.data_dir.display().to_string(),
+        checks: Vec::new(),
+    };
+    machine::folder(&mut report, settings);
+    machine::server(&mut report, settings);
+    machine::files(&mut report, settings);
+    machine::disk(&mut report, settings);
+    certificate::examine(&mut report, settings, ambient.clock.now());
+    let hosts = database::examine(&mut report, settings, ambient).await;
+    machine::open_files(&mut report, settings, hosts);
+    report
+}

@@ -1,0 +1,172 @@
+//! The certificate, and whether agents that look for the server by its name will believe it.
+
+use std::net::IpAddr;
+
+use muster_clock::Timestamp;
+use muster_http::error_chain;
+
+use super::Report;
+use crate::config::{Settings, TlsSettings};
+use crate::start;
+use crate::tls::{self, CertificateFacts};
+
+/// A certificate that ends within so many days is a warning.
+const SOON_DAYS: i64 = 21;
+/// The same of the server's own authority, which agents have to be given anew, in days.
+const SOON_AUTHORITY_DAYS: i64 = 365;
+const DAY_SECONDS: i64 = 86_400;
+
+pub(super) fn examine(report: &mut Report, settings: &Settings, now: Timestamp) {
+    let name = "certificate";
+    let (certificate, key, is_own) = match &settings.tls {
+        TlsSettings::Off if settings.proxies.trusted.is_empty() => {
+            let advice = "name the proxy that speaks TLS in trusted_proxies; else everybody seems to come from it";
+            return report.warn(name, "TLS is off, and no proxy is trusted", advice);
+        }
+        TlsSettings::Off => return report.ok(name, "TLS is off: a proxy speaks it"),
+        TlsSettings::Files { certificate, key } => (certificate.clone(), key.clone(), false),
+        TlsSettings::Own => {
+            let folder = settings.data_dir.join("tls");
+            if !folder.exists() {
+                return report.ok(name, "the server makes its own when it starts");
+            }
+            (folder.join("server.pem"), folder.join("server.key"), true)
+        }
+    };
+    let facts = match tls::inspect(&certificate, Some(&key)) {
+        Ok(facts) => facts,
+        Err(error) => {
+            let advice = if is_own {
+                "remove server.pem and server.key in the folder tls and start the server: it makes them anew; agents \
+                 trust ca.pem, which stays"
+            } else {
+                "give a certificate with its chain and the key that belongs to it"
+            };
+            return report.problem(name, error_chain(&error), advice);
+        }
+    };
+    leaf(report, settings, &facts, is_own, now);
+    if is_own {
+        authority(report, settings, now);
+    }
+}
+
+fn days_left(facts: &CertificateFacts, now: Timestamp) -> i64 {
+    (facts.ends_at - now.as_seconds()).div_euclid(DAY_SECONDS)
+}
+
+fn leaf(
+    report: &mut Report,
+    settings: &Settings,
+    facts: &CertificateFacts,
+    is_own: bool,
+    now: Timestamp,
+) {
+    let name = "certificate";
+    let days = days_left(facts, now);
+    let names = facts.names.join(", ");
+    let renewal = if is_own {
+        "start the server: it makes a new one"
+    } else {
+        "put a new one in its place; the server takes it without a restart"
+    };
+    if days < 0 {
+        let found = format!("it ended {} days ago: agents refuse it", -days);
+        return report.problem(name, found, renewal);
+    }
+    if facts.begins_at > now.as_seconds() {
+        let found = "it is not valid yet: agents refuse it";
+        return report.problem(name, found, "look at this machine's clock, or wait");
+    }
+    if facts.is_authority {
+        let found = "it is one of an authority (CA:TRUE): many agents refuse it";
+        return report.problem(name, found, "make one with basicConstraints CA:FALSE");
+    }
+    let url = settings.public_url.clone();
+    let url = url.or_else(|| start::last_address(&settings.data_dir));
+    let host = url
+        .as_deref()
+        .map(start::host_of)
+        .filter(|host| !host.is_empty());
+    match host {
+        Some(host) if !covers(&facts.names, host) => {
+            let advice = if is_own {
+                "start the server with this --public-url: it makes a certificate for it"
+            } else {
+                "give a certificate for that name, or correct public_url"
+            };
+            let found = format!("it is for {names}, and agents look for {host}");
+            return report.problem(name, found, advice);
+        }
+        _ => {}
+    }
+    let found = format!("for {names}; ends in {days} days");
+    if days < SOON_DAYS {
+        return report.warn(name, found, renewal);
+    }
+    report.ok(name, found);
+}
+
+fn authority(report: &mut Report, settings: &Settings, now: Timestamp) {
+    let name = "authority";
+    let path = settings.data_dir.join("tls/ca.pem");
+    match tls::inspect(&path, None) {
+        Err(error) => report.problem(
+            name,
+            error_chain(&error),
+            "put back the folder tls from a backup: agents trust that authority alone",
+        ),
+        Ok(facts) => {
+            let days = days_left(&facts, now);
+            let found = format!("its own; ends in {days} days");
+            let advice = "give agents a new authority before that: a certificate of your own (tls.certificate), or the \
+                          server's after removing the folder tls";
+            if days < 0 {
+                report.problem(name, found, advice);
+            } else if days < SOON_AUTHORITY_DAYS {
+                report.warn(name, found, advice);
+            } else {
+                report.ok(name, found);
+            }
+        }
+    }
+}
+
+/// Whether a certificate for these names is one for the host, as clients compare them.
+fn covers(names: &[String], host: &str) -> bool {
+    let host = host.to_lowercase();
+    let host = host.as_str();
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return names.iter().any(|name| name.parse() == Ok(address));
+    }
+    names.iter().any(|name| {
+        let name = name.to_lowercase();
+        match name.strip_prefix("*.") {
+            Some(domain) => host
+                .split_once('.')
+                .is_some_and(|(first, rest)| !first.is_empty() && rest == domain),
+            None => name == host,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_compared_as_clients_do() {
+        let names = ["Muster.example.com", "*.fleet.example.com", "192.0.2.1"].map(str::to_owned);
+        for host in ["muster.example.com", "a.fleet.example.com", "192.0.2.1"] {
+            assert!(covers(&names, host), "{host}");
+        }
+        for host in [
+            "example.com",
+            "fleet.example.com",
+            "a.b.fleet.example.com",
+            "192.0.2.2",
+        ] {
+            assert!(!covers(&names, host), "{host}");
+        }
+    }
+}
