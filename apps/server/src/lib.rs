@@ -6,6 +6,7 @@
 //! - [`listener`]: one port for HTTP/1.1 and HTTP/2, with limits.
 //! - [`compose`]: the domain crates put together into one router.
 //! - [`services`]: the domain crates' services, handed to each other.
+//! - [`observe`] and [`gauges`]: what it tells about itself, request by request and now and then.
 //! - [`start`]: from an empty folder to a running server, and to an orderly end.
 //! - [`cli`]: the command line.
 //! - [`doctor`]: what is wrong with a server, and what to do about it.
@@ -17,6 +18,7 @@ pub mod cli;
 pub mod compose;
 pub mod config;
 pub mod doctor;
+pub mod gauges;
 pub mod guard;
 pub mod listener;
 pub mod observe;

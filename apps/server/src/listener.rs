@@ -29,6 +29,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower::ServiceExt as _;
 
 use crate::guard::{Guarded, Watch};
+use crate::observe::REQUEST_ID;
 use crate::proxies::{Forwarded, Proxies};
 
 /// How long a TLS handshake may take.
@@ -118,6 +119,7 @@ pub async fn serve(
         let held = Held {
             _slot: slot,
             _token: connections.token(),
+            _counted: Counted::new(),
         };
         tokio::spawn(async move {
             tokio::select! {
@@ -146,6 +148,25 @@ pub async fn serve(
 struct Held {
     _slot: OwnedSemaphorePermit,
     _token: TaskTrackerToken,
+    _counted: Counted,
+}
+
+/// Counts itself among the open connections while it lives.
+#[derive(Debug)]
+struct Counted(metrics::Gauge);
+
+impl Counted {
+    fn new() -> Self {
+        let gauge = metrics::gauge!("muster_connections");
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
 }
 
 /// What every connection shares.
@@ -240,6 +261,10 @@ async fn answer(serving: &Serving, peer: SocketAddr, request: Request<Incoming>)
     let service = &serving.service;
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(serving.bodies.clone());
+    if !service.proxies.is_trusted(peer.ip()) {
+        // Anybody else could give requests the ids of others, and lead those astray who read the log.
+        request.headers_mut().remove(REQUEST_ID);
+    }
     let (address, forwarded) = service.proxies.client(peer.ip(), request.headers());
     request.extensions_mut().insert(ClientAddress(address));
     if forwarded {

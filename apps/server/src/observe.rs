@@ -13,20 +13,27 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use metrics::{Counter, Histogram};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{
+    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
 use muster_clock::Randomness;
-use muster_http::ClientAddress;
+use muster_http::{ClientAddress, Problem};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 use tracing_subscriber::EnvFilter;
 
-/// The header that carries a request's id in both directions.
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The header that carries a request's id in both directions. The listener takes it off what no trusted proxy sent.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest id of a client that is taken over, in bytes.
 const MAX_REQUEST_ID_BYTES: usize = 64;
 /// Buckets of durations, in seconds.
 const BUCKETS: &[f64] = &[
     0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
+
+/// The same of the database, which answers most statements within less.
+const DATABASE_BUCKETS: &[f64] = &[
+    0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0,
 ];
 
 /// How often measurements are put into buckets.
@@ -102,6 +109,11 @@ fn recorder() -> PrometheusRecorder {
     PrometheusBuilder::new()
         .set_buckets(BUCKETS)
         .expect("there are buckets")
+        .set_buckets_for_metric(
+            Matcher::Prefix("muster_database_".to_owned()),
+            DATABASE_BUCKETS,
+        )
+        .expect("there are buckets")
         .build_recorder()
 }
 
@@ -157,6 +169,7 @@ fn describe() {
         Unit::Seconds,
         "How long the newest message took over the bus and back"
     );
+    crate::gauges::describe();
     describe_gauge!(
         "muster_build_info",
         Unit::Count,
@@ -301,6 +314,10 @@ pub async fn observe(
     let mut response = next.run(request).instrument(span.clone()).await;
     let elapsed = start.elapsed();
     let status = response.status();
+    if let Some(problem) = response.extensions().get::<Problem>() {
+        // Codes are words of the program: their number is bounded.
+        metrics::counter!("muster_refusals_total", "reason" => problem.code()).increment(1);
+    }
     observer
         .route(route)
         .count(route, method.as_str(), status, elapsed);

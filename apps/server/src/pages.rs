@@ -21,6 +21,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::config::Access;
+use crate::gauges::Gauges;
 use crate::observe::Metrics;
 use crate::proxies::Forwarded;
 use crate::tls::Tls;
@@ -33,6 +34,8 @@ pub struct Pages {
     pub bus: Arc<dyn Bus>,
     /// The metrics.
     pub metrics: Metrics,
+    /// What is measured when they are read.
+    pub gauges: Gauges,
     /// Who may read them.
     pub metrics_access: Access,
     /// The version that Fleet's clients are told.
@@ -224,6 +227,7 @@ async fn metrics(
     metrics::counter!("muster_database_statements_total")
         .absolute(state.pages.database.statements());
     bus_metrics(&*state.pages.bus);
+    state.pages.gauges.take();
     metrics::gauge!("muster_build_info", "release" => env!("CARGO_PKG_VERSION")).set(1.0);
     metrics::gauge!("muster_process_start_time_seconds")
         .set(state.pages.started_at.as_micros() as f64 / 1e6);

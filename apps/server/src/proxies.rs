@@ -64,7 +64,8 @@ pub struct Proxies {
 pub struct Forwarded;
 
 impl Proxies {
-    fn is_trusted(&self, address: IpAddr) -> bool {
+    /// Whether a proxy is at this address, whose headers are believed.
+    pub fn is_trusted(&self, address: IpAddr) -> bool {
         self.trusted.iter().any(|network| network.contains(address))
     }
 

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::compose::{self, App};
 use crate::config::{BusSettings, Settings};
+use crate::gauges::Gauges;
 use crate::listener;
 use crate::observe::{Metrics, Observer};
 use crate::pages::Pages;
@@ -235,6 +236,8 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
         now,
     )?
     .map(Arc::new);
+    // Before anything measures.
+    let metrics = Metrics::begin();
     let database = open_database(&settings).await?;
     schema().apply(&database, now).await?;
     let (stop_serving, stop_tasks) = (CancellationToken::new(), CancellationToken::new());
@@ -269,7 +272,8 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
 
     unbegun.disarm();
     services.run(&tasks, &stop_tasks);
-    let metrics = Metrics::begin();
+    let gauges = Gauges::new(&settings, services.clone(), tls.clone());
+    tasks.spawn(gauges.clone().count_hosts(stop_tasks.clone()));
     tasks.spawn({
         let (metrics, stop) = (metrics.clone(), stop_tasks.clone());
         async move { metrics.run(stop).await }
@@ -288,6 +292,7 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
             database,
             bus: Arc::clone(&services.bus),
             metrics,
+            gauges,
             metrics_access: settings.metrics_access,
             fleet_version: settings.fleet_version.clone(),
             public_url: public_url.clone(),

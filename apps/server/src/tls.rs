@@ -144,6 +144,17 @@ impl Tls {
         }
     }
 
+    /// When the certificate in force ends, in seconds since 1970.
+    pub fn ends_at(&self) -> Option<i64> {
+        let current = self
+            .current
+            .0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let (_, parsed) = x509_parser::parse_x509_certificate(current.cert.first()?).ok()?;
+        Some(parsed.validity().not_after.timestamp())
+    }
+
     /// Reads the files again, or renews the server's own certificate. What cannot be used is not taken.
     pub fn reload(&self, now: Timestamp) -> Result<(), TlsError> {
         let (certified, _) = self.source.load(now)?;

@@ -60,6 +60,8 @@ impl From<EnrollError> for HostsError {
         match error {
             EnrollError::Refused(reason) => {
                 tracing::info!(reason = reason.name(), "refused an enrollment");
+                metrics::counter!("muster_enrollment_refusals_total", "reason" => reason.name())
+                    .increment(1);
                 Self::Refused
             }
             EnrollError::Unavailable(error) => error.into(),

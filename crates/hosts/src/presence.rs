@@ -59,6 +59,12 @@ impl Presence {
         }
     }
 
+    /// How many hosts were heard whose marks are not written yet.
+    pub fn waiting(&self) -> usize {
+        let pending = self.0.pending.lock();
+        pending.unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// When a host was heard, as far as that is not written yet.
     pub fn pending(&self, host: HostId) -> Option<Timestamp> {
         let pending = self

@@ -39,3 +39,4 @@ pub use saved::SavedQueries;
 pub use service::{AlwaysOn, Queries, Switches};
 pub use stream::{Event, Stream};
 pub use target::{Target, TargetError, TargetHost, Targets};
+pub use writer::MAX_WAITING_BYTES as MAX_WAITING_ANSWERS_BYTES;

@@ -179,6 +179,11 @@ pub struct Live {
 }
 
 impl Live {
+    /// How many bytes of answers wait to be kept, of [`MAX_WAITING_ANSWERS_BYTES`](crate::MAX_WAITING_ANSWERS_BYTES).
+    pub fn waiting_bytes(&self) -> usize {
+        self.writer.waiting_bytes()
+    }
+
     pub(crate) fn new(writer: Writer) -> Self {
         Self {
             inner: Arc::default(),

@@ -19,7 +19,7 @@ const MAX_GROUP: usize = 256;
 /// How many requests may wait; more are told to come again.
 const MAX_WAITING: usize = 4_096;
 /// How many bytes of rows may wait; more are told to come again.
-const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
+pub const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
 /// The most rows that are kept of a campaign.
 pub(crate) const MAX_ROWS_PER_CAMPAIGN: i64 = 1_000_000;
 /// The most bytes that are kept of a campaign, as JSON.
@@ -65,6 +65,11 @@ pub(crate) fn writer(database: Database) -> (Writer, WriterTask) {
 }
 
 impl Writer {
+    /// How many bytes of rows wait, of [`MAX_WAITING_BYTES`].
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        MAX_WAITING_BYTES.saturating_sub(self.bytes.available_permits())
+    }
+
     /// Keeps answers durably. An error means that they are not known to be kept.
     pub(crate) async fn keep(
         &self,

@@ -150,6 +150,11 @@ impl FileSink {
         answer.await.map_err(|_| SinkError::Busy)?
     }
 
+    /// How many bytes wait to be written, of [`MAX_QUEUED_BYTES`].
+    pub fn waiting_bytes(&self) -> usize {
+        MAX_QUEUED_BYTES.saturating_sub(self.room.available_permits())
+    }
+
     /// Takes no more, and waits until all that was handed over is written.
     pub async fn close(&self) {
         if self.queue.send(Work::Close).await.is_err() {

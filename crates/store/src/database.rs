@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use muster_clock::Timestamp;
@@ -16,6 +16,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, SqlSafeStr as _};
 
 use crate::row::Row;
 use crate::run::{postgres_execute, postgres_fetch, sqlite_execute, sqlite_fetch, within};
+use crate::timing::{Operation, Timing};
 use crate::{Address, Channel, Dialect, ErrorKind, StoreError, Value};
 
 /// How the pools are sized and how long they wait.
@@ -49,6 +50,7 @@ pub struct Database(Arc<Shared>);
 struct Shared {
     pools: Pools,
     statements: AtomicU64,
+    timing: Timing,
 }
 
 enum Pools {
@@ -148,6 +150,7 @@ impl Database {
         Ok(Self(Arc::new(Shared {
             pools,
             statements: AtomicU64::new(0),
+            timing: Timing::new(),
         })))
     }
 
@@ -164,10 +167,27 @@ impl Database {
         self.0.statements.load(Ordering::Relaxed)
     }
 
+    /// How many connections work now, and how many are open without work.
+    pub fn connections(&self) -> (u32, u32) {
+        let of = |size: u32, idle: usize| {
+            let idle = u32::try_from(idle).unwrap_or(u32::MAX).min(size);
+            (size - idle, idle)
+        };
+        match &self.0.pools {
+            Pools::Sqlite { write, read } => {
+                let (writing, resting) = of(write.size(), write.num_idle());
+                let (used, idle) = of(read.size(), read.num_idle());
+                (writing + used, resting + idle)
+            }
+            Pools::Postgres { pool, .. } => of(pool.size(), pool.num_idle()),
+        }
+    }
+
     /// Begins a unit of work. On SQLite it takes the write lock at once. Dropped without [`Transaction::commit`], it is
     /// rolled back.
     pub async fn begin(&self) -> Result<Transaction, StoreError> {
         let attempt = "begin a transaction";
+        let begun = Instant::now();
         let inner = match &self.0.pools {
             Pools::Sqlite { write, .. } => TransactionInner::Sqlite(
                 write
@@ -191,6 +211,8 @@ impl Database {
             Pools::Sqlite { .. } => None,
             Pools::Postgres { patience, .. } => Some(*patience),
         };
+        // A transaction that begins waits for nothing but its connection and, on SQLite, for the one writer before it.
+        self.0.timing.waited(begun.elapsed());
         Ok(Transaction {
             inner,
             patience,
@@ -354,19 +376,19 @@ impl Executor for &Database {
         self.count();
         match &self.0.pools {
             Pools::Sqlite { write, .. } => {
-                let mut connection = write
-                    .acquire()
-                    .await
-                    .map_err(|e| StoreError::away("reach the database", e))?;
-                sqlite_execute(&mut connection, sql, args).await
+                let begun = Instant::now();
+                let mut connection = self.0.timing.acquired(begun, write.acquire().await)?;
+                let begun = Instant::now();
+                let result = sqlite_execute(&mut connection, sql, args).await;
+                self.0.timing.ran(Operation::Write, begun, result)
             }
             Pools::Postgres { pool, patience } => {
-                let mut connection = pool
-                    .acquire()
-                    .await
-                    .map_err(|e| StoreError::away("reach the database", e))?;
+                let begun = Instant::now();
+                let mut connection = self.0.timing.acquired(begun, pool.acquire().await)?;
+                let begun = Instant::now();
                 let done = Box::pin(postgres_execute(&mut connection, sql, args));
-                within(Some(*patience), "wait for the database", done).await
+                let result = within(Some(*patience), "wait for the database", done).await;
+                self.0.timing.ran(Operation::Write, begun, result)
             }
         }
     }
@@ -379,19 +401,19 @@ impl Executor for &Database {
         self.count();
         match &self.0.pools {
             Pools::Sqlite { write, .. } => {
-                let mut connection = write
-                    .acquire()
-                    .await
-                    .map_err(|e| StoreError::away("reach the database", e))?;
-                sqlite_fetch(&mut connection, sql, args).await
+                let begun = Instant::now();
+                let mut connection = self.0.timing.acquired(begun, write.acquire().await)?;
+                let begun = Instant::now();
+                let result = sqlite_fetch(&mut connection, sql, args).await;
+                self.0.timing.ran(Operation::Write, begun, result)
             }
             Pools::Postgres { pool, patience } => {
-                let mut connection = pool
-                    .acquire()
-                    .await
-                    .map_err(|e| StoreError::away("reach the database", e))?;
+                let begun = Instant::now();
+                let mut connection = self.0.timing.acquired(begun, pool.acquire().await)?;
+                let begun = Instant::now();
                 let done = Box::pin(postgres_fetch(&mut connection, sql, args));
-                within(Some(*patience), "wait for the database", done).await
+                let result = within(Some(*patience), "wait for the database", done).await;
+                self.0.timing.ran(Operation::Write, begun, result)
             }
         }
     }
@@ -400,19 +422,19 @@ impl Executor for &Database {
         self.count();
         match &self.0.pools {
             Pools::Sqlite { read, .. } => {
-                let mut connection = read
-                    .acquire()
-                    .await
-                    .map_err(|e| StoreError::away("reach the database", e))?;
-                sqlite_fetch(&mut connection, sql, args).await
+                let begun = Instant::now();
+                let mut connection = self.0.timing.acquired(begun, read.acquire().await)?;
+                let begun = Instant::now();
+                let result = sqlite_fetch(&mut connection, sql, args).await;
+                self.0.timing.ran(Operation::Read, begun, result)
             }
             Pools::Postgres { pool, patience } => {
-                let mut connection = pool
-                    .acquire()
-                    .await
-                    .map_err(|e| StoreError::away("reach the database", e))?;
+                let begun = Instant::now();
+                let mut connection = self.0.timing.acquired(begun, pool.acquire().await)?;
+                let begun = Instant::now();
                 let done = Box::pin(postgres_fetch(&mut connection, sql, args));
-                within(Some(*patience), "wait for the database", done).await
+                let result = within(Some(*patience), "wait for the database", done).await;
+                self.0.timing.ran(Operation::Read, begun, result)
             }
         }
     }
@@ -449,7 +471,9 @@ impl Transaction {
             }
             .map_err(|source| StoreError::away(attempt, source))
         };
-        within(self.patience, attempt, Box::pin(committed)).await
+        let begun = Instant::now();
+        let result = within(self.patience, attempt, Box::pin(committed)).await;
+        self.shared.timing.ran(Operation::Commit, begun, result)
     }
 
     /// After a statement that failed nothing more of the work is done, on either database. PostgreSQL sees to that itself.
@@ -503,6 +527,7 @@ impl Executor for Transaction {
     async fn execute(&mut self, sql: &str, args: Vec<Value>) -> Result<u64, StoreError> {
         self.whole()?;
         self.count();
+        let begun = Instant::now();
         let result = match &mut self.inner {
             TransactionInner::Sqlite(tx) => sqlite_execute(tx, sql, args).await,
             TransactionInner::Postgres(tx) => {
@@ -510,6 +535,7 @@ impl Executor for Transaction {
                 within(self.patience, "wait for the database", done).await
             }
         };
+        let result = self.shared.timing.ran(Operation::Write, begun, result);
         self.done(result)
     }
 
@@ -524,6 +550,7 @@ impl Executor for Transaction {
     async fn fetch_all(&mut self, sql: &str, args: Vec<Value>) -> Result<Vec<Row>, StoreError> {
         self.whole()?;
         self.count();
+        let begun = Instant::now();
         let result = match &mut self.inner {
             TransactionInner::Sqlite(tx) => sqlite_fetch(tx, sql, args).await,
             TransactionInner::Postgres(tx) => {
@@ -531,6 +558,7 @@ impl Executor for Transaction {
                 within(self.patience, "wait for the database", done).await
             }
         };
+        let result = self.shared.timing.ran(Operation::Read, begun, result);
         self.done(result)
     }
 

@@ -25,6 +25,7 @@ mod row;
 mod run;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod timing;
 mod value;
 
 pub use address::{Address, AddressError};

@@ -10,6 +10,7 @@ mod draining;
 mod faults;
 mod fleet;
 mod metrics;
+mod monitoring;
 mod prefix;
 mod process;
 mod program;

@@ -12,7 +12,19 @@ use crate::site::Site;
 use crate::{client, running, url};
 
 /// Every label that a metric may have. What a label says must never grow with the number of hosts.
-const LABELS: [&str; 6] = ["route", "method", "status", "release", "carrier", "le"];
+const LABELS: [&str; 11] = [
+    "route",
+    "method",
+    "status",
+    "release",
+    "carrier",
+    "le",
+    "reason",
+    "queue",
+    "operation",
+    "state",
+    "folder",
+];
 /// How many times a host asks in vain.
 const READS: u64 = 500;
 /// How many statements the server may run meanwhile by itself, some each second, on a machine that is busy with other

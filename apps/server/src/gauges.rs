@@ -1,0 +1,179 @@
+//! Measurements that somebody has to take: how hosts stand, how full queues and disks are, when the certificate ends.
+//!
+//! Cheap ones are taken when the metrics are read. Counting hosts asks the database, so that it is done at intervals,
+//! however often somebody reads.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_http::error_chain;
+use muster_queries::MAX_WAITING_ANSWERS_BYTES;
+use muster_sinks::MAX_QUEUED_BYTES;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Settings;
+use crate::services::Services;
+use crate::tls::Tls;
+
+/// How often hosts are counted.
+pub const CENSUS_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Takes measurements.
+#[derive(Clone)]
+pub struct Gauges {
+    services: Services,
+    tls: Option<Arc<Tls>>,
+    folders: [(&'static str, PathBuf); 2],
+    max_connections: usize,
+}
+
+impl Gauges {
+    /// Of a server.
+    pub fn new(settings: &Settings, services: Services, tls: Option<Arc<Tls>>) -> Self {
+        Self {
+            services,
+            tls,
+            folders: [
+                ("data", settings.data_dir.clone()),
+                ("logs", settings.sink_folder.clone()),
+            ],
+            max_connections: settings.max_connections,
+        }
+    }
+
+    /// Takes those that cost nothing.
+    pub fn take(&self) {
+        let services = &self.services;
+        let queue = |name: &'static str, bytes: usize, most: usize| {
+            metrics::gauge!("muster_queue_bytes", "queue" => name).set(bytes as f64);
+            metrics::gauge!("muster_queue_max_bytes", "queue" => name).set(most as f64);
+        };
+        queue("host_logs", services.sink.waiting_bytes(), MAX_QUEUED_BYTES);
+        let answers = services.queries.live.waiting_bytes();
+        queue("answers", answers, MAX_WAITING_ANSWERS_BYTES);
+        let marks = services.agents.check_in().presence().waiting();
+        metrics::gauge!("muster_presence_waiting_hosts").set(marks as f64);
+        let sockets = services.queries.notifier.count();
+        metrics::gauge!("muster_notification_sockets").set(sockets as f64);
+        metrics::gauge!("muster_connections_max").set(self.max_connections as f64);
+        let (used, idle) = services.database.connections();
+        for (state, count) in [("used", used), ("idle", idle)] {
+            metrics::gauge!("muster_database_connections", "state" => state).set(f64::from(count));
+        }
+        if let Some(tls) = &self.tls
+            && let Some(ends_at) = tls.ends_at()
+        {
+            metrics::gauge!("muster_certificate_end_time_seconds").set(ends_at as f64);
+        }
+        for (name, folder) in &self.folders {
+            if let Ok(disk) = rustix::fs::statvfs(folder) {
+                let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+                metrics::gauge!("muster_disk_free_bytes", "folder" => *name).set(free as f64);
+                let all = disk.f_blocks.saturating_mul(disk.f_frsize);
+                metrics::gauge!("muster_disk_size_bytes", "folder" => *name).set(all as f64);
+            }
+        }
+    }
+
+    /// Counts hosts now and then until `stop`. Every server of a database counts the same.
+    pub async fn count_hosts(self, stop: CancellationToken) {
+        let mut timer = tokio::time::interval(CENSUS_INTERVAL);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = timer.tick() => {}
+            }
+            match self.services.hosts.census().await {
+                Ok(census) => {
+                    metrics::gauge!("muster_hosts_enrolled").set(census.total as f64);
+                    for (status, count) in [
+                        ("online", census.online),
+                        ("offline", census.offline),
+                        ("missing", census.missing),
+                        ("new", census.new),
+                    ] {
+                        metrics::gauge!("muster_hosts", "status" => status).set(count as f64);
+                    }
+                }
+                // The numbers stay as they were; the database's own metrics tell that it is away.
+                Err(error) => {
+                    tracing::debug!(error = error_chain(&error), "hosts were not counted");
+                }
+            }
+        }
+    }
+}
+
+/// Tells what the measurements mean.
+pub(crate) fn describe() {
+    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+    let gauges = [
+        (
+            "muster_hosts",
+            "Hosts by status, counted every 30 s: online, offline, and of these missing (for long) and new (lately \
+             enrolled). Every server of a database says the same",
+        ),
+        ("muster_hosts_enrolled", "All hosts, counted every 30 s"),
+        ("muster_queue_bytes", "Bytes that wait to be kept, by queue"),
+        (
+            "muster_queue_max_bytes",
+            "Bytes that may wait; more are told to come again",
+        ),
+        (
+            "muster_presence_waiting_hosts",
+            "Hosts that were heard and whose time is not written yet",
+        ),
+        (
+            "muster_notification_sockets",
+            "Sockets over which agents are told to ask now",
+        ),
+        ("muster_connections", "Connections of clients that are open"),
+        ("muster_connections_max", "The most connections of clients"),
+        (
+            "muster_database_connections",
+            "Connections to the database, used and idle",
+        ),
+        (
+            "muster_disk_free_bytes",
+            "Room on the disk of the data folder and of the logs of hosts",
+        ),
+        (
+            "muster_disk_size_bytes",
+            "Size of the disk of the data folder and of the logs of hosts",
+        ),
+        (
+            "muster_certificate_end_time_seconds",
+            "When the certificate ends, since 1970",
+        ),
+    ];
+    for (name, text) in gauges {
+        describe_gauge!(name, text);
+    }
+    describe_histogram!(
+        "muster_database_duration_seconds",
+        Unit::Seconds,
+        "Time until the database answered a statement, by kind"
+    );
+    describe_histogram!(
+        "muster_database_wait_seconds",
+        Unit::Seconds,
+        "Time until a connection to the database was to be had"
+    );
+    describe_counter!(
+        "muster_database_unavailable_total",
+        Unit::Count,
+        "Statements that found the database away, locked, full or too slow"
+    );
+    describe_counter!(
+        "muster_refusals_total",
+        Unit::Count,
+        "Requests that were not answered as asked, by the class of the reason"
+    );
+    describe_counter!(
+        "muster_enrollment_refusals_total",
+        Unit::Count,
+        "Enrollments that a rule refused, by that rule"
+    );
+}
