@@ -105,6 +105,10 @@ Examples:
   muster host web-1 --software
   muster host 7 --refetch
   muster host web-1 --team Workstations
+  muster host web-1 --ban 'stolen on Monday'
+  muster host web-1 --unban
+  muster host web-1 --rotate-keys
+  muster host 8 --merge-into 7
   muster host 7 --delete")]
     Host(Host),
     /// Ask hosts a question in SQL; rows are printed as they arrive.
@@ -127,6 +131,15 @@ Examples:
   muster campaigns follow 12 --json
   muster campaigns cancel 12")]
     Campaigns(Campaigns),
+    /// Renew the keys of all hosts, and look at bans and at agents that are refused.
+    #[command(after_help = "\
+Examples:
+  muster keys rotate --per-minute 100     renew the keys of all hosts, so many a minute
+  muster keys rotations                   how far that is
+  muster keys stop 3
+  muster keys bans
+  muster keys refused                     agents that go on calling with keys which are no longer good")]
+    Keys(Keys),
     /// List the servers that share the database, with their releases and what each does for all.
     #[command(after_help = "Examples:\n  muster servers\n  muster servers --json")]
     Servers(Format),
@@ -238,6 +251,22 @@ pub struct Host {
     /// Move it to this team, by name or id; `none` takes it out of its team.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["delete", "refetch"])]
     pub team: Option<String>,
+    /// Ban it: its keys are taken away, and no token brings it back until it is un-banned.
+    #[arg(long, value_name = "REASON", conflicts_with_all = ["delete", "refetch", "team", "software"])]
+    pub ban: Option<String>,
+    /// Let it come back after a ban.
+    #[arg(long, conflicts_with_all = ["delete", "refetch", "team", "software", "ban"])]
+    pub unban: bool,
+    /// Have its keys renewed; each old one stays good until the new one is used.
+    #[arg(long, conflicts_with_all = ["delete", "refetch", "team", "software", "ban", "unban"])]
+    pub rotate_keys: bool,
+    /// Take one of its keys away, by the id that `muster host NAME --json` shows.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["delete", "refetch", "team", "software", "ban", "unban", "rotate_keys"])]
+    pub revoke_key: Option<i64>,
+    /// Put it together with this host, which is the same machine; this one goes.
+    #[arg(long, value_name = "HOST", conflicts_with_all = ["delete", "refetch", "team", "software", "ban", "unban", "rotate_keys",
+        "revoke_key"])]
+    pub merge_into: Option<String>,
     /// List the software on it.
     #[arg(long, conflicts_with_all = ["delete", "refetch", "team"])]
     pub software: bool,
@@ -247,6 +276,43 @@ pub struct Host {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `keys`.
+#[derive(Args)]
+pub struct Keys {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: KeysCommand,
+}
+
+/// `keys …`.
+#[derive(Subcommand)]
+pub enum KeysCommand {
+    /// Renew the keys of all hosts, some at a time. Each old key stays good until the new one is used.
+    #[command(
+        after_help = "Examples:\n  muster keys rotate\n  muster keys rotate --per-minute 100"
+    )]
+    Rotate {
+        /// How many hosts are told to enroll again per minute.
+        #[arg(long, default_value_t = 60, value_name = "COUNT")]
+        per_minute: u32,
+    },
+    /// List rotations, newest first, and how many keys still wait.
+    #[command(after_help = "Examples:\n  muster keys rotations\n  muster keys rotations --json")]
+    Rotations(Format),
+    /// Stop a rotation; hosts that were told go on.
+    #[command(after_help = "Examples:\n  muster keys stop 3")]
+    Stop {
+        /// Its id.
+        id: i64,
+    },
+    /// List banned hosts.
+    #[command(after_help = "Examples:\n  muster keys bans --json")]
+    Bans(Format),
+    /// List agents that go on calling with keys which are no longer good.
+    #[command(after_help = "Examples:\n  muster keys refused")]
+    Refused(Format),
 }
 
 /// `query`.

@@ -4,6 +4,7 @@ mod campaigns;
 mod follow;
 mod hosts;
 mod identity;
+mod keys;
 mod labels;
 mod login;
 mod query;
@@ -37,6 +38,7 @@ pub(crate) async fn run(line: CommandLine) -> Result<Outcome, CliError> {
         Command::Host(arguments) => hosts::host(&client()?, &arguments).await?,
         Command::Query(arguments) => return query::run(&client()?, &arguments).await,
         Command::Campaigns(arguments) => return campaigns::run(&client()?, arguments).await,
+        Command::Keys(arguments) => keys::run(&client()?, arguments.command).await?,
         Command::Servers(format) => servers::list(&client()?, format).await?,
         Command::Tokens(arguments) => tokens::enrollment(&client()?, arguments).await?,
         Command::ApiTokens(arguments) => tokens::api(&client()?, arguments).await?,

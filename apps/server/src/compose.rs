@@ -60,6 +60,9 @@ fn native(services: &Services) -> (Router, OpenApi) {
         .merge(muster_hosts::http::native_host_routes(
             services.hosts.clone(),
         ))
+        .merge(muster_hosts::http::native_key_routes(
+            services.hosts.clone(),
+        ))
         .merge(muster_software::http::native_routes(
             services.software.clone(),
         ))

@@ -25,6 +25,9 @@ const RECONCILE_INTERVAL: Duration = Duration::from_secs(60);
 /// How often software is looked for that no host has any more.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(15 * 60);
 
+/// How often a rotation of keys goes on.
+const ROTATION_TICK: Duration = Duration::from_secs(5);
+
 /// How long an answer waits for what is kept beside it.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -103,8 +106,8 @@ impl Agents {
         self.0.check_in.reload_labels().await
     }
 
-    /// Follows hints and writes presence until `stop`, then writes what is left. What one replica does for all hangs on
-    /// `upkeep`.
+    /// Renews keys, follows hints and writes presence until `stop`, then writes what is left. What one replica does for
+    /// all hangs on `upkeep`.
     pub async fn run(&self, upkeep: &Lease, stop: CancellationToken) {
         let presence = self.0.check_in.presence().clone();
         let writing = presence.run(Arc::clone(&self.0.clock), stop.clone());
@@ -118,6 +121,8 @@ impl Agents {
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut rotate = tokio::time::interval(ROTATION_TICK);
+        rotate.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -126,6 +131,7 @@ impl Agents {
                     None => return,
                 },
                 _ = timer.tick() => self.reconcile().await,
+                () = upkeep.due(&mut rotate) => self.go_on_rotating().await,
                 () = upkeep.due(&mut sweep) => self.sweep().await,
             }
         }
@@ -157,6 +163,16 @@ impl Agents {
         }
     }
 
+    /// Has the next hosts of a rotation renew their keys. [`run`](Self::run) does it every five seconds.
+    pub async fn go_on_rotating(&self) {
+        if let Err(error) = crate::rotation::step(&self.0, ROTATION_TICK).await {
+            tracing::warn!(
+                error = error_chain(&error),
+                "the rotation of keys could not go on; it is tried again"
+            );
+        }
+    }
+
     async fn sweep(&self) {
         if let Err(error) = self.0.check_in.software().sweep(self.now()).await {
             tracing::warn!(
@@ -182,7 +198,11 @@ impl Agents {
 
     /// Whose key it is.
     pub async fn authenticate(&self, key: &str, family: Family) -> Result<HostId, HostsError> {
-        Ok(self.0.agent_keys.authenticate(key, family).await?.host_id)
+        let whose = self.0.agent_keys.authenticate(key, family).await?;
+        if whose.has_rival {
+            self.tell_apart(whose.host_id).await;
+        }
+        Ok(whose.host_id)
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -9,12 +9,13 @@
 //! is counted and stands in the host's timeline.
 
 use muster_identity::{Admission, Family, HostId, IssuedKey, Readmission};
-use muster_store::{Executor, StoreError};
+use muster_store::{StoreError, Transaction};
 use muster_wire_fleet::orbit;
 use muster_wire_osquery::EnrollRequest;
 use serde_json::json;
 
 use crate::agents::Agents;
+use crate::clones;
 use crate::detail::facts;
 use crate::error::HostsError;
 use crate::matching::{self, identifier_key};
@@ -67,8 +68,43 @@ impl Who<'_> {
         }
     }
 
-    async fn find(&self, db: &mut impl Executor) -> Result<Option<HostRecord>, StoreError> {
+    /// What tells this installation of the agent from others on machines that look the same; empty when it says nothing.
+    fn instance(&self) -> String {
+        let told = match self {
+            Self::Osquery(request) => {
+                let info = &request.host_details.osquery_info;
+                info.filled("instance_id").unwrap_or_default().to_owned()
+            }
+            Self::Orbit(request) => {
+                let names = [&request.hostname, &request.computer_name];
+                let told = names.iter().any(|name| !name.trim().is_empty());
+                let names = names.map(String::as_str).join("\0");
+                if told { names } else { String::new() }
+            }
+        };
+        if told.trim().is_empty() {
+            return String::new();
+        }
+        let hash = muster_identity::hash_secret(&told);
+        hash[..8].iter().fold(String::new(), |mut text, byte| {
+            use std::fmt::Write as _;
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+
+    async fn find(&self, db: &mut Transaction) -> Result<Option<HostRecord>, StoreError> {
         let (uuid, serial) = self.hardware();
+        let identifiers = [
+            identifier_key(self.identifier().0),
+            matching::uuid_key(uuid),
+        ];
+        let [identifier, hardware] = identifiers.each_ref().map(String::as_str);
+        if let Some(id) = clones::find(db, [identifier, hardware], &self.instance()).await?
+            && let Some(host) = store::host::find(db, id).await?
+        {
+            return Ok(Some(host));
+        }
         match self {
             Self::Osquery(request) => {
                 matching::find_for_osquery(db, &request.host_identifier, uuid, serial).await
@@ -167,6 +203,13 @@ impl Agents {
                     return Err(error.into());
                 }
                 Err(EnrollFailure::Store(error)) => return Err(error.into()),
+                Err(EnrollFailure::Banned) => {
+                    tracing::info!(
+                        token.id = admission.token_id.0,
+                        "refused an enrollment: the host is banned"
+                    );
+                    return Err(HostsError::Refused);
+                }
                 Err(EnrollFailure::Refused) => {
                     tracing::info!(
                         token.id = admission.token_id.0,
@@ -197,6 +240,18 @@ impl Agents {
             .await?;
         let found = who.find(&mut db).await?;
         let is_new = found.is_none();
+        let is_banned = if let Some(host) = &found {
+            store::keys::find_ban(&mut db, host.id).await?.is_some()
+        } else {
+            let serial = serial.trim();
+            let usable = matching::is_serial_usable(serial);
+            let serial = if usable { serial } else { "" };
+            let (identifier, uuid) = (identifier_key(identifier), matching::uuid_key(uuid));
+            store::keys::has_orphaned_ban(&mut db, &identifier, &uuid, serial).await?
+        };
+        if is_banned {
+            return Err(EnrollFailure::Banned);
+        }
         let id = match found {
             Some(host) => host.id,
             None => store::host::insert(&mut db, &identifier_key(identifier), source, now).await?,
@@ -227,7 +282,9 @@ impl Agents {
             host.team_id = admission.team_id;
         }
         // What osquery calls itself outranks what orbit announced, and that outranks the hardware's UUID.
+        let is_told_apart = host.identifier.contains('#');
         let outranks = match (source, host.identifier_from) {
+            _ if is_told_apart => false,
             (IdentifierSource::Osquery, _) => true,
             (IdentifierSource::Orbit, known) => known == IdentifierSource::HardwareUuid,
             (IdentifierSource::HardwareUuid, _) => false,
@@ -264,7 +321,7 @@ impl Agents {
         let key = self
             .0
             .agent_keys
-            .issue(&mut db, id, family, token, now)
+            .issue(&mut db, id, family, token, &who.instance(), now)
             .await?;
         db.commit().await?;
         tracing::info!(
@@ -279,6 +336,7 @@ impl Agents {
 
 enum EnrollFailure {
     Gone,
+    Banned,
     Refused,
     Store(StoreError),
 }

@@ -8,12 +8,14 @@ mod fleet_picker;
 mod fleet_report;
 mod fleet_shape;
 mod native;
+mod native_keys;
 pub mod orbit;
 pub mod osquery;
 pub mod software;
 
 pub use fleet_hosts::fleet_host_routes;
 pub use native::native_host_routes;
+pub use native_keys::native_key_routes;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, header};

@@ -15,6 +15,7 @@ mod belongings;
 mod cache;
 mod capability;
 mod checkin;
+mod clones;
 mod configuration;
 mod detail;
 mod device;
@@ -29,6 +30,7 @@ mod migrations;
 mod operators;
 mod presence;
 mod record;
+mod rotation;
 mod source;
 mod state;
 mod store;
@@ -39,8 +41,9 @@ pub use checkin::{CheckIn, HOST_TOPIC, LABELS_TOPIC};
 pub use configuration::{AgentOptions, OptionsSource};
 pub use error::HostsError;
 pub use operators::{
-    Census, HOST_SORTS, HostDetail, HostQuery, Hosts, LabelChange, LabelSpecification, Membership,
-    NewLabel, OperatorError, Presence as HostPresence, Selection, presence as presence_of,
+    Ban, Census, HOST_SORTS, HostDetail, HostQuery, Hosts, KeyRotation, LabelChange,
+    LabelSpecification, Membership, NewLabel, OperatorError, Presence as HostPresence, Selection,
+    presence as presence_of,
 };
 pub use presence::Presence;
 

@@ -11,7 +11,41 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration::new("labels", LABELS),
     Migration::new("builtin_labels", BUILTIN_LABELS),
     Migration::new("presence_unindexed", PRESENCE_UNINDEXED),
+    Migration::new("key_lives", KEY_LIVES),
 ];
+
+/// `clone_of` is the host that this one was told from. An alias is an identifier with what tells the installation of an
+/// agent from others that look the same. A ban outlives its host: `host_id` may be gone. A rotation goes through the hosts
+/// in the order of their ids; `cursor_id` is the last that was done.
+const KEY_LIVES: &str = "
+ALTER TABLE hosts_hosts ADD COLUMN clone_of BIGINT;
+CREATE TABLE hosts_aliases (
+    alias TEXT PRIMARY KEY,
+    host_id BIGINT NOT NULL REFERENCES hosts_hosts (id) ON DELETE CASCADE
+);
+CREATE INDEX hosts_aliases_host ON hosts_aliases (host_id);
+CREATE TABLE hosts_bans (
+    host_id BIGINT PRIMARY KEY,
+    display_name TEXT NOT NULL,
+    identifier TEXT NOT NULL,
+    hardware_uuid TEXT NOT NULL,
+    hardware_serial TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    banned_at BIGINT NOT NULL,
+    banned_by TEXT NOT NULL
+);
+CREATE TABLE hosts_key_rotations (
+    id {{id}},
+    hosts_per_minute BIGINT NOT NULL,
+    started_at BIGINT NOT NULL,
+    started_by TEXT NOT NULL,
+    cursor_id BIGINT NOT NULL DEFAULT 0,
+    asked BIGINT NOT NULL DEFAULT 0,
+    skipped BIGINT NOT NULL DEFAULT 0,
+    ended_at BIGINT,
+    outcome TEXT NOT NULL DEFAULT ''
+);
+";
 
 /// The column is written at every check-in and read by expressions over it: the index only cost.
 const PRESENCE_UNINDEXED: &str = "DROP INDEX hosts_presence_seen;";

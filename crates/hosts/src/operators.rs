@@ -20,10 +20,12 @@ use crate::store::operator::Filter;
 
 mod assign;
 mod change;
+pub(crate) mod keys;
 mod labels;
 mod select;
 
 pub use assign::Membership;
+pub use keys::{Ban, KeyRotation};
 pub use labels::{LabelChange, LabelSpecification, NewLabel};
 pub use select::Selection;
 
@@ -145,6 +147,12 @@ pub struct HostDetail {
     pub capabilities: Vec<HostCapabilities>,
     /// Its keys.
     pub keys: Vec<AgentKeyInfo>,
+    /// Why it may not come back, if it is banned.
+    pub ban: Option<Ban>,
+    /// The host that it was told from.
+    pub clone_of: Option<HostId>,
+    /// Hosts that were told from it.
+    pub clones: Vec<HostId>,
     /// What happened to it, newest first.
     pub events: Vec<HostEvent>,
 }
@@ -428,6 +436,9 @@ impl Hosts {
             users: store::user::list(&mut db, host.id).await?,
             capabilities: store::capability::list(&mut db, host.id).await?,
             keys: self.0.identity.agent_keys.list(host.id).await?,
+            ban: store::keys::find_ban(&mut db, host.id).await?,
+            clone_of: store::keys::clone_of(&mut db, host.id).await?,
+            clones: store::keys::clones(&mut db, host.id).await?,
             events: store::event::list(&mut db, host.id, 50).await?,
             host,
         })

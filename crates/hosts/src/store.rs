@@ -4,6 +4,7 @@ pub(crate) mod capability;
 pub(crate) mod device;
 pub(crate) mod event;
 pub(crate) mod host;
+pub(crate) mod keys;
 pub(crate) mod label;
 pub(crate) mod operator;
 pub(crate) mod presence;
@@ -56,6 +57,7 @@ pub(crate) mod tests {
                 crate::store::device::ALL,
                 crate::store::event::ALL,
                 crate::store::host::ALL,
+                crate::store::keys::ALL,
                 crate::store::label::ALL,
                 crate::store::operator::ALL,
                 crate::store::presence::ALL,

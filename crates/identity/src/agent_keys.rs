@@ -5,6 +5,10 @@
 //! used: an agent that never received the answer is not locked out. Revocations reach other replicas by a hint; what is in
 //! memory is also compared with the database on a timer, since hints may be lost.
 
+mod refused;
+
+pub use refused::{RefusedAgent, RefusedKey};
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,6 +23,7 @@ use utoipa::ToSchema;
 
 use crate::service::Context;
 use crate::store::agent_keys as store;
+pub use crate::store::agent_keys::HostKey;
 use crate::{AgentKeyId, EnrollmentTokenId, HostId, secret};
 
 /// Hints that keys of a host changed; the key is the host's id.
@@ -31,6 +36,13 @@ const REFUSED_FOR: Duration = Duration::from_secs(60);
 const USE_RESOLUTION: Duration = Duration::from_secs(5 * 60);
 /// How long keys that ended are kept, for operators to look at. A key ends when its successor is first used.
 const ENDED_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// An older key that is used so long after a newer one of another installation was first used shows that there are two
+/// machines. Before that it may be a request that was under way.
+const RIVAL_AFTER: Duration = Duration::from_secs(15);
+/// A key that was not used for so long after another installation took its place ends: the machine was set up anew.
+const RIVALS_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+/// An agent whose key is to be renewed is told so once in this time; meanwhile the old key is good.
+const TELL_AGAIN_AFTER: Duration = Duration::from_secs(10 * 60);
 /// The longest key that is looked at, in bytes.
 const MAX_KEY_BYTES: usize = 512;
 
@@ -75,6 +87,8 @@ pub struct AgentIdentity {
     pub host_id: HostId,
     /// The key.
     pub key_id: AgentKeyId,
+    /// Whether another installation has a newer key of the same host, and uses it: there are two machines.
+    pub has_rival: bool,
 }
 
 /// The key does not tell who it is.
@@ -136,6 +150,19 @@ pub struct AgentKeyInfo {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub revoked_at: Option<Timestamp>,
+    /// When an operator asked that it be renewed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub rotation_requested_at: Option<Timestamp>,
+}
+
+/// A key that is refused.
+struct Refused {
+    at: Timestamp,
+    /// Which key it once was, if it ever was one, and why it is not any more.
+    was: Option<(AgentKeyId, RefusedKey)>,
+    /// Calls since the account was last written.
+    calls: AtomicU64,
 }
 
 struct Known {
@@ -150,7 +177,7 @@ struct Inner {
     known: DashMap<[u8; 32], Known>,
     /// Which of them belong to a host: a fleet that enrolls again forgets host after host.
     by_host: DashMap<HostId, Vec<[u8; 32]>>,
-    refused: DashMap<[u8; 32], Timestamp>,
+    refused: DashMap<[u8; 32], Refused>,
     /// Keys used since the last flush.
     used: DashMap<AgentKeyId, Timestamp>,
     /// Counts what was forgotten, so that a look-up knows whether something was meanwhile: what it read may be old.
@@ -192,9 +219,10 @@ impl AgentKeys {
             self.note_use(&known, now);
             return Ok(known.identity);
         }
-        if let Some(refused_at) = self.0.refused.get(&hash)
-            && now.since(*refused_at) < REFUSED_FOR
+        if let Some(refused) = self.0.refused.get(&hash)
+            && now.since(refused.at) < REFUSED_FOR
         {
+            refused.calls.fetch_add(1, Ordering::Relaxed);
             return Err(AgentAuthError::Unknown);
         }
         self.look_up(hash, family, now).await
@@ -216,28 +244,44 @@ impl AgentKeys {
     ) -> Result<AgentIdentity, AgentAuthError> {
         let context = &self.0.context;
         let mut forgotten = self.0.forgotten.load(Ordering::SeqCst);
-        let found = store::find_valid(&mut &context.database, &hash).await;
-        let Some(row) = found.map_err(AgentAuthError::Unavailable)? else {
-            if self.0.refused.len() >= MAX_REFUSED_KEYS {
-                self.0.refused.clear();
+        let found = store::find(&mut &context.database, &hash).await;
+        let found = found.map_err(AgentAuthError::Unavailable)?;
+        let row = match found {
+            Some(row) if row.refused.is_none() => row,
+            other => {
+                self.refuse(
+                    hash,
+                    other.and_then(|row| Some((row.id, row.refused?))),
+                    now,
+                );
+                return Err(AgentAuthError::Unknown);
             }
-            self.0.refused.insert(hash, now);
-            return Err(AgentAuthError::Unknown);
         };
         let identity = AgentIdentity {
             host_id: row.host_id,
             key_id: row.id,
+            has_rival: row
+                .rival_since
+                .is_some_and(|since| now.since(since) >= RIVAL_AFTER),
         };
         if row.family != family {
             return Err(AgentAuthError::Unknown);
         }
         if !row.was_used {
-            let ended = self.first_use(&identity, family, now).await;
+            let ended = self.first_use(&identity, family, &row.instance, now).await;
             if ended.map_err(AgentAuthError::Unavailable)? {
                 forgotten += 1;
             }
         }
+        if self.is_to_be_told(&row, now).await? {
+            return Err(AgentAuthError::Unknown);
+        }
         self.0.refused.remove(&hash);
+        if row.rival_since.is_some() || row.rotate_at.is_some() {
+            // Not for long: until then each use is looked up, and counts.
+            self.0.used.insert(identity.key_id, now);
+            return Ok(identity);
+        }
         let known = Known {
             identity,
             family,
@@ -258,11 +302,51 @@ impl AgentKeys {
         Ok(identity)
     }
 
-    /// The agent has its new key: the older ones of the same family end. Gives whether there were any.
+    fn refuse(&self, hash: [u8; 32], was: Option<(AgentKeyId, RefusedKey)>, now: Timestamp) {
+        if self.0.refused.len() >= MAX_REFUSED_KEYS {
+            self.0.refused.clear();
+        }
+        let calls = AtomicU64::new(1);
+        let before = self.0.refused.insert(
+            hash,
+            Refused {
+                at: now,
+                was,
+                calls,
+            },
+        );
+        // Calls that were not written yet are not forgotten.
+        if let (Some(before), Some(refused)) = (before, self.0.refused.get(&hash)) {
+            let calls = before.calls.load(Ordering::Relaxed);
+            refused.calls.fetch_add(calls, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the agent is told to enroll again now: an operator wants its key renewed, it was not told lately, and its
+    /// token still admits it. It would be locked out otherwise.
+    async fn is_to_be_told(
+        &self,
+        row: &store::KeyRow,
+        now: Timestamp,
+    ) -> Result<bool, AgentAuthError> {
+        let was_told = row
+            .told_at
+            .is_some_and(|told| now.since(told) < TELL_AGAIN_AFTER);
+        if row.rotate_at.is_none() || was_told {
+            return Ok(false);
+        }
+        let mut db = &self.0.context.database;
+        let told = store::tell(&mut db, row.id, now).await;
+        told.map_err(AgentAuthError::Unavailable)
+    }
+
+    /// The agent has its new key: the older ones of the same family and installation end, and those of others become
+    /// rivals. Gives whether there were any.
     async fn first_use(
         &self,
         identity: &AgentIdentity,
         family: Family,
+        instance: &str,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let context = &self.0.context;
@@ -273,6 +357,7 @@ impl AgentKeys {
             identity.host_id,
             family,
             identity.key_id,
+            instance,
             now,
         )
         .await?;
@@ -284,17 +369,20 @@ impl AgentKeys {
         Ok(ended > 0)
     }
 
-    /// Makes a key for a host, in the caller's unit of work.
+    /// Makes a key for a host, in the caller's unit of work. `instance` tells the installation of the agent from others on
+    /// machines that look the same; empty when it did not say.
     pub async fn issue(
         &self,
         db: &mut impl Executor,
         host: HostId,
         family: Family,
         token: Option<EnrollmentTokenId>,
+        instance: &str,
         now: Timestamp,
     ) -> Result<IssuedKey, StoreError> {
         let text = secret::new_node_key(&*self.0.context.randomness);
-        let key_id = store::insert(db, &secret::hash(&text), host, family, token, now).await?;
+        let hash = secret::hash(&text);
+        let key_id = store::insert(db, &hash, host, family, token, instance, now).await?;
         Ok(IssuedKey { text, key_id })
     }
 
@@ -304,9 +392,89 @@ impl AgentKeys {
         &self,
         db: &mut impl Executor,
         host: HostId,
+        because: RefusedKey,
         now: Timestamp,
     ) -> Result<u64, StoreError> {
-        store::revoke_host(db, host, now).await
+        store::revoke_host(db, host, because, now).await
+    }
+
+    /// Takes one key away, in the caller's unit of work; call [`revoked`](Self::revoked) after the commit. Gives false when
+    /// the host has no such key that is still good.
+    pub async fn revoke(
+        &self,
+        db: &mut impl Executor,
+        host: HostId,
+        key: AgentKeyId,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        store::revoke(db, host, key, now).await
+    }
+
+    /// Has a host's key of a family renewed: its agent is told to enroll again, and the old key stays good until the new
+    /// one is used. Nothing happens to a key whose enrollment token does not admit any more. Call
+    /// [`revoked`](Self::revoked) after the commit. Gives how many keys will be renewed.
+    pub async fn rotate(
+        &self,
+        db: &mut impl Executor,
+        host: HostId,
+        family: Family,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        store::rotate(db, host, family, now).await
+    }
+
+    /// Whether a host has a key of a family that is good.
+    pub async fn has_good(
+        &self,
+        db: &mut impl Executor,
+        host: HostId,
+        family: Family,
+    ) -> Result<bool, StoreError> {
+        store::has_good(db, host, family).await
+    }
+
+    /// How many keys are to be renewed and are not yet.
+    pub async fn waiting(&self) -> Result<u64, StoreError> {
+        store::waiting(&mut &self.0.context.database).await
+    }
+
+    /// Keys that were given to another installation while an older one of the same family was, and still is, in use.
+    pub async fn newer_rivals(
+        &self,
+        db: &mut impl Executor,
+        host: HostId,
+    ) -> Result<Vec<HostKey>, StoreError> {
+        store::newer_rivals(db, host).await
+    }
+
+    /// A key of a host that is still good.
+    pub async fn find(
+        &self,
+        db: &mut impl Executor,
+        host: HostId,
+        key: AgentKeyId,
+    ) -> Result<Option<HostKey>, StoreError> {
+        store::find_one(db, host, key).await
+    }
+
+    /// Gives keys of one host to another, some or all; call [`revoked`](Self::revoked) for both after the commit.
+    pub async fn give(
+        &self,
+        db: &mut impl Executor,
+        from: HostId,
+        to: HostId,
+        keys: Option<&[AgentKeyId]>,
+    ) -> Result<(), StoreError> {
+        store::give(db, from, to, keys).await
+    }
+
+    /// A page of agents that call with keys which are no longer good, the newest call first, and how many there are.
+    pub async fn list_refused(
+        &self,
+        limit: i64,
+        offset: i64,
+    ) -> Result<(Vec<RefusedAgent>, u64), StoreError> {
+        store::list_refused(&mut &self.0.context.database, limit, offset).await
     }
 
     /// Tells this and all other replicas that keys of a host changed.
@@ -372,8 +540,11 @@ impl AgentKeys {
     /// Deletes keys that ended long ago, some thousand at a time: agents that enroll again and again would fill the
     /// database.
     pub async fn purge(&self) -> Result<u64, StoreError> {
-        let before = self.0.context.now().minus(ENDED_FOR);
-        store::purge(&mut &self.0.context.database, before).await
+        let now = self.0.context.now();
+        let mut db = &self.0.context.database;
+        store::end_rivals(&mut db, now.minus(RIVALS_FOR), now).await?;
+        store::forget_refused(&mut db, now.minus(ENDED_FOR)).await?;
+        store::purge(&mut db, now.minus(ENDED_FOR)).await
     }
 
     /// Writes the last uses, a batch per statement.
@@ -386,7 +557,23 @@ impl AgentKeys {
                 self.0.used.remove(id);
             }
         }
-        self.0.refused.retain(|_, at| now.since(*at) < REFUSED_FOR);
+        let called: Vec<(AgentKeyId, RefusedKey, u64)> = self
+            .0
+            .refused
+            .iter()
+            .filter_map(|refused| {
+                let (key, reason) = refused.was?;
+                Some((key, reason, refused.calls.swap(0, Ordering::Relaxed)))
+            })
+            .filter(|(_, _, calls)| *calls > 0)
+            .take(store::MAX_BATCH)
+            .collect();
+        for (key, reason, calls) in called {
+            store::refused(&mut &self.0.context.database, key, reason, calls, now).await?;
+        }
+        self.0
+            .refused
+            .retain(|_, refused| now.since(refused.at) < REFUSED_FOR);
         Ok(())
     }
 }

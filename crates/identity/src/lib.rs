@@ -33,7 +33,8 @@ mod teams;
 mod users;
 
 pub use agent_keys::{
-    AGENT_KEYS_TOPIC, AgentAuthError, AgentIdentity, AgentKeyInfo, AgentKeys, Family, IssuedKey,
+    AGENT_KEYS_TOPIC, AgentAuthError, AgentIdentity, AgentKeyInfo, AgentKeys, Family, HostKey,
+    IssuedKey, RefusedAgent, RefusedKey,
 };
 pub use api_tokens::{ApiToken, ApiTokens, NewApiToken};
 pub use audit::{Actor, Audit, AuditEntry, AuditFilter, AuditRecord};

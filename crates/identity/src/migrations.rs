@@ -10,6 +10,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration::new("master_key", MASTER_KEY),
     Migration::new("reenrollments", REENROLLMENTS),
     Migration::new("audit_actions", AUDIT_ACTIONS),
+    Migration::new("agent_key_lives", AGENT_KEY_LIVES),
 ];
 
 /// `password_hash` is in PHC form. `role` in `identity_users` is the global role; a user has either that or rows in
@@ -127,6 +128,26 @@ CREATE TABLE identity_master_key (
 /// How often hosts enrolled again with the token that they came by.
 const REENROLLMENTS: &str =
     "ALTER TABLE identity_enrollment_tokens ADD COLUMN reenrollments BIGINT NOT NULL DEFAULT 0;";
+
+/// `instance` tells installations of an agent apart. A key is a rival since another installation used a newer one of the
+/// same host: when it is used again after that, there are two machines. `rotate_at`: an operator wants it renewed;
+/// `told_at`: its agent was told. `identity_refused_agents` counts calls with keys that are no longer good.
+const AGENT_KEY_LIVES: &str = "
+ALTER TABLE identity_agent_keys ADD COLUMN instance TEXT NOT NULL DEFAULT '';
+ALTER TABLE identity_agent_keys ADD COLUMN rival_since BIGINT;
+ALTER TABLE identity_agent_keys ADD COLUMN rotate_at BIGINT;
+ALTER TABLE identity_agent_keys ADD COLUMN told_at BIGINT;
+ALTER TABLE identity_agent_keys ADD COLUMN revoked_because TEXT NOT NULL DEFAULT '';
+CREATE TABLE identity_refused_agents (
+    key_id BIGINT PRIMARY KEY,
+    host_id BIGINT NOT NULL,
+    family TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    calls BIGINT NOT NULL,
+    first_at BIGINT NOT NULL,
+    last_at BIGINT NOT NULL
+);
+";
 
 /// For lists by action, and for finding the old ones of those that are forgotten.
 const AUDIT_ACTIONS: &str = "CREATE INDEX identity_audit_action ON identity_audit (action, at);";

@@ -85,6 +85,34 @@ pub(super) async fn host(client: &Client, arguments: &Host) -> Result<(), CliErr
             "none" => format!("host {id} is in no team now"),
             team => format!("moved host {id} to the team `{team}`"),
         });
+    } else if let Some(reason) = &arguments.ban {
+        let body = json!({ "reason": reason });
+        client.put(&["hosts", &id, "ban"], &body).await?;
+        output::say(&format!("host {id} is banned"));
+    } else if arguments.unban {
+        client.delete(&["hosts", &id, "ban"]).await?;
+        output::say(&format!("host {id} may come back"));
+    } else if arguments.rotate_keys {
+        let path = ["hosts", &id, "keys", "rotate"];
+        let rotated = client.post(&path, &json!({})).await?;
+        output::say(&format!(
+            "{} keys of host {id} are renewed at their next use",
+            rotated["keys"]
+        ));
+    } else if let Some(key) = arguments.revoke_key {
+        let path = ["hosts", &id, "keys", &key.to_string(), "revoke"];
+        client.post(&path, &json!({})).await?;
+        output::say(&format!("key {key} of host {id} is taken away"));
+    } else if let Some(name) = &arguments.merge_into {
+        let into = find(client, name).await?;
+        let into = super::id_in(&into);
+        client
+            .post(&["hosts", &id, "merge"], &json!({ "into": into }))
+            .await?;
+        output::say(&format!(
+            "host {id} is host {} now",
+            into.unwrap_or_default()
+        ));
     } else if arguments.refetch {
         client.post(&["hosts", &id, "refetch"], &json!({})).await?;
         output::say(&format!(

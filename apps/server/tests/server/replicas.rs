@@ -143,8 +143,9 @@ async fn a_change_reaches_the_other_server(more: &[(&str, &str)]) {
     let staying = neighbour.socket(&pair.servers[1]).await;
 
     let begun = Instant::now();
-    let deleted = one.delete(&format!("/api/muster/hosts/{}", cut.id)).await;
-    assert_eq!(deleted.status, 204, "{deleted:?}");
+    let path = format!("/api/muster/hosts/{}/ban", cut.id);
+    let banned = one.put(&path, &json!({ "reason": "stolen" })).await;
+    assert_eq!(banned.status, 200, "{banned:?}");
     tokio::time::timeout(Duration::from_secs(5), ended(closing))
         .await
         .expect("its socket closes");

@@ -10,7 +10,9 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::operators::{HOST_SORTS, HostDetail, HostQuery, Hosts, LabelChange, NewLabel, presence};
+use crate::operators::{
+    Ban, HOST_SORTS, HostDetail, HostQuery, Hosts, LabelChange, NewLabel, presence,
+};
 use crate::record::{HostRecord, LabelId, LabelRecord};
 
 /// The routes, relative to `/api/muster`.
@@ -163,6 +165,15 @@ struct Detail {
     capabilities: Vec<Capabilities>,
     /// Its keys, without their secrets.
     keys: Vec<AgentKeyInfo>,
+    /// Why it may not come back, if it is banned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ban: Option<Ban>,
+    /// The host that it was told from: two machines had one identity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clone_of: Option<HostId>,
+    /// Hosts that were told from it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    clones: Vec<HostId>,
     /// What happened to it, newest first.
     events: Vec<Event>,
 }
@@ -192,6 +203,9 @@ impl Detail {
             users: detail.users.into_iter().map(account).collect(),
             capabilities: detail.capabilities.into_iter().map(capabilities).collect(),
             keys: detail.keys,
+            ban: detail.ban,
+            clone_of: detail.clone_of,
+            clones: detail.clones,
             events: detail.events.into_iter().map(event).collect(),
         }
     }

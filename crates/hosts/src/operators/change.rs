@@ -1,7 +1,9 @@
 //! What operators do to hosts: delete them, move them, have them send their details.
 
 use muster_http::Problem;
-use muster_identity::{Action, Actor, AuditEntry, HostId, IdentityError, Principal, Scope, TeamId};
+use muster_identity::{
+    Action, Actor, AuditEntry, HostId, IdentityError, Principal, RefusedKey, Scope, TeamId,
+};
 use muster_store::StoreError;
 use serde_json::json;
 use tracing::Instrument as _;
@@ -43,7 +45,7 @@ impl Hosts {
                 self.0
                     .identity
                     .agent_keys
-                    .revoke_host(&mut transaction, host.id, now)
+                    .revoke_host(&mut transaction, host.id, RefusedKey::Deleted, now)
                     .await?;
                 let details =
                     json!({ "hostname": host.facts.hostname, "identifier": host.identifier });

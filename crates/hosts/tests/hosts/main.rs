@@ -11,6 +11,7 @@ mod faults;
 mod fleet;
 mod harness;
 mod ingest;
+mod keys;
 mod labels;
 mod logs;
 mod machine;

@@ -28,7 +28,7 @@ impl Fixture {
     async fn key(&self, host: i64, family: Family) -> String {
         let keys = &self.identity.agent_keys;
         let token = Some(EnrollmentTokenId(1));
-        keys.issue(&mut &*self.db, HostId(host), family, token, START)
+        keys.issue(&mut &*self.db, HostId(host), family, token, "", START)
             .await
             .unwrap()
             .text
@@ -180,7 +180,7 @@ on_both_databases! {
         assert!(replica.agent_keys.authenticate(&key, Family::Osquery).await.is_ok());
         let keys = &fixture.identity.agent_keys;
         // The replica's task may not have subscribed yet: hints are repeated until it has heard one.
-        keys.revoke_host(&mut &*fixture.db, HostId(7), START).await.unwrap();
+        keys.revoke_host(&mut &*fixture.db, HostId(7), muster_identity::RefusedKey::Deleted, START).await.unwrap();
         tokio::time::timeout(Duration::from_secs(10), async {
             while replica.agent_keys.authenticate(&key, Family::Osquery).await.is_ok() {
                 keys.revoked(HostId(7)).await;

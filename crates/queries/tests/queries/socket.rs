@@ -202,7 +202,7 @@ on_both_databases! {
         let fixture = Fixture::new(db).await;
         let address = serve(&fixture).await;
         let keys = &fixture.identity.agent_keys;
-        let key = keys.issue(&mut &*fixture.db, HostId(1), Family::Orbit, None, START).await.unwrap().text;
+        let key = keys.issue(&mut &*fixture.db, HostId(1), Family::Orbit, None, "", START).await.unwrap().text;
         let connect = |key: &str| {
             let mut request = format!("ws://{address}/muster_notify").into_client_request().unwrap();
             request.headers_mut().insert("Authorization", format!("NodeKey {key}").parse().unwrap());
