@@ -10,6 +10,7 @@
 
 mod bench;
 mod check;
+mod deploy;
 mod docs;
 mod error;
 mod fuzz;

@@ -7,7 +7,7 @@ use clap::Args;
 use crate::error::XtaskError;
 use crate::steps::{self, Context, Outcome, Step};
 use crate::workspace::Workspace;
-use crate::{docs, licences, postgres, prerequisites, process, tidy, up};
+use crate::{deploy, docs, licences, postgres, prerequisites, process, tidy, up};
 
 const STEPS: &[Step] = &[
     Step {
@@ -44,6 +44,11 @@ const STEPS: &[Step] = &[
         name: "docs",
         about: "committed reference pages are what the code says",
         run: |context| docs::check(&context.workspace).map(|()| Outcome::Passed),
+    },
+    Step {
+        name: "deploy",
+        about: "systemd, HAProxy, Helm and compose accept what operators install",
+        run: |context| deploy::check(&context.workspace),
     },
     Step {
         name: "tests",
