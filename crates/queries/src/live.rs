@@ -419,7 +419,7 @@ impl Live {
             campaign_id: campaign,
             host_id,
             state: HostState::Failed,
-            message: "the host was deleted".to_owned(),
+            message: "the host was deleted or banned".to_owned(),
             rows_json: "[]".to_owned(),
             rows: 0,
             clipped: false,

@@ -33,7 +33,7 @@ pub struct Selection {
 }
 
 impl Hosts {
-    /// Those of these hosts that there still are.
+    /// Those of these hosts that there still are and that may come.
     pub async fn existing(&self, hosts: &[HostId]) -> Result<HashSet<HostId>, StoreError> {
         store::host::existing(&mut &self.0.database, hosts).await
     }
@@ -97,6 +97,10 @@ impl Hosts {
             }
             filter.teams(&selection.team_ids);
             add(store::operator::all(&mut db, &filter).await?);
+        }
+        // Who may not come back is not waited for.
+        for host in store::keys::banned(&mut db).await? {
+            chosen.remove(&host.0);
         }
         Ok(chosen.into_values().collect())
     }

@@ -456,7 +456,7 @@ pub(crate) async fn compared(
     Ok(hosts)
 }
 
-/// Those of these hosts that there still are.
+/// Those of these hosts that there still are and that may come.
 pub(crate) async fn existing(
     db: &mut impl Executor,
     hosts: &[HostId],
@@ -464,7 +464,9 @@ pub(crate) async fn existing(
     let mut found = HashSet::new();
     for batch in hosts.chunks(IDS_AT_ONCE) {
         let places = numbered(1, batch.len());
-        let sql = format!("SELECT id FROM hosts_hosts WHERE id IN ({places})");
+        let sql = format!(
+            "SELECT id FROM hosts_hosts WHERE id IN ({places}) AND id NOT IN (SELECT host_id FROM hosts_bans)"
+        );
         let values = batch.iter().map(|host| Value::from(*host)).collect();
         for row in db.fetch_all(&sql, values).await? {
             found.insert(HostId(row.get("id")?));

@@ -16,6 +16,7 @@ statements! {
     FIND_ORPHANED_BAN = "SELECT b.host_id FROM hosts_bans b WHERE (b.identifier = $1
         OR (b.hardware_uuid <> '' AND b.hardware_uuid = $2) OR (b.hardware_serial <> '' AND b.hardware_serial = $3))
         AND NOT EXISTS (SELECT 1 FROM hosts_hosts h WHERE h.id = b.host_id)";
+    BANNED = "SELECT host_id FROM hosts_bans";
     COUNT_BANS = "SELECT COUNT(*) AS total FROM hosts_bans";
     LIST_BANS = "SELECT host_id, display_name, reason, banned_at, banned_by FROM hosts_bans
         ORDER BY banned_at DESC, host_id LIMIT $1 OFFSET $2";
@@ -94,6 +95,12 @@ pub(crate) async fn has_orphaned_ban(
 ) -> Result<bool, StoreError> {
     let found = db.fetch_optional(FIND_ORPHANED_BAN, args![identifier, uuid_key, serial]);
     Ok(found.await?.is_some())
+}
+
+/// All hosts that are banned.
+pub(crate) async fn banned(db: &mut impl Executor) -> Result<Vec<HostId>, StoreError> {
+    let rows = db.fetch_all(BANNED, args![]).await?;
+    rows.iter().map(|row| row.get("host_id")).collect()
 }
 
 /// A page of bans, newest first, and how many there are.

@@ -301,7 +301,7 @@ on_both_databases! {
         let now = fixture.campaign(campaign.id).await;
         assert_eq!((now.status, now.hosts.answered, now.hosts.failed), (CampaignStatus::Finished, 1, 1));
         let (_, state, reason) = states(&fixture, campaign.id).await.remove(1);
-        assert_eq!((state, reason.as_str()), (HostState::Failed, "the host was deleted"));
+        assert_eq!((state, reason.as_str()), (HostState::Failed, "the host was deleted or banned"));
     }
 
     async fn a_stream_ends_with_the_login_of_its_listener(db: TestDatabase) {
