@@ -63,6 +63,12 @@ pub enum BackupError {
         /// Which one.
         path: PathBuf,
     },
+    /// What is there under the name for unfinished work is not ours alone.
+    #[error("{} is in the way, and others can get at it; remove it, or choose another name", path.display())]
+    InTheWay {
+        /// What.
+        path: PathBuf,
+    },
     /// There is no database.
     #[error("there is no database {}; name the server's data folder with --data-dir", path.display())]
     NoDatabase {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use muster_identity::MasterKey;
@@ -36,6 +36,12 @@ impl Unfinished {
                 return Err(failed(error));
             }
             _ => {}
+        }
+        // In a folder such as /tmp somebody else may have been first, to read along.
+        let found = fs::symlink_metadata(&path).map_err(failed)?;
+        let is_ours = found.uid() == rustix::process::geteuid().as_raw();
+        if !found.is_dir() || !is_ours || found.mode() & 0o077 != 0 {
+            return Err(BackupError::InTheWay { path });
         }
         let lock = fs::File::open(&path).map_err(failed)?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {

@@ -200,7 +200,7 @@ fn next(text: &mut String, settings: &Settings) {
     let _ = writeln!(text, "What to do next:");
     let _ = writeln!(
         text,
-        "  1. Look whether it fits this machine: muster-server doctor --data-dir {folder}"
+        "  1. Look whether it fits this machine, with the same configuration: muster-server doctor --data-dir {folder}"
     );
     let _ = writeln!(
         text,

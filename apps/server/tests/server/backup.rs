@@ -285,6 +285,45 @@ async fn what_no_server_uses_cannot_be_kept() {
     assert_eq!(names(folder.path()), ["data"]);
 }
 
+on_both_databases! {
+    async fn an_older_backup_is_brought_up_to_date_by_the_next_start_and_a_newer_one_is_refused(db: TestDatabase) {
+        let folder = tempfile::tempdir().unwrap();
+        let (data, database) = (folder.path().join("data"), db.address());
+        let server = Program::start(&mut plain(&data, database));
+        let site = Site::set_up(Client::new(), server.base(), server.setup_link()).await;
+        let key = site.enroll(&site.secret("office").await, "a").await;
+        server.terminate();
+        assert!(server.wait().success());
+        // As the release was that had no replicas yet.
+        let mut connection = &db.database();
+        for sql in [
+            "DROP TABLE replicas_replicas",
+            "DROP TABLE replicas_leases",
+            "DELETE FROM store_migrations WHERE crate_name = 'replicas'",
+        ] {
+            connection.execute(sql, Vec::new()).await.unwrap();
+        }
+        let old = folder.path().join("old");
+        succeeds(act("backup", &data, database, &old, &[])).await;
+        let sql = "INSERT INTO store_migrations (crate_name, name, hash, applied_at) VALUES ('rooms', 'first', '', 0)";
+        connection.execute(sql, Vec::new()).await.unwrap();
+        let new = folder.path().join("new");
+        succeeds(act("backup", &data, database, &new, &[])).await;
+        let place = folder.path().join("place");
+        let (_held, elsewhere) = empty(db.dialect(), folder.path()).await;
+        let said = fails(act("restore", &place, &elsewhere, &new, &[])).await;
+        assert!(said.contains("take that release or a newer one") && said.contains("rooms/first"), "{said}");
+        assert!(!place.exists());
+        succeeds(act("restore", &place, &elsewhere, &old, &[])).await;
+        let again = Program::start(&mut plain(&place, &elsewhere));
+        let site = Site { base: again.base(), ..site };
+        site.asked(&key).await;
+        assert_eq!(site.get("/api/muster/replicas").await.body["items"].as_array().unwrap().len(), 1);
+        again.terminate();
+        assert!(again.wait().success());
+    }
+}
+
 /// A server that ended, with enough in its database that a backup takes a while.
 async fn large(data: &Path) {
     let server = Program::start(&mut command(data));
@@ -346,6 +385,17 @@ async fn a_backup_that_is_killed_or_finds_the_disk_full_leaves_no_file_and_does_
     backup.arg("backup").arg(&file);
     succeeds(backup).await;
     assert!(!unfinished.exists());
+
+    fs::create_dir(folder.path().join("open.unfinished")).unwrap();
+    fs::set_permissions(
+        folder.path().join("open.unfinished"),
+        fs::Permissions::from_mode(0o755),
+    )
+    .unwrap();
+    let mut backup = command(&data);
+    backup.arg("backup").arg(folder.path().join("open"));
+    let said = fails(backup).await;
+    assert!(said.contains("is in the way"), "{said}");
 
     let place = folder.path().join("place");
     let mut begun = command(&place).arg("restore").arg(&file).spawn().unwrap();
