@@ -45,9 +45,7 @@ impl Tool {
         if let Some(program) = process::find_program(self.name) {
             return Some(program);
         }
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-        let folder = cache?.join(format!("muster/{}-{}", self.name, self.version));
+        let folder = cache()?.join(format!("{}-{}", self.name, self.version));
         // Go names a program after the last part of its module.
         let program = folder.join(self.module.rsplit('/').next()?);
         if program.exists() {
@@ -62,6 +60,14 @@ impl Tool {
         process::capture(&mut go).ok()?;
         program.exists().then_some(program)
     }
+}
+
+/// `$MUSTER_CACHE`, else the user's cache.
+fn cache() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let named = folder("MUSTER_CACHE").map(|folder| folder.join("tools"));
+    let own = || folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+    named.or_else(|| Some(own()?.join("muster")))
 }
 
 pub(crate) fn check(workspace: &Workspace) -> Result<Outcome, XtaskError> {

@@ -171,6 +171,11 @@ fn io_error(attempt: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Bac
 /// Has the disk keep that a file got or lost its name.
 fn sync_folder(path: &Path) -> Result<(), BackupError> {
     let folder = path.parent().unwrap_or(path);
-    let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
-    synced.map_err(io_error("write the folder", folder))
+    match fs::File::open(folder).and_then(|folder| folder.sync_all()) {
+        // Network file systems know no such thing: they keep names as they do.
+        Err(error) if error.kind() != io::ErrorKind::InvalidInput => {
+            Err(io_error("write the folder", folder)(error))
+        }
+        _ => Ok(()),
+    }
 }

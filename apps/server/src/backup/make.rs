@@ -32,26 +32,25 @@ impl Unfinished {
             source,
         };
         match fs::DirBuilder::new().mode(0o700).create(&path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(failed(error));
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // In a folder such as /tmp somebody else may have been first, to read along.
+                let found = fs::symlink_metadata(&path).map_err(failed)?;
+                let is_ours = found.uid() == rustix::process::geteuid().as_raw();
+                if !found.is_dir() || !is_ours || found.mode() & 0o077 != 0 {
+                    return Err(BackupError::InTheWay { path });
+                }
             }
-            _ => {}
-        }
-        // In a folder such as /tmp somebody else may have been first, to read along.
-        let found = fs::symlink_metadata(&path).map_err(failed)?;
-        let is_ours = found.uid() == rustix::process::geteuid().as_raw();
-        if !found.is_dir() || !is_ours || found.mode() & 0o077 != 0 {
-            return Err(BackupError::InTheWay { path });
+            Err(error) => return Err(failed(error)),
         }
         let lock = fs::File::open(&path).map_err(failed)?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(BackupError::UnderWay {
-                    path: target.to_owned(),
-                });
-            }
-            Err(errno) => return Err(failed(errno.into())),
+        // Network file systems may not lock folders; then nothing keeps two backups of one name apart but their names.
+        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            == Err(rustix::io::Errno::WOULDBLOCK)
+        {
+            return Err(BackupError::UnderWay {
+                path: target.to_owned(),
+            });
         }
         for entry in fs::read_dir(&path).map_err(failed)? {
             fs::remove_file(entry.map_err(failed)?.path()).map_err(failed)?;
