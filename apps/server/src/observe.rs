@@ -309,7 +309,8 @@ pub async fn observe(
     if let Some(value) = &header {
         request.headers_mut().insert(REQUEST_ID, value.clone());
     }
-    let span = tracing::info_span!("request", request.id = %id);
+    // At the highest level: a log that is told little still has the id in each line.
+    let span = tracing::error_span!("request", request.id = %id);
     let start = Instant::now();
     let mut response = next.run(request).instrument(span.clone()).await;
     let elapsed = start.elapsed();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use muster_store::Dialect;
@@ -165,53 +165,70 @@ async fn every_metric_that_alerts_and_dashboard_name_is_there() {
 #[tokio::test]
 async fn the_id_of_a_request_is_that_of_a_trusted_proxy_and_stands_in_every_line_of_its_log() {
     let folder = tempfile::tempdir().unwrap();
-    let trusting = folder.path().join("trusting");
-    let database = folder.path().join("muster.db");
-    let mut command = plain(&trusting, database.to_str().unwrap());
-    command
-        .env("MUSTER_LOG_FORMAT", "json")
-        .env("MUSTER_LOG_LEVEL", "debug")
-        .env("MUSTER_TRUSTED_PROXIES", "127.0.0.1")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let log = BufReader::new(child.stderr.take().unwrap());
-    let lines = std::thread::spawn(move || log.lines().map_while(Result::ok).collect::<Vec<_>>());
-    let program = Program::greeted(child);
     let http = reqwest::Client::new();
-    let ask = async |base: &str, id: &str| {
+    let ask = async |program: &Program, id: &str| {
         let body = json!({ "enroll_secret": "wrong", "host_identifier": "b" }).to_string();
-        let request = http
-            .post(format!("{base}/api/osquery/enroll"))
-            .header("x-request-id", id);
-        let response = request.body(body).send().await.unwrap();
+        let request = http.post(format!("{}/api/osquery/enroll", program.base()));
+        let response = request
+            .header("x-request-id", id)
+            .body(body)
+            .send()
+            .await
+            .unwrap();
         response.headers()["x-request-id"]
             .to_str()
             .unwrap()
             .to_owned()
     };
-    assert_eq!(ask(&program.base(), "proxy-7").await, "proxy-7");
-    assert_ne!(ask(&program.base(), "two words").await, "two words");
+    let (program, log) = logging(&folder.path().join("trusting"), "debug", "127.0.0.1");
+    assert_eq!(ask(&program, "proxy-7").await, "proxy-7");
+    assert_ne!(ask(&program, "two words").await, "two words");
     program.terminate();
     assert!(program.wait().success());
+    assert_eq!(
+        messages(log, "proxy-7"),
+        ["refused an enrollment", "answered"]
+    );
+
+    // Whom it does not trust it believes no id, and a log that is told little has it nevertheless.
+    let (program, log) = logging(&folder.path().join("wary"), "error,muster_hosts=info", "");
+    let id = ask(&program, "anybody").await;
+    assert_ne!(id, "anybody");
+    program.terminate();
+    assert!(program.wait().success());
+    assert_eq!(messages(log, &id), ["refused an enrollment"]);
+}
+
+type Log = std::thread::JoinHandle<Vec<String>>;
+
+/// A server that logs JSON.
+fn logging(data: &Path, level: &str, proxies: &str) -> (Program, Log) {
+    let database = data.with_extension("db");
+    let mut command = plain(data, database.to_str().unwrap());
+    command
+        .env("MUSTER_LOG_FORMAT", "json")
+        .env("MUSTER_LOG_LEVEL", level)
+        .env("MUSTER_TRUSTED_PROXIES", proxies)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let log = std::thread::spawn(move || lines.map_while(Result::ok).collect());
+    (Program::greeted(child), log)
+}
+
+/// What the log says of a request.
+fn messages(log: Log, id: &str) -> Vec<String> {
     let mut seen = Vec::new();
-    for line in lines.join().unwrap() {
+    for line in log.join().unwrap() {
         let line: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line}"));
         assert!(
             line["timestamp"].is_string() && line["level"].is_string(),
             "{line}"
         );
-        if line["span"]["request.id"] == "proxy-7" {
+        if line["span"]["request.id"] == id {
             seen.push(line["fields"]["message"].as_str().unwrap().to_owned());
         }
     }
-    assert_eq!(seen, ["refused an enrollment", "answered"]);
-
-    let wary = folder.path().join("wary");
-    let program = Program::start(
-        plain(&wary, database.to_str().unwrap()).env("MUSTER_DATABASE_URL", wary.join("muster.db")),
-    );
-    assert_ne!(ask(&program.base(), "anybody").await, "anybody");
-    program.terminate();
-    assert!(program.wait().success());
+    seen
 }
