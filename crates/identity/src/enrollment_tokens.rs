@@ -23,8 +23,10 @@ use crate::{
 };
 
 mod admission;
+mod rotation;
 
 pub use admission::{Admission, EnrollError, Readmission, RefusalReason};
+pub use rotation::{EnrolledHost, Rotated, Successor, TokenRotation};
 
 pub(crate) const TOPIC: Topic = Topic::new("identity.enrollment_tokens");
 /// The most tokens that one team, or the organisation, may have; as Fleet has it.
@@ -73,6 +75,9 @@ pub struct EnrollmentToken {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub revoked_at: Option<Timestamp>,
+    /// Which token takes its place, and who still needs this one; absent when it was never rotated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<TokenRotation>,
 }
 
 /// What a new token is to be.
@@ -283,6 +288,7 @@ impl EnrollmentTokens {
             used_at: None,
             used_by: None,
             revoked_at: None,
+            rotation: None,
         };
         let hash = secret::hash(text);
         let inserted = store::insert(db, &token, &hash).await;
@@ -352,8 +358,11 @@ impl EnrollmentTokens {
 
     /// One token.
     pub async fn find(&self, id: EnrollmentTokenId) -> Result<EnrollmentToken, IdentityError> {
-        let token = store::find(&mut &self.0.context.database, id).await?;
-        token.ok_or_else(|| IdentityError::not_found("enrollment token", id))
+        let database = &mut &self.0.context.database;
+        let token = store::find(database, id).await?;
+        let mut token = token.ok_or_else(|| IdentityError::not_found("enrollment token", id))?;
+        rotation::tell(database, Some(id), [&mut token], self.0.context.now()).await?;
+        Ok(token)
     }
 
     /// All tokens of the teams that are visible, newest first; those that were revoked only when asked for.
@@ -362,8 +371,10 @@ impl EnrollmentTokens {
         visible: &TeamFilter,
         with_revoked: bool,
     ) -> Result<Vec<EnrollmentToken>, IdentityError> {
-        let mut tokens = store::list(&mut &self.0.context.database, with_revoked).await?;
+        let database = &mut &self.0.context.database;
+        let mut tokens = store::list(database, with_revoked).await?;
         tokens.retain(|token| visible.admits(token.team_id));
+        rotation::tell(database, None, &mut tokens, self.0.context.now()).await?;
         Ok(tokens)
     }
 

@@ -20,6 +20,12 @@ pub enum IdentityError {
         /// What, such as `a team named "laptops"`.
         what: String,
     },
+    /// It cannot be done with the thing as it is.
+    #[error("{what}")]
+    Conflict {
+        /// Why not.
+        what: String,
+    },
     /// A value is not allowed.
     #[error("{field}: {reason}")]
     Invalid {
@@ -64,7 +70,9 @@ impl From<IdentityError> for Problem {
     fn from(error: IdentityError) -> Self {
         match error {
             IdentityError::NotFound { what } => Self::not_found(what),
-            IdentityError::Duplicate { .. } => Self::conflict(error.to_string()),
+            IdentityError::Duplicate { .. } | IdentityError::Conflict { .. } => {
+                Self::conflict(error.to_string())
+            }
             IdentityError::Invalid { field, reason } => Self::invalid(field, reason),
             IdentityError::AuthenticationFailed => Self::unauthenticated("Authentication failed"),
             IdentityError::TooMany { seconds } => Self::too_many(error.to_string(), seconds),

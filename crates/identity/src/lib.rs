@@ -40,8 +40,8 @@ pub use api_tokens::{ApiToken, ApiTokens, NewApiToken};
 pub use audit::{Actor, Audit, AuditEntry, AuditFilter, AuditRecord};
 pub use belongings::TeamBelongings;
 pub use enrollment_tokens::{
-    Admission, EnrollError, EnrollmentToken, EnrollmentTokens, NewEnrollmentToken, Readmission,
-    RefusalReason, ScopedSecret,
+    Admission, EnrollError, EnrolledHost, EnrollmentToken, EnrollmentTokens, NewEnrollmentToken,
+    Readmission, RefusalReason, Rotated, ScopedSecret, Successor, TokenRotation,
 };
 pub use error::IdentityError;
 pub use ids::{AgentKeyId, EnrollmentTokenId, HostId, TeamId, UserId};

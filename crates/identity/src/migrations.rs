@@ -11,6 +11,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration::new("reenrollments", REENROLLMENTS),
     Migration::new("audit_actions", AUDIT_ACTIONS),
     Migration::new("agent_key_lives", AGENT_KEY_LIVES),
+    Migration::new("token_rotation", TOKEN_ROTATION),
 ];
 
 /// `password_hash` is in PHC form. `role` in `identity_users` is the global role; a user has either that or rows in
@@ -151,3 +152,11 @@ CREATE TABLE identity_refused_agents (
 
 /// For lists by action, and for finding the old ones of those that are forgotten.
 const AUDIT_ACTIONS: &str = "CREATE INDEX identity_audit_action ON identity_audit (action, at);";
+
+/// A token that was rotated has a successor; its `expires_at` is when the overlap ends. The index is for the hosts that came
+/// by a token.
+const TOKEN_ROTATION: &str = "
+ALTER TABLE identity_enrollment_tokens ADD COLUMN rotated_at BIGINT;
+ALTER TABLE identity_enrollment_tokens ADD COLUMN successor_id BIGINT;
+CREATE INDEX identity_agent_keys_token ON identity_agent_keys (enrollment_token_id, host_id);
+";

@@ -46,6 +46,40 @@ pub enum TokensCommand {
         /// Its id.
         id: i64,
     },
+    /// Make a successor of an enrollment token and print its secret; the old one ends after the overlap.
+    #[command(
+        after_help = "Only the secret goes to standard output. Until the overlap is over both are good;\n\
+            `muster tokens` warns while hosts still need the old one.\n\nExamples:\n\
+            \x20 muster tokens rotate 3 --overlap 7d > enrollment-token"
+    )]
+    Rotate {
+        /// Its id.
+        id: i64,
+        /// How long the old one stays good.
+        #[arg(long, value_name = "TIME", value_parser = duration, default_value = "7d", conflicts_with = "now")]
+        overlap: Duration,
+        /// End the old one now.
+        #[arg(long)]
+        now: bool,
+        /// After this time the new one is refused [default: never].
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        expires_in: Option<Duration>,
+        /// How many hosts may enroll with the new one.
+        #[arg(long, value_name = "COUNT")]
+        max_uses: Option<u32>,
+        /// Print both tokens and the secret as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the hosts that came by an enrollment token.
+    #[command(after_help = "Examples:\n  muster tokens hosts 3 --json")]
+    Hosts {
+        /// Its id.
+        id: i64,
+        /// How they are listed.
+        #[command(flatten)]
+        format: Format,
+    },
     /// Let nobody enroll with it any more. Hosts that did stay.
     #[command(after_help = "Examples:\n  muster tokens revoke 3")]
     Revoke {

@@ -23,6 +23,13 @@ const ENROLLMENT_COLUMNS: &[Column] = &[
     Column("expires", &["expires_at"]),
     Column("revoked", &["revoked_at"]),
 ];
+const HOST_COLUMNS: &[Column] = &[
+    Column("host", &["host_id"]),
+    Column("first enrolled", &["first_enrolled_at"]),
+    Column("last enrolled", &["enrolled_at"]),
+    Column("key last used", &["key_used_at"]),
+    Column("valid key", &["has_valid_key"]),
+];
 const API_COLUMNS: &[Column] = &[
     Column("id", &["id"]),
     Column("name", &["name"]),
@@ -35,7 +42,9 @@ pub(super) async fn enrollment(client: &Client, arguments: Tokens) -> Result<(),
     let list = async |revoked: bool, format: Format| {
         let query = [("revoked", revoked.to_string())];
         let tokens = client.list(&["enrollment-tokens"], &query, ALL).await?;
-        output::list(format.into(), ENROLLMENT_COLUMNS, &tokens)
+        output::list(format.into(), ENROLLMENT_COLUMNS, &tokens)?;
+        tokens.iter().for_each(warn);
+        Ok(())
     };
     match arguments.command {
         None => list(arguments.revoked, arguments.format).await,
@@ -45,6 +54,32 @@ pub(super) async fn enrollment(client: &Client, arguments: Tokens) -> Result<(),
             let path = ["enrollment-tokens", &id.to_string(), "reveal"];
             let answer = client.post(&path, &json!({})).await?;
             secret(client, &answer, false)
+        }
+        Some(TokensCommand::Rotate {
+            id,
+            overlap,
+            now,
+            expires_in,
+            max_uses,
+            json,
+        }) => {
+            let seconds = if now { 0 } else { overlap.as_secs() };
+            let mut body = json!({ "overlap_seconds": seconds, "max_uses": max_uses });
+            expiry(&mut body, expires_in);
+            let path = ["enrollment-tokens", &id.to_string(), "rotate"];
+            let answer = client.post(&path, &body).await?;
+            secret(client, &answer, json)?;
+            if let Some(end) = answer["old"]["expires_at"].as_str() {
+                let end = output::printable(end);
+                output::say(&format!("the token with id {id} is good until {end}"));
+            }
+            warn(&answer["old"]);
+            Ok(())
+        }
+        Some(TokensCommand::Hosts { id, format }) => {
+            let path = ["enrollment-tokens", &id.to_string(), "hosts"];
+            let hosts = client.list(&path, &[], ALL).await?;
+            output::list(format.into(), HOST_COLUMNS, &hosts)
         }
         Some(TokensCommand::Revoke { id }) => {
             client
@@ -67,6 +102,14 @@ async fn create(client: &Client, new: TokensCreate) -> Result<(), CliError> {
     expiry(&mut body, new.expires_in);
     let answer = client.post(&["enrollment-tokens"], &body).await?;
     secret(client, &answer, new.json)
+}
+
+/// Says whom the end of a token that was rotated would cut off.
+fn warn(token: &Value) {
+    if let Some(warning) = token["rotation"]["warning"].as_str() {
+        let warning = output::printable(warning);
+        output::say(&format!("warning: token {}: {warning}", token["id"]));
+    }
 }
 
 fn expiry(body: &mut Value, expires_in: Option<Duration>) {

@@ -206,6 +206,26 @@ async fn teams_users_and_tokens_are_made_listed_and_taken_away() {
         (&"racks".into(), &5.into())
     );
     assert!(!listed.stdout.contains(created.stdout.trim()));
+    let rotate = ["tokens", "rotate", "1", "--overlap", "2d"];
+    let rotated = server.run(&rotate).await.ok();
+    assert!(
+        rotated.stdout.starts_with("mst_enroll_"),
+        "{}",
+        rotated.stdout
+    );
+    assert!(
+        rotated.stderr.contains("is good until"),
+        "{}",
+        rotated.stderr
+    );
+    let twice = server.run(&rotate).await;
+    assert!(
+        twice.stderr.contains("has a successor already"),
+        "{}",
+        twice.stderr
+    );
+    server.run(&["tokens", "hosts", "1", "--json"]).await.ok();
+    server.run(&["tokens", "revoke", "2"]).await.ok();
     server.run(&["tokens", "revoke", "1"]).await.ok();
     let left = server.run(&["tokens", "--json"]).await.ok();
     assert_eq!(left.stdout, "");

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_identity::{Actor, EnrollmentTokenId, NewEnrollmentToken};
+use muster_identity::{
+    Actor, EnrollmentTokenId, IdentityError, NewEnrollmentToken, Successor, TeamFilter,
+};
 use muster_store::testing::on_both_databases;
 use muster_store::{Executor, args};
 use serde_json::{Value, json};
@@ -160,6 +162,76 @@ on_both_databases! {
         server.clock.advance(Duration::from_secs(3_601));
         let late = server.post("/api/v1/osquery/enroll", ubuntu(&secret, "a")).await;
         assert_eq!(late.status, 401);
+    }
+
+    async fn of_fifty_hosts_that_enroll_at_once_exactly_the_allowed_ten_get_in(db: TestDatabase) {
+        let server = Arc::new(TestServer::new(&db).await);
+        let new = NewEnrollmentToken { name: "ten".to_owned(), max_uses: Some(10), ..NewEnrollmentToken::default() };
+        let tokens = &server.identity.enrollment_tokens;
+        let (token, secret) = tokens.create(&Actor::system(), new).await.unwrap();
+        let mut tasks = tokio::task::JoinSet::new();
+        for number in 0..50 {
+            let (server, body) = (Arc::clone(&server), ubuntu(&secret, &format!("racer-{number}")));
+            tasks.spawn(async move { server.post("/api/v1/osquery/enroll", body).await.status });
+        }
+        let answers = tasks.join_all().await;
+        let count = |status| answers.iter().filter(|answer| **answer == status).count();
+        assert_eq!((count(200), count(401)), (10, 40));
+        assert_eq!(tokens.find(token.id).await.unwrap().uses, 10);
+        let listing = muster_http::ListingQuery { limit: Some(4), ..muster_http::ListingQuery::default() };
+        let page = tokens.hosts(token.id, &listing.check(&["host_id"]).unwrap()).await.unwrap();
+        assert_eq!((page.items.len(), page.total, page.next_cursor.as_deref()), (4, 10, Some("o4")));
+    }
+
+    async fn both_tokens_enroll_during_the_overlap_and_the_old_one_warns_of_whom_it_cuts_off(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        let (tokens, actor, day) = (&server.identity.enrollment_tokens, Actor::system(), Duration::from_secs(86_400));
+        let new = NewEnrollmentToken { name: "laptops".to_owned(), ..NewEnrollmentToken::default() };
+        let (old, secret) = tokens.create(&actor, new).await.unwrap();
+        let early = server.enroll_with(&ubuntu(&secret, "early")).await;
+        assert_eq!(server.read(&early).await.status, 200);
+        let rotated = tokens.rotate(&actor, old.id, day * 7, Successor::default()).await.unwrap();
+        let (next, ends) = (&rotated.token, crate::harness::START.plus(day * 7));
+        assert_eq!((next.name.as_str(), &next.families, next.expires_at), ("laptops", &old.families, None));
+        assert_eq!(rotated.old.expires_at, Some(ends));
+        let rotation = rotated.old.rotation.unwrap();
+        assert_eq!((rotation.successor_id, rotation.hosts, rotation.late_hosts), (next.id, 1, 0));
+        assert!(rotation.warning.unwrap().contains("1 host(s) heard in the last 7 days"));
+        let again = tokens.rotate(&actor, old.id, day, Successor::default()).await;
+        assert!(matches!(again, Err(IdentityError::Conflict { .. })));
+        let all = tokens.list(&TeamFilter::All, true).await.unwrap();
+        assert_eq!(all.iter().filter(|token| token.name == "laptops").count(), 2, "a refused rotation leaves nothing");
+
+        server.clock.advance(day);
+        server.enroll_with(&ubuntu(&secret, "late")).await;
+        let key = server.enroll_with(&ubuntu(&rotated.secret, "early")).await;
+        assert_eq!(server.read(&key).await.status, 200);
+        let rotation = tokens.find(old.id).await.unwrap().rotation.unwrap();
+        assert_eq!((rotation.hosts, rotation.late_hosts), (1, 1), "one came over, another came by the old one");
+        assert!(rotation.warning.unwrap().contains("1 host(s) enrolled by it since it was rotated"));
+
+        server.clock.advance(day * 6);
+        let refused = server.post("/api/v1/osquery/enroll", ubuntu(&secret, "too late")).await;
+        assert_eq!(refused.status, 401);
+        server.enroll_with(&ubuntu(&rotated.secret, "new")).await;
+        let over = tokens.rotate(&actor, old.id, day, Successor::default()).await;
+        assert!(matches!(over, Err(IdentityError::Conflict { .. })), "what ran out has no successor");
+    }
+
+    async fn a_rotation_ends_nothing_later_than_it_would_have_ended(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        let (tokens, actor, day) = (&server.identity.enrollment_tokens, Actor::system(), Duration::from_secs(86_400));
+        let end = Some(crate::harness::START.plus(day));
+        let new = NewEnrollmentToken { name: "short".to_owned(), expires_at: end, ..NewEnrollmentToken::default() };
+        let (old, secret) = tokens.create(&actor, new).await.unwrap();
+        let rotated = tokens.rotate(&actor, old.id, day * 7, Successor::default()).await.unwrap();
+        assert_eq!(rotated.old.expires_at, end);
+        let at_once = tokens.rotate(&actor, rotated.token.id, Duration::ZERO, Successor::default()).await.unwrap();
+        assert!(at_once.old.rotation.unwrap().warning.is_none(), "nobody needs it");
+        let refused = server.post("/api/v1/osquery/enroll", ubuntu(&rotated.secret, "x")).await;
+        assert_eq!(refused.status, 401, "it ended with the rotation");
+        server.enroll_with(&ubuntu(&secret, "x")).await;
+        server.enroll_with(&ubuntu(&at_once.secret, "y")).await;
     }
 
     async fn many_enrollments_of_one_machine_at_once_make_one_host(db: TestDatabase) {

@@ -1,8 +1,10 @@
 //! Our own API: enrollment tokens and API tokens.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::http::StatusCode;
-use muster_http::{Json, Page, Path, Problem, Query};
+use muster_http::{Json, ListingQuery, Page, Path, Problem, Query};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -10,8 +12,8 @@ use utoipa_axum::routes;
 
 use super::native::time;
 use crate::{
-    Action, Actor, ApiToken, EnrollmentToken, EnrollmentTokenId, Family, Identity, NewApiToken,
-    NewEnrollmentToken, Principal, Scope, TeamId, UserId,
+    Action, Actor, ApiToken, EnrolledHost, EnrollmentToken, EnrollmentTokenId, Family, Identity,
+    NewApiToken, NewEnrollmentToken, Principal, Scope, Successor, TeamId, UserId,
 };
 
 pub(super) fn routes() -> OpenApiRouter<Identity> {
@@ -19,6 +21,8 @@ pub(super) fn routes() -> OpenApiRouter<Identity> {
         .routes(routes!(list_enrollment_tokens, create_enrollment_token))
         .routes(routes!(get_enrollment_token, revoke_enrollment_token))
         .routes(routes!(reveal_enrollment_token))
+        .routes(routes!(rotate_enrollment_token))
+        .routes(routes!(list_hosts_of_enrollment_token))
         .routes(routes!(list_api_tokens, create_api_token))
         .routes(routes!(revoke_api_token))
 }
@@ -186,6 +190,78 @@ async fn reveal_enrollment_token(
         .reveal(&Actor::from(&principal), token.id)
         .await?;
     Ok(axum::Json(Revealed { secret }))
+}
+
+/// How long the old token stays good when nothing is said: 7 days.
+const DEFAULT_OVERLAP_SECONDS: u64 = 7 * 24 * 60 * 60;
+
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(default)]
+struct RotationRequest {
+    /// How long the old token stays good, in seconds; 7 days when left out, 0 to end it now.
+    overlap_seconds: Option<u64>,
+    /// From when on the new one is refused, RFC 3339; never when left out.
+    expires_at: Option<String>,
+    /// How many hosts may enroll with the new one.
+    max_uses: Option<u32>,
+}
+
+/// A new token with its secret, and the one whose place it takes.
+#[derive(Serialize, ToSchema)]
+struct RotatedEnrollmentToken {
+    /// The secret of the new token.
+    secret: String,
+    /// The new token.
+    token: EnrollmentToken,
+    /// The old one; `expires_at` says until when it is good, `rotation.warning` whom its end would cut off.
+    old: EnrollmentToken,
+}
+
+/// Rotate an enrollment token
+///
+/// Makes a successor with the same name, team and families. Both are good until the overlap is over, then the old one ends.
+#[utoipa::path(post, path = "/enrollment-tokens/{id}/rotate", tag = "identity", params(("id" = i64, Path)),
+    request_body = RotationRequest, responses((status = 201, body = RotatedEnrollmentToken), (status = 404),
+    (status = 409, description = "it was revoked, ran out or has a successor")))]
+async fn rotate_enrollment_token(
+    State(identity): State<Identity>,
+    principal: Principal,
+    Path(id): Path<i64>,
+    Json(body): Json<RotationRequest>,
+) -> Result<(StatusCode, axum::Json<RotatedEnrollmentToken>), Problem> {
+    let token = authorized(&identity, &principal, Action::WriteEnrollmentTokens, id).await?;
+    let overlap = Duration::from_secs(body.overlap_seconds.unwrap_or(DEFAULT_OVERLAP_SECONDS));
+    let successor = Successor {
+        expires_at: time("expires_at", body.expires_at.as_deref())?,
+        max_uses: body.max_uses,
+    };
+    let done = identity
+        .enrollment_tokens
+        .rotate(&Actor::from(&principal), token.id, overlap, successor)
+        .await?;
+    let answer = RotatedEnrollmentToken {
+        secret: done.secret,
+        token: done.token,
+        old: done.old,
+    };
+    Ok((StatusCode::CREATED, axum::Json(answer)))
+}
+
+/// List the hosts that came by an enrollment token
+///
+/// By id. A host that enrolled by another token since is listed for 30 more days, with `has_valid_key` false.
+#[utoipa::path(get, path = "/enrollment-tokens/{id}/hosts", tag = "identity", params(("id" = i64, Path), ListingQuery),
+    responses((status = 200, body = Page<EnrolledHost>), (status = 404)))]
+async fn list_hosts_of_enrollment_token(
+    State(identity): State<Identity>,
+    principal: Principal,
+    Path(id): Path<i64>,
+    Query(listing): Query<ListingQuery>,
+) -> Result<axum::Json<Page<EnrolledHost>>, Problem> {
+    let token = authorized(&identity, &principal, Action::ReadEnrollmentTokens, id).await?;
+    let listing = listing.check(&["host_id"])?;
+    let page = identity.enrollment_tokens.hosts(token.id, &listing).await?;
+    Ok(axum::Json(page))
 }
 
 fn whose(principal: &Principal, id: i64) -> Result<UserId, Problem> {

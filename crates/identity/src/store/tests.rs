@@ -9,7 +9,7 @@ use crate::store::{agent_keys, audit, people, tokens};
 on_both_databases! {
     async fn every_statement_is_prepared(db: TestDatabase) {
         db.migrate(&Schema::default().with("identity", MIGRATIONS)).await;
-        for statements in [agent_keys::ALL, audit::ALL, people::ALL, tokens::ALL] {
+        for statements in [agent_keys::ALL, audit::ALL, people::ALL, tokens::ALL, tokens::rotation::ALL] {
             prepare_all(&db, statements).await;
         }
     }

@@ -1,5 +1,9 @@
 //! Enrollment tokens.
 
+pub(crate) mod rotation;
+
+pub(crate) use rotation::{hosts, rotate, rotations};
+
 use std::collections::{HashMap, HashSet};
 
 use muster_clock::Timestamp;
@@ -55,6 +59,7 @@ fn token(row: &Row) -> Result<EnrollmentToken, StoreError> {
         used_at: row.get("used_at")?,
         used_by: row.get::<Option<i64>>("used_by")?.map(HostId),
         revoked_at: row.get("revoked_at")?,
+        rotation: None,
     })
 }
 
