@@ -21,6 +21,7 @@ use crate::cache::HostCache;
 use crate::detail;
 use crate::error::HostsError;
 use crate::membership::{self, Labels};
+use crate::pace::Pace;
 use crate::presence::Presence;
 use crate::source::{ALWAYS, DistributedSource, DueQueries, SourceError};
 use crate::state::{HostProfile, HostState};
@@ -49,6 +50,7 @@ struct Shared {
     hosts: HostCache,
     labels: Labels,
     presence: Presence,
+    pace: Pace,
     agent_keys: AgentKeys,
     software: Software,
     sources: Vec<Arc<dyn DistributedSource>>,
@@ -67,6 +69,7 @@ impl CheckIn {
             presence: Presence::new(database.clone()),
             hosts: HostCache::new(clock.now()),
             labels: Labels::default(),
+            pace: Pace::new(),
             database,
             bus,
             clock,
@@ -156,11 +159,15 @@ impl CheckIn {
         let profile = state.profile();
         let is_accelerated = profile.hostname.is_empty() || profile.platform.is_empty();
         let mut due = DueQueries::default();
-        if state.is_detail_due(now) {
-            detail::ask(&profile, &mut due);
-            state.ask_details();
+        let (details, labels) = (state.is_detail_due(now), self.0.labels.are_due(&state, now));
+        // What is not urgent waits for its turn; what an operator asks now does not.
+        if (details || labels) && self.0.pace.admits(host, now) {
+            if details {
+                detail::ask(&profile, &mut due);
+                state.ask_details();
+            }
+            self.0.labels.due(&state, now, &mut due);
         }
-        self.0.labels.due(&state, now, &mut due);
         for source in &self.0.sources {
             source.due(&state, now, &mut due);
         }
@@ -224,6 +231,7 @@ impl CheckIn {
             }
         }
         if !details.is_empty() || !labels.is_empty() {
+            let begun = tokio::time::Instant::now();
             let mut kept = self
                 .keep(&state, public_ip.clone(), &details, &labels, now)
                 .await;
@@ -235,6 +243,7 @@ impl CheckIn {
                 self.0.software.forget_versions();
                 kept = self.keep(&state, public_ip, &details, &labels, now).await;
             }
+            self.0.pace.answered(host, begun.elapsed(), now);
             if kept.as_ref().is_err_and(|error| !error.is_unavailable()) {
                 // Asked again at once it would only fail again.
                 let due = Some(HostCache::due_after(host, now));

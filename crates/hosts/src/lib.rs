@@ -28,6 +28,7 @@ mod matching;
 mod membership;
 mod migrations;
 mod operators;
+mod pace;
 mod presence;
 mod record;
 mod rotation;

@@ -65,6 +65,10 @@ enum Pools {
     },
 }
 
+/// The driver would write a line for each request that waits for a connection: under load that is thousands a second, and
+/// the metrics say the same.
+const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How much longer an answer is waited for than PostgreSQL may take, so that its own refusal comes first.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -94,6 +98,7 @@ impl Database {
                 let write = SqlitePoolOptions::new()
                     .max_connections(1)
                     .acquire_timeout(options.acquire_timeout)
+                    .acquire_slow_threshold(NEVER)
                     // SQLite ends a transaction by itself when the disk is full or fails, and the rollback that follows
                     // fails. The driver then takes the transaction for open, and no other can begin on that connection.
                     .before_acquire(|connection, _| {
@@ -107,6 +112,7 @@ impl Database {
                     .max_connections(options.max_connections)
                     .idle_timeout(Duration::from_secs(60))
                     .acquire_timeout(options.acquire_timeout)
+                    .acquire_slow_threshold(NEVER)
                     .connect_lazy_with(connect.read_only(true).create_if_missing(false));
                 Pools::Sqlite { write, read }
             }
@@ -120,6 +126,7 @@ impl Database {
                 let pool = PgPoolOptions::new()
                     .max_connections(options.max_connections)
                     .acquire_timeout(options.acquire_timeout)
+                    .acquire_slow_threshold(NEVER)
                     // By a statement: poolers refuse what they do not know among the parameters of a connection.
                     .after_connect(move |connection, _| {
                         let limits = AssertSqlSafe(limits.to_string());

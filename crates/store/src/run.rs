@@ -23,9 +23,39 @@ pub(crate) async fn within<T>(
     }
 }
 
+/// A statement with more parameters than this is a batch: its text differs with its length, so that keeping it prepared
+/// would only push out those that are used all the time.
+const MAX_KEPT_PARAMETERS: usize = 64;
+
+/// The text of a batch with unnamed parameters, when they stand in order and once each. SQLite looks up the names of
+/// parameters one after the other, and does so for each: that is quadratic.
+fn unnamed(sql: &str, count: usize) -> Option<String> {
+    if count <= MAX_KEPT_PARAMETERS || sql.contains(['\'', '?', '"']) {
+        return None;
+    }
+    let mut text = String::with_capacity(sql.len());
+    let mut expected = 1;
+    let mut rest = sql;
+    while let Some((before, after)) = rest.split_once('$') {
+        let digits = after
+            .find(|character: char| !character.is_ascii_digit())
+            .unwrap_or(after.len());
+        if after[..digits].parse() != Ok(expected) {
+            return None;
+        }
+        expected += 1;
+        text.push_str(before);
+        text.push('?');
+        rest = &after[digits..];
+    }
+    text.push_str(rest);
+    (expected == count + 1).then_some(text)
+}
+
 macro_rules! bind {
     ($sql:expr, $args:expr) => {{
-        let mut query = sqlx::query(AssertSqlSafe($sql.to_owned()));
+        let is_batch = $args.len() > MAX_KEPT_PARAMETERS;
+        let mut query = sqlx::query(AssertSqlSafe($sql.to_owned())).persistent(!is_batch);
         for value in $args {
             query = match value {
                 Value::Integer(value) => query.bind(value),
@@ -54,6 +84,8 @@ pub(crate) async fn sqlite_execute(
     args: Vec<Value>,
 ) -> Result<u64, StoreError> {
     check(&args)?;
+    let unnamed = unnamed(sql, args.len());
+    let sql = unnamed.as_deref().unwrap_or(sql);
     let done = bind!(sql, args).execute(db).await;
     Ok(done
         .map_err(|source| StoreError::driver("change rows", source))?
@@ -78,6 +110,8 @@ pub(crate) async fn sqlite_fetch(
     args: Vec<Value>,
 ) -> Result<Vec<Row>, StoreError> {
     check(&args)?;
+    let unnamed = unnamed(sql, args.len());
+    let sql = unnamed.as_deref().unwrap_or(sql);
     let rows = bind!(sql, args).fetch_all(db).await;
     let rows = rows.map_err(|source| StoreError::driver("read rows", source))?;
     Ok(rows
@@ -98,4 +132,36 @@ pub(crate) async fn postgres_fetch(
         .into_iter()
         .map(|row| Row(RowInner::Postgres(row)))
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parameters_of_a_batch_lose_their_names_when_they_stand_in_order() {
+        let count = MAX_KEPT_PARAMETERS + 2;
+        let batch = format!(
+            "INSERT INTO pets VALUES {}",
+            crate::placeholders(count / 2, 2)
+        );
+        let text = unnamed(&batch, count).unwrap();
+        assert!(text.starts_with("INSERT INTO pets VALUES (?, ?), (?, ?)"));
+        assert_eq!(
+            (text.matches('?').count(), text.contains('$')),
+            (count, false)
+        );
+        let again = format!("{batch} WHERE a = $1");
+        for (text, count) in [
+            (again.as_str(), count),
+            ("SELECT $1", 1),
+            (&batch, count + 1),
+            (
+                &format!("{batch} ON CONFLICT DO UPDATE SET a = '$1'"),
+                count,
+            ),
+        ] {
+            assert_eq!(unnamed(text, count), None, "{text}");
+        }
+    }
 }
