@@ -17,16 +17,31 @@ struct Bench {
     arguments: &'static [&'static str],
 }
 
-const BENCHES: &[Bench] = &[Bench {
-    name: "check-in",
-    about: "how many hosts one core of the server carries",
-    binary: "muster-swarm",
-    arguments: &[
-        "check-in",
-        "--server-binary",
-        "target/release/muster-server",
-    ],
-}];
+const BENCHES: &[Bench] = &[
+    swarm("check-in", "how many hosts one core of the server carries"),
+    swarm(
+        "enroll-storm",
+        "what others notice when a fleet enrolls at once",
+    ),
+    swarm(
+        "live-query",
+        "how long until all hosts that hold a socket have answered",
+    ),
+    swarm(
+        "cold-start",
+        "how soon a server answers that starts with many hosts",
+    ),
+];
+
+/// A load of simulated hosts, named as the program that makes it names it.
+const fn swarm(name: &'static str, about: &'static str) -> Bench {
+    Bench {
+        name,
+        about,
+        binary: "muster-swarm",
+        arguments: &["--server-binary", "target/release/muster-server"],
+    }
+}
 
 /// A measurement, by a release build; `--list` names them.
 #[derive(Args)]
@@ -64,6 +79,7 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<(), Xt
     process::run(
         workspace
             .command(program)
+            .arg(bench.name)
             .args(bench.arguments)
             .args(&arguments.passed_on),
     )

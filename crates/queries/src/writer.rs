@@ -3,7 +3,8 @@
 //! Thousands of hosts answer a campaign within seconds, and each answer must be durable before it is acknowledged. One
 //! task takes whatever has arrived, keeps it in one unit of work, and then tells each host's request.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use muster_clock::Timestamp;
@@ -15,9 +16,9 @@ use crate::error::QueriesError;
 use crate::store::campaigns::{self as store, Answer};
 
 /// How many answers one commit keeps at most.
-const MAX_GROUP: usize = 256;
+const MAX_GROUP: usize = 1_000;
 /// How many requests may wait; more are told to come again.
-const MAX_WAITING: usize = 4_096;
+const MAX_WAITING: usize = 32_768;
 /// How many bytes of rows may wait; more are told to come again.
 pub const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
 /// The most rows that are kept of a campaign.
@@ -148,38 +149,64 @@ impl WriterTask {
             let Some(reserved) = store::reserve(&mut transaction, id, count).await? else {
                 continue;
             };
-            let (mut rows, mut bytes) = (reserved.rows, reserved.bytes);
-            let mut clipped = false;
-            for (offset, (job_index, answer_index)) in places.into_iter().enumerate() {
-                let job = &jobs[job_index];
-                let answer = &job.answers[answer_index];
-                let position = reserved.last_position - count + 1 + offset as i64;
-                let within = rows + answer.rows <= MAX_ROWS_PER_CAMPAIGN
-                    && bytes + answer.rows_json.len() as i64 <= MAX_BYTES_PER_CAMPAIGN;
-                let bounded = if within || answer.rows == 0 {
-                    None
-                } else {
-                    Some(without_rows(answer))
-                };
-                let kept = bounded.as_ref().unwrap_or(answer);
-                if store::answer(&mut transaction, kept, position, job.now).await? {
-                    positions[job_index][answer_index] = Some(position);
-                    rows += kept.rows;
-                    bytes += kept.rows_json.len() as i64;
-                    clipped |= kept.clipped;
+            let first = reserved.last_position - count + 1;
+            let answers = Self::bounded(jobs, &places, &reserved, first);
+            let kept = {
+                let rows: Vec<(&Answer, i64, Timestamp)> = answers
+                    .iter()
+                    .map(|(answer, position, now)| (answer.as_ref(), *position, *now))
+                    .collect();
+                store::answer(&mut transaction, id, &rows).await?
+            };
+            let (mut rows, mut bytes, mut clipped) = (0, 0, false);
+            for (answer, position, _) in &answers {
+                if !kept.contains(&answer.host_id) {
+                    continue;
                 }
+                rows += answer.rows;
+                bytes += answer.rows_json.len() as i64;
+                clipped |= answer.clipped;
+                let offset = usize::try_from(position - first).unwrap_or_default();
+                let (job_index, answer_index) = places[offset];
+                positions[job_index][answer_index] = Some(*position);
             }
-            store::add_totals(
-                &mut transaction,
-                id,
-                rows - reserved.rows,
-                bytes - reserved.bytes,
-                clipped,
-            )
-            .await?;
+            store::add_totals(&mut transaction, id, rows, bytes, clipped).await?;
         }
         transaction.commit().await?;
         Ok(positions)
+    }
+}
+
+impl WriterTask {
+    /// The answers at these places with their positions: one per host, the first that came, and without rows once the
+    /// campaign is full.
+    fn bounded<'a>(
+        jobs: &'a [Job],
+        places: &[(usize, usize)],
+        reserved: &store::Reserved,
+        first: i64,
+    ) -> Vec<(Cow<'a, Answer>, i64, Timestamp)> {
+        let (mut rows, mut bytes) = (reserved.rows, reserved.bytes);
+        let mut hosts = HashSet::new();
+        let mut answers = Vec::with_capacity(places.len());
+        for (offset, (job_index, answer_index)) in places.iter().enumerate() {
+            let job = &jobs[*job_index];
+            let answer = &job.answers[*answer_index];
+            if !hosts.insert(answer.host_id) {
+                continue;
+            }
+            let within = rows + answer.rows <= MAX_ROWS_PER_CAMPAIGN
+                && bytes + answer.rows_json.len() as i64 <= MAX_BYTES_PER_CAMPAIGN;
+            let bounded = if within || answer.rows == 0 {
+                Cow::Borrowed(answer)
+            } else {
+                Cow::Owned(without_rows(answer))
+            };
+            rows += bounded.rows;
+            bytes += bounded.rows_json.len() as i64;
+            answers.push((bounded, first + offset as i64, job.now));
+        }
+        answers
     }
 }
 

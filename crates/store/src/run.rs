@@ -30,25 +30,34 @@ const MAX_KEPT_PARAMETERS: usize = 64;
 /// The text of a batch with unnamed parameters, when they stand in order and once each. SQLite looks up the names of
 /// parameters one after the other, and does so for each: that is quadratic.
 fn unnamed(sql: &str, count: usize) -> Option<String> {
-    if count <= MAX_KEPT_PARAMETERS || sql.contains(['\'', '?', '"']) {
+    if count <= MAX_KEPT_PARAMETERS || sql.contains(['?', '"']) {
         return None;
     }
     let mut text = String::with_capacity(sql.len());
     let mut expected = 1;
-    let mut rest = sql;
-    while let Some((before, after)) = rest.split_once('$') {
-        let digits = after
-            .find(|character: char| !character.is_ascii_digit())
-            .unwrap_or(after.len());
-        if after[..digits].parse() != Ok(expected) {
-            return None;
+    // What stands between apostrophes is text, and stays as it is.
+    for (part, is_text) in sql.split('\'').zip([false, true].into_iter().cycle()) {
+        if is_text {
+            text.push('\'');
+            text.push_str(part);
+            text.push('\'');
+            continue;
         }
-        expected += 1;
-        text.push_str(before);
-        text.push('?');
-        rest = &after[digits..];
+        let mut rest = part;
+        while let Some((before, after)) = rest.split_once('$') {
+            let digits = after
+                .find(|character: char| !character.is_ascii_digit())
+                .unwrap_or(after.len());
+            if after[..digits].parse() != Ok(expected) {
+                return None;
+            }
+            expected += 1;
+            text.push_str(before);
+            text.push('?');
+            rest = &after[digits..];
+        }
+        text.push_str(rest);
     }
-    text.push_str(rest);
     (expected == count + 1).then_some(text)
 }
 
@@ -151,15 +160,14 @@ mod tests {
             (text.matches('?').count(), text.contains('$')),
             (count, false)
         );
+        let quoted = format!("{batch} ON CONFLICT DO UPDATE SET a = 'it''s $1' WHERE b = ''");
+        let text = unnamed(&quoted, count).unwrap();
+        assert!(text.ends_with("(?, ?) ON CONFLICT DO UPDATE SET a = 'it''s $1' WHERE b = ''"));
         let again = format!("{batch} WHERE a = $1");
         for (text, count) in [
             (again.as_str(), count),
             ("SELECT $1", 1),
             (&batch, count + 1),
-            (
-                &format!("{batch} ON CONFLICT DO UPDATE SET a = '$1'"),
-                count,
-            ),
         ] {
             assert_eq!(unnamed(text, count), None, "{text}");
         }

@@ -35,6 +35,7 @@ pub(crate) struct Target {
     address: SocketAddr,
     tls: TlsConnector,
     secret: String,
+    is_reconnecting: bool,
 }
 
 impl Target {
@@ -48,15 +49,35 @@ impl Target {
             authority_pem.as_bytes(),
         )?)?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
+        // Each host is a machine of its own: none has the ticket of another.
+        config.resumption = rustls::client::Resumption::disabled();
         Ok(Self {
             address,
             tls: TlsConnector::from(Arc::new(config)),
             secret,
+            is_reconnecting: false,
         })
+    }
+
+    /// Whether hosts open a new connection every 10 s.
+    pub(crate) fn reconnecting(mut self, is_reconnecting: bool) -> Self {
+        self.is_reconnecting = is_reconnecting;
+        self
+    }
+
+    /// A new connection.
+    pub(crate) async fn stream(
+        &self,
+    ) -> Result<tokio_rustls::client::TlsStream<tokio::net::TcpStream>, std::io::Error> {
+        let stream = tokio::net::TcpStream::connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        let name = rustls_pki_types::ServerName::try_from("localhost")
+            .map_err(|error| std::io::Error::other(error.to_string()))?;
+        self.tls.connect(name, stream).await
     }
 }
 
@@ -152,6 +173,9 @@ impl Host {
                 self.log().await
             } else {
                 distributed += DISTRIBUTED;
+                if self.target.is_reconnecting {
+                    self.connection = None;
+                }
                 self.distributed().await
             };
             if *stop.borrow() {
@@ -165,11 +189,7 @@ impl Host {
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, CallError> {
-        let stream = tokio::net::TcpStream::connect(self.target.address).await?;
-        stream.set_nodelay(true)?;
-        let name =
-            rustls_pki_types::ServerName::try_from("localhost").map_err(|_| CallError::Name)?;
-        let stream = self.target.tls.connect(name, stream).await?;
+        let stream = self.target.stream().await?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         Ok(sender)
@@ -223,6 +243,49 @@ impl Host {
         }
         self.measures.answered(start.elapsed());
         Ok(bytes)
+    }
+
+    /// Enrolls and lets go of its connection.
+    pub(crate) async fn enroll_only(mut self) -> Result<Self, String> {
+        let enrolled = self.enroll().await;
+        self.connection = None;
+        enrolled.map_err(|error| error.to_string())?;
+        self.measures.enrolled();
+        Ok(self)
+    }
+
+    /// The same host at another address.
+    pub(crate) fn moved_to(mut self, target: Arc<Target>) -> Self {
+        self.target = target;
+        self.connection = None;
+        self
+    }
+
+    /// One check-in.
+    pub(crate) async fn check_in(&mut self) -> Result<(), String> {
+        self.distributed().await.map_err(|error| error.to_string())
+    }
+
+    /// Enrolls as orbit does, too; gives the key.
+    pub(crate) async fn enroll_orbit(&mut self) -> Result<String, String> {
+        let body = json!({
+            "enroll_secret": self.target.secret, "hardware_uuid": self.uuid, "hardware_serial": format!("S{}", self.number),
+            "hostname": self.name, "platform": "debian",
+        });
+        let answer = self
+            .call("/api/fleet/orbit/enroll", body.to_string().into_bytes())
+            .await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        let answer: Value = serde_json::from_slice(&answer).map_err(|error| error.to_string())?;
+        Ok(answer["orbit_node_key"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned())
+    }
+
+    /// The server that it talks to.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
     }
 
     async fn enroll(&mut self) -> Result<(), CallError> {

@@ -5,7 +5,10 @@
 //! queries that it is asked. The server's processor time and memory are read from the kernel, so that the figure does not
 //! depend on what else the machine does.
 
+mod cold_start;
+mod enroll_storm;
 mod host;
+mod live_query;
 mod measure;
 mod server;
 
@@ -17,7 +20,7 @@ use clap::Parser;
 use muster_clock::{Randomness as _, SeededRandomness};
 
 use crate::host::{Host, Target};
-use crate::measure::{Measures, Report};
+use crate::measure::Measures;
 use crate::server::Server;
 
 /// Puts the load of a fleet on a server and says what it cost.
@@ -34,6 +37,29 @@ struct Cli {
 enum Command {
     /// Hosts that check in: how many one core of the server carries.
     CheckIn(CheckIn),
+    /// Hosts that enroll all at once, while others check in.
+    EnrollStorm(enroll_storm::EnrollStorm),
+    /// One question to hosts that hold a notification socket.
+    LiveQuery(live_query::LiveQuery),
+    /// How soon a server answers that starts with many hosts in its database.
+    ColdStart(cold_start::ColdStart),
+}
+
+/// The server under load.
+#[derive(Debug, Clone, clap::Args)]
+struct ServerOptions {
+    /// The server to start.
+    #[arg(long, value_name = "FILE")]
+    server_binary: std::path::PathBuf,
+    /// The database that the server uses; without it, the embedded one.
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
+    /// The Redis by which it tells other servers what changed.
+    #[arg(long, value_name = "URL")]
+    bus: Option<String>,
+    /// Count the processor time of the processes of this name, too, such as postgres or redis-server (may be repeated).
+    #[arg(long, value_name = "NAME")]
+    count: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -50,12 +76,12 @@ struct CheckIn {
     /// What decides the hosts' names and phases.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The server to start.
-    #[arg(long, value_name = "FILE")]
-    server_binary: std::path::PathBuf,
-    /// The database that the server uses; without it, the embedded one.
-    #[arg(long, value_name = "URL")]
-    database: Option<String>,
+    /// Open a new connection every 10 s instead of keeping one, as Fleet's simulator does: each is a whole handshake.
+    #[arg(long)]
+    reconnect: bool,
+    /// What is measured.
+    #[command(flatten)]
+    server: ServerOptions,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -64,21 +90,27 @@ struct CheckIn {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
-    let Command::CheckIn(options) = Cli::parse().command;
+    raise_file_limit();
+    let command = Cli::parse().command;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
-    let result = runtime
-        .map_err(Failure::from)
-        .and_then(|runtime| runtime.block_on(check_in(&options)));
-    match result {
-        Ok(report) => match report.fault() {
-            None => ExitCode::SUCCESS,
-            Some(fault) => {
-                eprintln!("muster-swarm: {fault}");
-                ExitCode::FAILURE
+    let result = runtime.map_err(Failure::from).and_then(|runtime| {
+        runtime.block_on(async {
+            match command {
+                Command::CheckIn(options) => check_in(&options).await,
+                Command::EnrollStorm(options) => enroll_storm::run(&options).await,
+                Command::LiveQuery(options) => live_query::run(&options).await,
+                Command::ColdStart(options) => cold_start::run(&options).await,
             }
-        },
+        })
+    });
+    match result {
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(fault)) => {
+            eprintln!("muster-swarm: {fault}");
+            ExitCode::FAILURE
+        }
         Err(error) => {
             eprintln!("muster-swarm: {error}");
             ExitCode::FAILURE
@@ -86,11 +118,13 @@ fn main() -> ExitCode {
     }
 }
 
-async fn check_in(options: &CheckIn) -> Result<Report, Failure> {
-    raise_file_limit();
-    let server = Server::start(&options.server_binary, options.database.as_deref()).await?;
-    let secret = server.enrollment_secret().await?;
-    let target = Arc::new(Target::new(server.address, &server.authority_pem, secret)?);
+/// Gives what makes the figures worthless, if anything does.
+async fn check_in(options: &CheckIn) -> Result<Option<String>, Failure> {
+    let server = Server::start(&options.server).await?;
+    let operator = server.operator().await?;
+    let secret = operator.enrollment_secret().await?;
+    let target = Target::new(server.address, &server.authority_pem, secret)?;
+    let target = Arc::new(target.reconnecting(options.reconnect));
     let measures = Arc::new(Measures::default());
     let randomness = SeededRandomness::new(options.seed);
     let (stop, stopped) = tokio::sync::watch::channel(false);
@@ -123,7 +157,7 @@ async fn check_in(options: &CheckIn) -> Result<Report, Failure> {
         print!("{}", report.text());
     }
     server.stop().await?;
-    Ok(report)
+    Ok(report.fault())
 }
 
 /// A connection per host needs as many files.

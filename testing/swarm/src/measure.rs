@@ -112,16 +112,23 @@ impl Measures {
 /// The figures.
 pub(crate) struct Report {
     hosts: u32,
-    enrolled: u64,
+    /// How many hosts enrolled.
+    pub(crate) enrolled: u64,
     seconds: u64,
     requests: u64,
-    errors: u64,
-    first_error: String,
-    p50_ms: f64,
-    p99_ms: f64,
-    cpu_seconds: f64,
+    /// How many requests failed.
+    pub(crate) errors: u64,
+    /// Why the first of them did.
+    pub(crate) first_error: String,
+    /// What half of the requests took at most.
+    pub(crate) p50_ms: f64,
+    /// What all but a hundredth took at most.
+    pub(crate) p99_ms: f64,
+    /// Processor time of the server, and of what else is counted.
+    pub(crate) cpu_seconds: f64,
     hosts_per_core: f64,
-    rss_bytes: u64,
+    /// Memory of the server at the end.
+    pub(crate) rss_bytes: u64,
 }
 
 impl Report {

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::Failure;
 use crate::measure::Cost;
+use crate::{Failure, ServerOptions};
 
 const EMAIL: &str = "swarm@example.com";
 const PASSWORD: &str = "swarm-password-1";
@@ -23,31 +23,37 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) authority_pem: String,
     folder: tempfile::TempDir,
+    options: ServerOptions,
 }
 
-fn command(binary: &Path, folder: &Path, database: Option<&str>) -> Command {
-    let mut command = Command::new(binary);
+fn command(options: &ServerOptions, folder: &Path) -> Command {
+    let mut command = Command::new(&options.server_binary);
     command
         .env("MUSTER_DATA_DIR", folder.join("data"))
         .env("MUSTER_LISTEN", "127.0.0.1:0");
     command.env("MUSTER_LOG_LEVEL", "warn").kill_on_drop(true);
-    if let Some(database) = database {
+    if let Some(database) = &options.database {
         command.env("MUSTER_DATABASE_URL", database);
+    }
+    if let Some(bus) = &options.bus {
+        command.env("MUSTER_BUS_URL", bus);
     }
     command
 }
 
 impl Server {
-    pub(crate) async fn start(binary: &Path, database: Option<&str>) -> Result<Self, Failure> {
+    /// Starts one with an administrator.
+    pub(crate) async fn start(options: &ServerOptions) -> Result<Self, Failure> {
         let folder = tempfile::tempdir()?;
-        let mut create = command(binary, folder.path(), database);
+        let mut create = command(options, folder.path());
         create
             .args(["admin", "create-user", "--email", EMAIL])
             .env("MUSTER_PASSWORD", PASSWORD);
+        let binary = options.server_binary.display();
         let created = create
             .output()
             .await
-            .map_err(|error| format!("start {}: {error}", binary.display()))?;
+            .map_err(|error| format!("start {binary}: {error}"))?;
         if !created.status.success() {
             return Err(format!(
                 "make an administrator: {}",
@@ -55,7 +61,11 @@ impl Server {
             )
             .into());
         }
-        let mut child = command(binary, folder.path(), database)
+        Self::serve(options.clone(), folder).await
+    }
+
+    async fn serve(options: ServerOptions, folder: tempfile::TempDir) -> Result<Self, Failure> {
+        let mut child = command(&options, folder.path())
             .arg("serve")
             .stdout(Stdio::piped())
             .spawn()?;
@@ -77,58 +87,40 @@ impl Server {
             address,
             authority_pem,
             folder,
+            options,
         })
     }
 
-    /// Logs in and makes an enrollment token.
-    pub(crate) async fn enrollment_secret(&self) -> Result<String, Failure> {
+    /// Ends it at once and starts it again.
+    pub(crate) async fn restart(mut self) -> Result<Self, Failure> {
+        self.child.kill().await?;
+        Self::serve(self.options, self.folder).await
+    }
+
+    /// Logs in.
+    pub(crate) async fn operator(&self) -> Result<Operator, Failure> {
         let authority = reqwest::Certificate::from_pem(self.authority_pem.as_bytes())?;
         let http = reqwest::Client::builder()
             .tls_certs_only([authority])
             .build()?;
-        let url =
-            |path: &str| format!("https://localhost:{}/api/muster{path}", self.address.port());
+        let mut operator = Operator {
+            http,
+            base: format!("https://localhost:{}/api/muster", self.address.port()),
+            token: String::new(),
+        };
         let body = json!({ "email": EMAIL, "password": PASSWORD });
-        let login: serde_json::Value = http
-            .post(url("/login"))
-            .json(&body)
-            .send()
-            .await?
-            .error_for_status()?
-            .json()
-            .await?;
-        let token = login["token"].as_str().ok_or("the login gave no token")?;
-        let body = json!({ "name": "swarm" });
-        let made = http
-            .post(url("/enrollment-tokens"))
-            .bearer_auth(token)
-            .json(&body)
-            .send()
-            .await?;
-        let made: serde_json::Value = made.error_for_status()?.json().await?;
-        Ok(made["secret"]
+        let login = operator.post("/login", &body).await?;
+        login["token"]
             .as_str()
-            .ok_or("the token has no secret")?
-            .to_owned())
+            .ok_or("the login gave no token")?
+            .clone_into(&mut operator.token);
+        Ok(operator)
     }
 
     /// What the server used so far, as the kernel counts it.
     pub(crate) fn cost(&self) -> Result<Cost, Failure> {
         let pid = self.child.id().ok_or("the server ended")?;
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // The name may hold spaces; what follows the last parenthesis does not.
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace()
-            .collect();
-        let ticks = |index: usize| {
-            fields
-                .get(index)
-                .and_then(|text| text.parse::<f64>().ok())
-                .unwrap_or(0.0)
-        };
+        let mut cpu_seconds = cpu_seconds(pid)?;
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
         let rss = status
             .lines()
@@ -139,9 +131,19 @@ impl Server {
             .next()
             .and_then(|text| text.parse().ok())
             .unwrap_or(0);
-        let per_second = rustix::param::clock_ticks_per_second() as f64;
+        for entry in std::fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            let Some(other) = name.to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            let named = std::fs::read_to_string(format!("/proc/{other}/comm")).unwrap_or_default();
+            if self.options.count.iter().any(|name| name == named.trim()) {
+                // It may have ended since.
+                cpu_seconds += self::cpu_seconds(other).unwrap_or(0.0);
+            }
+        }
         Ok(Cost {
-            cpu_seconds: (ticks(11) + ticks(12)) / per_second,
+            cpu_seconds,
             rss_bytes: kib * 1024,
         })
     }
@@ -162,5 +164,63 @@ impl Server {
         } else {
             Err(format!("the server ended with {ended}").into())
         }
+    }
+}
+
+/// Processor time of a process, as the kernel counts it.
+fn cpu_seconds(pid: u32) -> Result<f64, Failure> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name may hold spaces; what follows the last parenthesis does not.
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
+    let ticks = |index: usize| {
+        fields
+            .get(index)
+            .and_then(|text| text.parse::<f64>().ok())
+            .unwrap_or(0.0)
+    };
+    Ok((ticks(11) + ticks(12)) / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// An administrator who is logged in.
+pub(crate) struct Operator {
+    http: reqwest::Client,
+    base: String,
+    token: String,
+}
+
+impl Operator {
+    /// Sends something; gives the answer.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        let request = self.http.post(format!("{}{path}", self.base)).json(body);
+        let response = request.bearer_auth(&self.token).send().await?;
+        Ok(response.error_for_status()?.json().await?)
+    }
+
+    /// Asks for something.
+    pub(crate) async fn get(&self, path: &str) -> Result<Value, Failure> {
+        Ok(self.open(path).await?.json().await?)
+    }
+
+    /// The answer, not read yet.
+    pub(crate) async fn open(&self, path: &str) -> Result<reqwest::Response, Failure> {
+        let request = self.http.get(format!("{}{path}", self.base));
+        let response = request.bearer_auth(&self.token).send().await?;
+        Ok(response.error_for_status()?)
+    }
+
+    /// Makes an enrollment token.
+    pub(crate) async fn enrollment_secret(&self) -> Result<String, Failure> {
+        let made = self
+            .post("/enrollment-tokens", &json!({ "name": "swarm" }))
+            .await?;
+        Ok(made["secret"]
+            .as_str()
+            .ok_or("the token has no secret")?
+            .to_owned())
     }
 }
