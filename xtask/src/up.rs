@@ -4,6 +4,7 @@
 
 mod children;
 mod machine;
+mod replicas;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -17,6 +18,7 @@ use serde_json::Value;
 
 use self::children::Children;
 use self::machine::Snapshot;
+use self::replicas::Surroundings;
 use crate::error::XtaskError;
 use crate::process;
 use crate::workspace::Workspace;
@@ -47,11 +49,15 @@ const PORTS: &str =
 Examples:
   cargo xtask up                try Muster: the address and the password are printed
   cargo xtask up --port 8443    on this port
+  cargo xtask up --replicas 2   two servers on PostgreSQL and Redis, behind a load balancer
   cargo xtask up --smoke        the same, then compare the answers with /proc and end")]
 pub(crate) struct Arguments {
     /// Compare the answers with what /proc says, end, and fail when they differ.
     #[arg(long)]
     smoke: bool,
+    /// How many servers; several share a PostgreSQL database and Redis, and HAProxy stands before them.
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
+    replicas: u8,
     /// The port of loopback to serve on [default: a free one].
     #[arg(
         long,
@@ -79,13 +85,17 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<(), Xt
     })
 }
 
-/// Also a step of `test`.
+/// Also a step of `test`: with one server, and with two.
 pub(crate) fn smoke(workspace: &Workspace) -> Result<(), XtaskError> {
-    let arguments = Arguments {
-        smoke: true,
-        port: 0,
-    };
-    run(&arguments, workspace)
+    for replicas in [1, 2] {
+        let arguments = Arguments {
+            smoke: true,
+            replicas,
+            port: 0,
+        };
+        run(&arguments, workspace)?;
+    }
+    Ok(())
 }
 
 struct Demo<'a> {
@@ -113,14 +123,55 @@ impl<'a> Demo<'a> {
     fn run(&self, arguments: &Arguments) -> Result<(), XtaskError> {
         let begun = Instant::now();
         let mut children = Children::new(&self.folder)?;
+        let surroundings = match arguments.replicas {
+            1 => None,
+            _ => Some(Surroundings::start(
+                self.workspace,
+                &mut children,
+                &self.folder,
+                arguments.port,
+            )?),
+        };
+        let told = |mut server: Command| {
+            if let Some(surroundings) = &surroundings {
+                surroundings.tell(&mut server);
+            }
+            server
+        };
         process::capture(
-            self.program("muster-server")
+            told(self.program("muster-server"))
                 .args(["admin", "create-user", "--email", EMAIL])
                 .arg("--data-dir")
                 .arg(self.data())
                 .env("MUSTER_PASSWORD", &self.password),
         )?;
-        let url = self.start_server(&mut children, arguments.port)?;
+        let url = match &surroundings {
+            None => {
+                let server = self.program("muster-server");
+                Self::start_server(
+                    &mut children,
+                    "server",
+                    server,
+                    &self.data(),
+                    arguments.port,
+                )?
+                .0
+            }
+            Some(surroundings) => {
+                let mut ports = Vec::new();
+                for number in 0..arguments.replicas {
+                    let data = if number == 0 {
+                        self.data()
+                    } else {
+                        self.copy_of_data(number)?
+                    };
+                    let name = format!("server-{number}");
+                    let server = told(self.program("muster-server"));
+                    ports.push(Self::start_server(&mut children, &name, server, &data, 0)?.1);
+                }
+                surroundings.balance(&mut children, &self.folder, &ports)?
+            }
+        };
         process::capture(
             self.muster(&["login", &url, "--email", EMAIL])
                 .arg("--ca-file")
@@ -145,34 +196,69 @@ impl<'a> Demo<'a> {
         if arguments.smoke {
             let found = machine::compare(&before, &after, &processes, &ports)?;
             println!("==> the answers agree with /proc: {found}");
+            if arguments.replicas > 1 {
+                print!("{}", process::capture(&mut self.muster(&["servers"]))?);
+            }
             return Ok(());
         }
         self.greet(&url);
         children.wait()
     }
 
-    fn start_server(&self, children: &mut Children, port: u16) -> Result<String, XtaskError> {
-        let mut server = self.program("muster-server");
+    /// Starts a server; gives its address for people, and its port.
+    fn start_server(
+        children: &mut Children,
+        name: &str,
+        mut server: Command,
+        data: &Path,
+        port: u16,
+    ) -> Result<(String, u16), XtaskError> {
         server
             .args(["serve", "--listen", &format!("127.0.0.1:{port}")])
             .arg("--data-dir")
-            .arg(self.data());
-        children.start("server", &mut server)?;
+            .arg(data);
+        children.start(name, &mut server)?;
         let begun = Instant::now();
         loop {
-            let greeting = children.log("server");
-            let address = greeting.lines().find_map(|line| {
-                line.trim_start()
-                    .strip_prefix("address")
-                    .map(|rest| rest.trim().to_owned())
-            });
-            // The line is whole when another one follows.
-            if let Some(address) = address.filter(|_| greeting.contains("data folder")) {
-                return Ok(address);
+            let greeting = children.log(name);
+            let after = |word: &str| {
+                let rest = greeting.split_once(word)?.1;
+                Some(rest.lines().next()?.trim().to_owned())
+            };
+            // The lines are whole when another one follows.
+            if greeting.contains("data folder")
+                && let (Some(address), Some(listens)) = (after("address "), after("listens on "))
+            {
+                let port = listens
+                    .rsplit(':')
+                    .next()
+                    .and_then(|port| port.parse().ok());
+                return Ok((address, port.unwrap_or_default()));
             }
             children.check()?;
             within(begun, START_TIMEOUT, "the server does not start")?;
         }
+    }
+
+    /// A data folder for a further server: the same master key and certificates.
+    fn copy_of_data(&self, number: u8) -> Result<PathBuf, XtaskError> {
+        let copy = self.folder.join(format!("data-{number}"));
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .recursive(true)
+            .create(copy.join("tls"))
+            .map_err(XtaskError::file("make", &copy))?;
+        let mut files = vec![PathBuf::from("master.key")];
+        let tls = self.data().join("tls");
+        for entry in fs::read_dir(&tls).map_err(XtaskError::file("read", &tls))? {
+            let entry = entry.map_err(XtaskError::file("read", &tls))?;
+            files.push(Path::new("tls").join(entry.file_name()));
+        }
+        for file in files {
+            let from = self.data().join(&file);
+            fs::copy(&from, copy.join(&file)).map_err(XtaskError::file("copy", &from))?;
+        }
+        Ok(copy)
     }
 
     fn start_agent(&self, children: &mut Children, url: &str) -> Result<(), XtaskError> {

@@ -1,5 +1,6 @@
 //! The SQL of this crate, one module per resource.
 
+pub(crate) mod answers;
 pub(crate) mod campaigns;
 pub(crate) mod saved;
 

@@ -13,6 +13,7 @@ use muster_store::{Database, StoreError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::error::QueriesError;
+use crate::store::answers;
 use crate::store::campaigns::{self as store, Answer};
 
 /// How many answers one commit keeps at most.
@@ -150,16 +151,16 @@ impl WriterTask {
                 continue;
             };
             let first = reserved.last_position - count + 1;
-            let answers = Self::bounded(jobs, &places, &reserved, first);
+            let bounded = Self::bounded(jobs, &places, &reserved, first);
             let kept = {
-                let rows: Vec<(&Answer, i64, Timestamp)> = answers
+                let rows: Vec<(&Answer, i64, Timestamp)> = bounded
                     .iter()
                     .map(|(answer, position, now)| (answer.as_ref(), *position, *now))
                     .collect();
-                store::answer(&mut transaction, id, &rows).await?
+                answers::keep(&mut transaction, id, &rows).await?
             };
             let (mut rows, mut bytes, mut clipped) = (0, 0, false);
-            for (answer, position, _) in &answers {
+            for (answer, position, _) in &bounded {
                 if !kept.contains(&answer.host_id) {
                     continue;
                 }

@@ -126,7 +126,8 @@ pub(crate) async fn run(options: &LiveQuery) -> Result<Option<String>, Failure> 
         let all = begun.elapsed();
         let cost = server.cost()?;
         println!(
-            "question {question}: asked after {:.0} ms, first answer {:.0} ms, all {} of {} answers {:.0} ms; server CPU {:.2} s, RSS {:.0} MiB",
+            "question {question}: asked after {:.0} ms, first answer {:.0} ms, all {} of {} answers {:.0} ms; \
+             server CPU {:.2} s, RSS {:.0} MiB",
             asked.as_secs_f64() * 1e3,
             first.as_secs_f64() * 1e3,
             by,

@@ -26,7 +26,7 @@ const SHOWN_LOG_LINES: usize = 12;
 /// Programs that are ended when this is dropped.
 pub(super) struct Children {
     folder: PathBuf,
-    running: Vec<(&'static str, Child)>,
+    running: Vec<(String, Child)>,
     watcher: Child,
 }
 
@@ -48,11 +48,7 @@ impl Children {
     }
 
     /// Starts one, with its output in a file of the folder. Ctrl-C does not reach it: the watcher ends it.
-    pub(super) fn start(
-        &mut self,
-        name: &'static str,
-        command: &mut Command,
-    ) -> Result<(), XtaskError> {
+    pub(super) fn start(&mut self, name: &str, command: &mut Command) -> Result<(), XtaskError> {
         use std::io::Write as _;
 
         let path = self.log_path(name);
@@ -66,7 +62,7 @@ impl Children {
             .process_group(0);
         let child = spawn(command)?;
         let id = child.id();
-        self.running.push((name, child));
+        self.running.push((name.to_owned(), child));
         let told = self
             .watcher
             .stdin
@@ -96,17 +92,17 @@ impl Children {
         let mut ended = None;
         for (name, child) in &mut self.running {
             if let Ok(Some(status)) = child.try_wait() {
-                ended = Some((*name, status));
+                ended = Some((name.clone(), status));
             }
         }
         let Some((name, status)) = ended else {
             return Ok(());
         };
-        let log = self.log(name);
+        let log = self.log(&name);
         let lines: Vec<&str> = log.lines().collect();
         let last = &lines[lines.len().saturating_sub(SHOWN_LOG_LINES)..];
         Err(XtaskError::Failed {
-            command: name.to_owned(),
+            command: name,
             status,
             output: last.join("\n"),
         })

@@ -24,6 +24,8 @@ const FIRST_CHECK_AFTER: Duration = Duration::from_millis(500);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// Without any sign of life for so long the socket is closed.
 const SILENCE: Duration = Duration::from_secs(90);
+/// Room for what an agent sends, in bytes. The default is 128 KiB, for each of thousands of sockets.
+const READ_BUFFER_BYTES: usize = 1_024;
 /// The largest message of an agent, in bytes: it has nothing to say.
 const MAX_MESSAGE_BYTES: usize = 1_024;
 
@@ -53,6 +55,7 @@ async fn upgrade(
         text: key.to_owned(),
     };
     Ok(upgrade
+        .read_buffer_size(READ_BUFFER_BYTES)
         .max_message_size(MAX_MESSAGE_BYTES)
         .max_frame_size(MAX_MESSAGE_BYTES)
         .on_upgrade(move |socket| serve(socket, queries, host, key)))
