@@ -104,6 +104,16 @@ pub struct ScopedSecret {
     pub created_at: Timestamp,
 }
 
+/// Those that did not run out, with those that will at the end.
+fn usable<T>(
+    mut rows: Vec<(EnrollmentToken, T)>,
+    now: Timestamp,
+) -> impl Iterator<Item = (EnrollmentToken, T)> {
+    rows.sort_by_key(|(token, _)| token.expires_at.is_some());
+    rows.into_iter()
+        .filter(move |(token, _)| token.expires_at.is_none_or(|at| at > now))
+}
+
 /// What is known of tokens, by the hash of their text.
 struct Cache {
     valid: HashMap<[u8; 32], EnrollmentToken>,
@@ -378,7 +388,8 @@ impl EnrollmentTokens {
         Ok(tokens)
     }
 
-    /// The secrets of a team or, without one, of the organisation, oldest first. That somebody looked is kept.
+    /// The secrets of a team or, without one, of the organisation, that are still good: those without an end before those
+    /// that end, since clients take the first, and else the oldest first. That somebody looked is kept.
     pub async fn secrets(
         &self,
         actor: &Actor,
@@ -387,7 +398,7 @@ impl EnrollmentTokens {
         let mut transaction = self.0.context.database.begin().await?;
         let rows = store::sealed_in_scope(&mut transaction, team).await?;
         let mut secrets = Vec::with_capacity(rows.len());
-        for (token, sealed) in rows {
+        for (token, sealed) in usable(rows, self.0.context.now()) {
             let secret = self.0.master_key.open(&sealed, &context(token.id))?;
             secrets.push(ScopedSecret {
                 secret,
@@ -416,7 +427,8 @@ impl EnrollmentTokens {
     ) -> Result<HashMap<TeamId, Vec<ScopedSecret>>, IdentityError> {
         let mut transaction = self.0.context.database.begin().await?;
         let mut secrets: HashMap<TeamId, Vec<ScopedSecret>> = HashMap::new();
-        for (token, sealed) in store::sealed_of_teams(&mut transaction).await? {
+        let rows = store::sealed_of_teams(&mut transaction).await?;
+        for (token, sealed) in usable(rows, self.0.context.now()) {
             let Some(team) = token.team_id.filter(|team| visible.admits(Some(*team))) else {
                 continue;
             };

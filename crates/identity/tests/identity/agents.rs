@@ -111,6 +111,27 @@ on_both_databases! {
         ));
     }
 
+    async fn secrets_that_end_are_listed_last_and_those_that_ended_not_at_all(db: TestDatabase) {
+        let fixture = Fixture::new(db).await;
+        let (tokens, actor) = (&fixture.identity.enrollment_tokens, Actor::system());
+        let mut made = Vec::new();
+        for (name, expires_at) in [("old", None), ("short", Some(START.plus(Duration::from_secs(60)))), ("long", None)] {
+            let new = NewEnrollmentToken { name: name.to_owned(), expires_at, ..NewEnrollmentToken::default() };
+            made.push(tokens.create(&actor, new).await.unwrap());
+        }
+        let listed = async || -> Vec<String> {
+            let secrets = tokens.secrets(&actor, None).await.unwrap();
+            secrets.into_iter().map(|secret| secret.secret).collect()
+        };
+        let [old, short, long] = [0, 1, 2].map(|index: usize| made[index].1.clone());
+        assert_eq!(listed().await, [&*old, &*long, &*short]);
+        let day = Duration::from_secs(24 * 3_600);
+        let rotated = tokens.rotate(&actor, made[0].0.id, day, muster_identity::Successor::default()).await.unwrap();
+        assert_eq!(listed().await, [&*long, &*rotated.secret, &*old, &*short]);
+        fixture.clock.advance(day * 2);
+        assert_eq!(listed().await, [&*long, &*rotated.secret]);
+    }
+
     async fn replacing_secrets_keeps_revokes_and_adds(db: TestDatabase) {
         let fixture = Fixture::new(db).await;
         let (tokens, actor) = (&fixture.identity.enrollment_tokens, Actor::system());
