@@ -108,7 +108,7 @@ pub fn command() -> Command {
                         Arg::new("role")
                             .long("role")
                             .default_value("admin")
-                            .value_parser(["admin", "maintainer", "observer"])
+                            .value_parser(["admin", "maintainer", "observer_plus", "observer", "gitops"])
                             .help("What the user may do everywhere"),
                     )
                     .after_help(

@@ -12,24 +12,49 @@ use crate::{TeamId, UserId};
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
 )]
-#[serde(rename_all = "snake_case")]
 pub enum Role {
+    /// Writes configuration, and sees no hosts: for programs that apply what is kept in files.
+    #[serde(rename = "gitops")]
+    GitOps,
     /// Reads; runs only the queries that are marked for observers.
+    #[serde(rename = "observer")]
     Observer,
+    /// Reads, and runs any query.
+    #[serde(rename = "observer_plus")]
+    ObserverPlus,
     /// Everything but users and settings of the organisation.
+    #[serde(rename = "maintainer")]
     Maintainer,
     /// Everything.
+    #[serde(rename = "admin")]
     Admin,
 }
 
 impl Role {
     /// All of them, least first.
-    pub const ALL: [Self; 3] = [Self::Observer, Self::Maintainer, Self::Admin];
+    pub const ALL: [Self; 5] = [
+        Self::GitOps,
+        Self::Observer,
+        Self::ObserverPlus,
+        Self::Maintainer,
+        Self::Admin,
+    ];
+
+    /// Whether it allows something, where it is held.
+    pub fn allows(self, action: Action) -> bool {
+        match self {
+            Self::GitOps => action.is_configuration(),
+            Self::ObserverPlus if action == Action::RunAnyQuery => true,
+            role => role >= action.least_role(),
+        }
+    }
 
     /// The text in the database and on the wire.
     pub fn name(self) -> &'static str {
         match self {
+            Self::GitOps => "gitops",
             Self::Observer => "observer",
+            Self::ObserverPlus => "observer_plus",
             Self::Maintainer => "maintainer",
             Self::Admin => "admin",
         }
@@ -113,7 +138,25 @@ impl Action {
         Self::ReadServer,
     ];
 
-    /// The least role that may do it.
+    /// Whether it is a matter of configuration, which is kept in files by those who like that.
+    fn is_configuration(self) -> bool {
+        matches!(
+            self,
+            Self::ReadLabels
+                | Self::WriteLabels
+                | Self::ReadQueries
+                | Self::WriteQueries
+                | Self::ReadTeams
+                | Self::WriteTeams
+                | Self::ReadEnrollmentTokens
+                | Self::RevealEnrollmentTokens
+                | Self::WriteEnrollmentTokens
+                | Self::ReadSettings
+                | Self::WriteSettings
+        )
+    }
+
+    /// The least role that may do it, among those that may do all that lesser ones may.
     pub fn least_role(self) -> Role {
         match self {
             Self::ReadHosts
@@ -211,9 +254,8 @@ pub struct Principal {
 impl Principal {
     /// Whether it may do something there.
     pub fn may(&self, action: Action, scope: Scope) -> bool {
-        let least = action.least_role();
-        let global = self.global_role.is_some_and(|role| role >= least);
-        let in_some_team = || self.teams.iter().any(|(_, role)| *role >= least);
+        let global = self.global_role.is_some_and(|role| role.allows(action));
+        let in_some_team = || self.teams.iter().any(|(_, role)| role.allows(action));
         global
             || match scope {
                 Scope::Global => action.is_shared_reading() && in_some_team(),
@@ -221,7 +263,7 @@ impl Principal {
                 Scope::Team(Some(team)) => self
                     .teams
                     .iter()
-                    .any(|(id, role)| *id == team && *role >= least),
+                    .any(|(id, role)| *id == team && role.allows(action)),
                 Scope::Anywhere => in_some_team(),
             }
     }
@@ -233,9 +275,13 @@ impl Principal {
         }
         tracing::info!(user.id = self.user_id.0, action = ?action, scope = ?scope, "denied");
         let role = match action.least_role() {
+            _ if action == Action::RunAnyQuery => "the role observer_plus, maintainer or admin",
+            Role::Admin if action.is_configuration() => "the role gitops or admin",
             Role::Admin => "the role admin",
+            Role::Maintainer if action.is_configuration() => "the role gitops, maintainer or admin",
             Role::Maintainer => "the role maintainer or admin",
-            Role::Observer => "a role",
+            _ if action.is_configuration() => "a role",
+            _ => "a role other than gitops",
         };
         let place = match scope {
             Scope::Global | Scope::Team(None) => "for all teams",
@@ -249,11 +295,10 @@ impl Principal {
 
     /// The teams in which it may do something; `All` with a global role.
     pub fn teams_for(&self, action: Action) -> TeamFilter {
-        let least = action.least_role();
-        if self.global_role.is_some_and(|role| role >= least) {
+        if self.global_role.is_some_and(|role| role.allows(action)) {
             return TeamFilter::All;
         }
-        let teams = self.teams.iter().filter(|(_, role)| *role >= least);
+        let teams = self.teams.iter().filter(|(_, role)| role.allows(action));
         TeamFilter::Only(teams.map(|(id, _)| *id).collect())
     }
 
@@ -308,8 +353,9 @@ mod tests {
 
     #[test]
     fn who_may_do_what() {
-        let mut table =
-            String::from("action                  global: obs mnt adm | team 1: obs mnt adm\n");
+        let mut table = String::from(
+            "action                  global: git obs ob+ mnt adm | team 1: git obs ob+ mnt adm\n",
+        );
         for action in Action::ALL {
             let _ = write!(table, "{:<24}        ", format!("{action:?}"));
             for role in Role::ALL {

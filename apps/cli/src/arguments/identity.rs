@@ -274,7 +274,8 @@ pub struct NewUserArguments {
     /// The name [default: the address's first part].
     #[arg(long)]
     pub name: Option<String>,
-    /// What the user may do: admin, maintainer or observer.
+    /// What the user may do: admin, maintainer, observer_plus (reads, and runs any query), observer or gitops (writes
+    /// configuration, and sees no hosts).
     #[arg(long)]
     pub role: String,
     /// The role is for this team only, by name or id (may be repeated) [default: everywhere].

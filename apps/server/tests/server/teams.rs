@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::agents::site;
 use crate::running;
-use crate::site::{Site, until};
+use crate::site::{PASSWORD, Site, until};
 
 const FLEET: &str = "/api/latest/fleet";
 
@@ -68,6 +68,44 @@ on_both_databases! {
         let taken = site.post(&format!("{FLEET}/teams"), &json!({ "name": "LAPTOPS" })).await;
         assert_eq!(taken.status, 409);
         assert_eq!(site.get("/api/latest/fleet/global/policies").await.status, 404);
+        server.shut_down().await;
+    }
+
+    async fn a_role_for_files_writes_configuration_and_sees_no_host(db: TestDatabase) {
+        let folder = tempfile::tempdir().unwrap();
+        let (server, site) = site(&db, folder.path()).await;
+        site.enroll(&site.secret("all").await, "host-1").await;
+        let as_role = async |role: &str| {
+            let email = format!("{role}@example.com");
+            let user = json!({ "name": role, "email": email, "password": PASSWORD, "global_role": role });
+            let made = site.post("/api/muster/users", &user).await;
+            assert_eq!(made.status, 201, "{made:?}");
+            let login = site.post("/api/muster/login", &json!({ "email": email, "password": PASSWORD })).await.body;
+            site.with_session(login["token"].as_str().unwrap_or_else(|| panic!("{login}")))
+        };
+        let question = json!({ "query": "SELECT 1", "target": { "all": true } });
+        let label = |name: &str| json!({ "name": name, "query": "SELECT 1" });
+        let files = as_role("gitops").await;
+        assert_eq!(files.get(&format!("{FLEET}/me")).await.body["user"]["global_role"], "gitops");
+        assert_eq!(files.get("/api/muster/hosts").await.status, 403);
+        assert_eq!(files.get(&format!("{FLEET}/hosts")).await.status, 403);
+        assert_eq!(files.post("/api/muster/campaigns", &question).await.status, 403);
+        assert_eq!(files.get("/api/muster/users").await.status, 403);
+        assert_eq!(files.post("/api/muster/labels", &label("By file")).await.status, 201);
+        let spec = json!({ "specs": [{ "name": "By file" }] });
+        assert_eq!(files.post(&format!("{FLEET}/spec/teams"), &spec).await.status, 200);
+
+        let plus = as_role("observer_plus").await;
+        assert_eq!(plus.get("/api/muster/hosts").await.body["total"], 1);
+        assert_eq!(plus.post("/api/muster/campaigns", &question).await.status, 201);
+        assert_eq!(plus.post("/api/muster/labels", &label("Not mine")).await.status, 403);
+        let observer = as_role("observer").await;
+        let refused = observer.post("/api/muster/campaigns", &question).await;
+        assert_eq!(refused.status, 403);
+        assert_eq!(
+            refused.body["message"],
+            "forbidden: this needs the role observer_plus, maintainer or admin, in a team or for all"
+        );
         server.shut_down().await;
     }
 
@@ -151,7 +189,7 @@ on_both_databases! {
         let refused = member.patch(&format!("{FLEET}/teams/{theirs}"), &json!({ "name": "x" })).await;
         assert_eq!((refused.status, &refused.body["message"]), (403, &json!("forbidden")));
         let refused = member.patch(&format!("/api/muster/teams/{theirs}"), &json!({ "name": "x" })).await;
-        let message = "forbidden: this needs the role admin, in this team or for all";
+        let message = "forbidden: this needs the role gitops or admin, in this team or for all";
         assert_eq!((refused.status, &refused.body["message"]), (403, &json!(message)));
         assert_eq!(member.get(&format!("{FLEET}/activities")).await.status, 403, "they tell of all teams");
         assert_eq!(member.post(&format!("{FLEET}/teams"), &json!({ "name": "o" })).await.status, 403);
