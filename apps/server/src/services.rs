@@ -112,6 +112,9 @@ impl Services {
         ] {
             identity.teams.attach(belongings);
         }
+        identity
+            .enrollment_tokens
+            .attach_labels(hosts.token_labels());
         let about = About {
             name: name.to_owned(),
             release: env!("CARGO_PKG_VERSION").to_owned(),

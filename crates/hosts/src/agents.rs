@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use muster_bus::{Bus, Received};
 use muster_clock::{Clock, Timestamp};
-use muster_http::error_chain;
+use muster_http::{ClientAddress, error_chain};
 use muster_identity::{AgentKeys, EnrollmentTokens, Family, HostId};
 use muster_negotiation::CapabilitySet;
 use muster_replicas::Lease;
@@ -196,9 +196,15 @@ impl Agents {
         &self.0.check_in
     }
 
-    /// Whose key it is.
-    pub async fn authenticate(&self, key: &str, family: Family) -> Result<HostId, HostsError> {
-        let whose = self.0.agent_keys.authenticate(key, family).await?;
+    /// Whose key it is. `address` is where the request came from.
+    pub async fn authenticate(
+        &self,
+        key: &str,
+        family: Family,
+        address: ClientAddress,
+    ) -> Result<HostId, HostsError> {
+        let keys = &self.0.agent_keys;
+        let whose = keys.authenticate_from(key, family, Some(address)).await?;
         if whose.has_rival {
             self.tell_apart(whose.host_id).await;
         }

@@ -1,15 +1,19 @@
 //! Enrollment: an agent shows a token and gets a key for its host.
 //!
 //! One unit of work finds or makes the host, counts the token's use, decides about the team and makes the key. A host
-//! comes into the team of its token. When it enrolls again with the token that it last used, it stays where operators
-//! moved it since; a different token moves it.
+//! comes into the team and the labels of its token. When it enrolls again with the token that it last used, it stays where
+//! operators moved it since; a different token moves it.
 //!
 //! A token whose uses are used up still admits the hosts that came by it, and only them: an agent that lost its key could
 //! not come back otherwise. Whoever has such a token and knows what identifies the host can do so as well, so each time
 //! is counted and stands in the host's timeline.
 
-use muster_identity::{Admission, Family, HostId, IssuedKey, Readmission};
-use muster_store::{StoreError, Transaction};
+use muster_http::ClientAddress;
+use muster_identity::{
+    Admission, EnrollError, EnrollmentTokenId, Family, HostId, IssuedKey, Readmission,
+    RefusalReason,
+};
+use muster_store::{ErrorKind, StoreError, Transaction};
 use muster_wire_fleet::orbit;
 use muster_wire_osquery::EnrollRequest;
 use serde_json::json;
@@ -30,6 +34,11 @@ const MAX_TRIES: u32 = 3;
 /// What an agent says of its hardware, when it can be looked for: no database keeps a NUL, so that nothing has one.
 fn said(text: &str) -> &str {
     if text.contains('\0') { "" } else { text }
+}
+
+/// The address of a peer, as it is kept with a host; none when it is not known.
+pub(crate) fn kept_address(address: ClientAddress) -> Option<String> {
+    (!address.0.is_unspecified()).then(|| address.to_string())
 }
 
 /// Who enrolls, as far as the two protocols differ.
@@ -148,26 +157,26 @@ impl Who<'_> {
 }
 
 impl Agents {
-    /// Enrolls osquery. `public_ip` is where the request came from.
+    /// Enrolls osquery. `address` is where the request came from.
     pub async fn enroll_osquery(
         &self,
         request: &EnrollRequest,
-        public_ip: Option<String>,
+        address: ClientAddress,
     ) -> Result<(HostId, IssuedKey), HostsError> {
-        self.enroll(&Who::Osquery(request), &request.enroll_secret, public_ip)
+        self.enroll(&Who::Osquery(request), &request.enroll_secret, address)
             .await
     }
 
-    /// Enrolls orbit. `public_ip` is where the request came from.
+    /// Enrolls orbit. `address` is where the request came from.
     pub async fn enroll_orbit(
         &self,
         request: &orbit::EnrollRequest,
-        public_ip: Option<String>,
+        address: ClientAddress,
     ) -> Result<(HostId, IssuedKey), HostsError> {
         self.enroll(
             &Who::Orbit(request),
             request.enroll_secret.expose(),
-            public_ip,
+            address,
         )
         .await
     }
@@ -176,10 +185,14 @@ impl Agents {
         &self,
         who: &Who<'_>,
         secret: &str,
-        public_ip: Option<String>,
+        address: ClientAddress,
     ) -> Result<(HostId, IssuedKey), HostsError> {
         let tokens = &self.0.enrollment_tokens;
-        let admission = tokens.admit(secret, who.family(), self.now()).await?;
+        let admitted = tokens
+            .admit(secret, who.family(), address, self.now())
+            .await;
+        let admission = admitted.map_err(|error| not_admitted(error, address))?;
+        let public_ip = kept_address(address);
         let (identifier, _) = who.identifier();
         if identifier.trim().is_empty() {
             return Err(HostsError::NoIdentifier);
@@ -193,8 +206,11 @@ impl Agents {
         let (host, key) = loop {
             tries += 1;
             match self.try_enroll(who, admission, public_ip.as_deref()).await {
-                // Another enrollment of the same machine was first: now its row is there to be found.
-                Err(EnrollFailure::Store(error)) if error.is_duplicate() && tries < MAX_TRIES => {}
+                // Another enrollment of the same machine was first: now its row is there to be found. Or a label of the
+                // token was deleted this moment.
+                Err(EnrollFailure::Store(error))
+                    if (error.is_duplicate() || error.kind() == ErrorKind::Reference)
+                        && tries < MAX_TRIES => {}
                 // It was deleted since it was found: it is new then.
                 Err(EnrollFailure::Gone) if tries < MAX_TRIES => {}
                 Err(EnrollFailure::Gone) => {
@@ -203,19 +219,8 @@ impl Agents {
                     return Err(error.into());
                 }
                 Err(EnrollFailure::Store(error)) => return Err(error.into()),
-                Err(EnrollFailure::Banned) => {
-                    tracing::info!(
-                        token.id = admission.token_id.0,
-                        "refused an enrollment: the host is banned"
-                    );
-                    return Err(HostsError::Refused);
-                }
-                Err(EnrollFailure::Refused) => {
-                    tracing::info!(
-                        token.id = admission.token_id.0,
-                        "refused an enrollment: the token is used up, ran out or was revoked"
-                    );
-                    return Err(HostsError::Refused);
+                Err(EnrollFailure::Refused(reason)) => {
+                    return Err(refused(reason, Some(admission.token_id), address));
                 }
                 Ok(enrolled) => break enrolled,
             }
@@ -250,7 +255,7 @@ impl Agents {
             store::keys::has_orphaned_ban(&mut db, &identifier, &uuid, serial).await?
         };
         if is_banned {
-            return Err(EnrollFailure::Banned);
+            return Err(EnrollFailure::Refused(RefusalReason::Banned));
         }
         let id = match found {
             Some(host) => host.id,
@@ -269,15 +274,12 @@ impl Agents {
             {
                 Readmission::Good => {}
                 Readmission::UsedUp => kind = "enrolled_with_used_up_token",
-                Readmission::Refused => return Err(EnrollFailure::Refused),
             }
         } else {
-            if !tokens
+            tokens
                 .record_use(&mut db, admission.token_id, id, now)
-                .await?
-            {
-                return Err(EnrollFailure::Refused);
-            }
+                .await?;
+            store::label::join_those_of(&mut db, id, admission.token_id).await?;
             host.enrollment_token_id = Some(admission.token_id);
             host.team_id = admission.team_id;
         }
@@ -336,8 +338,7 @@ impl Agents {
 
 enum EnrollFailure {
     Gone,
-    Banned,
-    Refused,
+    Refused(RefusalReason),
     Store(StoreError),
 }
 
@@ -345,4 +346,36 @@ impl From<StoreError> for EnrollFailure {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
+}
+
+impl From<EnrollError> for EnrollFailure {
+    fn from(error: EnrollError) -> Self {
+        match error {
+            EnrollError::Refused(reason) => Self::Refused(reason),
+            EnrollError::Unavailable(error) => Self::Store(error),
+        }
+    }
+}
+
+fn not_admitted(error: EnrollError, address: ClientAddress) -> HostsError {
+    match error {
+        EnrollError::Refused(reason) => refused(reason, None, address),
+        EnrollError::Unavailable(error) => error.into(),
+    }
+}
+
+/// Logs and counts by which rule an enrollment is refused; the agent is told only that it is.
+fn refused(
+    reason: RefusalReason,
+    token: Option<EnrollmentTokenId>,
+    address: ClientAddress,
+) -> HostsError {
+    tracing::info!(
+        reason = reason.name(),
+        token.id = token.map(|token| token.0),
+        client.address = %address,
+        "refused an enrollment"
+    );
+    metrics::counter!("muster_enrollment_refusals_total", "reason" => reason.name()).increment(1);
+    HostsError::Refused
 }

@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 use muster_http::Problem;
-use muster_identity::{AgentAuthError, EnrollError};
+use muster_identity::AgentAuthError;
 use muster_sinks::SinkError;
 use muster_store::{ErrorKind, StoreError};
 
@@ -51,20 +51,6 @@ impl From<AgentAuthError> for HostsError {
         match error {
             AgentAuthError::Unknown => Self::UnknownHost,
             AgentAuthError::Unavailable(error) => error.into(),
-        }
-    }
-}
-
-impl From<EnrollError> for HostsError {
-    fn from(error: EnrollError) -> Self {
-        match error {
-            EnrollError::Refused(reason) => {
-                tracing::info!(reason = reason.name(), "refused an enrollment");
-                metrics::counter!("muster_enrollment_refusals_total", "reason" => reason.name())
-                    .increment(1);
-                Self::Refused
-            }
-            EnrollError::Unavailable(error) => error.into(),
         }
     }
 }

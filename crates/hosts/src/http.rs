@@ -21,7 +21,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
-use muster_http::{ClientAddress, Problem, parse_json};
+use muster_http::{Problem, parse_json};
 use serde::Deserialize;
 
 /// Parses the body of an agent's request: an object, or `null`, which counts as an empty one. Anything else is 400.
@@ -46,9 +46,4 @@ fn json(bytes: Bytes) -> Response {
 /// The answer when there is nothing to say.
 fn nothing() -> Response {
     json(Bytes::from_static(b"{}"))
-}
-
-/// The address of the peer, as it is kept with a host; none when it is not known.
-fn public_ip(address: ClientAddress) -> Option<String> {
-    (!address.0.is_unspecified()).then(|| address.to_string())
 }

@@ -35,6 +35,7 @@ mod rotation;
 mod source;
 mod state;
 mod store;
+mod token_labels;
 
 pub use agents::{AgentParts, Agents};
 pub use capability::Saying;

@@ -12,6 +12,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration::new("builtin_labels", BUILTIN_LABELS),
     Migration::new("presence_unindexed", PRESENCE_UNINDEXED),
     Migration::new("key_lives", KEY_LIVES),
+    Migration::new("token_labels", TOKEN_LABELS),
 ];
 
 /// `clone_of` is the host that this one was told from. An alias is an identifier with what tells the installation of an
@@ -214,4 +215,15 @@ INSERT INTO hosts_labels
 ('iPadOS', 'iPads; members are set by hand', '', 'ipados', 'builtin', 'manual', 0, 0, 0),
 ('Fedora Linux', 'Hosts that run Fedora',
     'SELECT 1 FROM os_version WHERE name LIKE ''%fedora%'' LIMIT 1', 'rhel,fedora', 'builtin', 'dynamic', 0, 0, 0);
+";
+
+/// Which enrollment token gives which labels. Tokens go only with their team, and no id is given twice: what a token leaves
+/// here gives nothing to anybody.
+const TOKEN_LABELS: &str = "
+CREATE TABLE hosts_token_labels (
+    token_id BIGINT NOT NULL,
+    label_id BIGINT NOT NULL REFERENCES hosts_labels (id) ON DELETE CASCADE,
+    PRIMARY KEY (token_id, label_id)
+);
+CREATE INDEX hosts_token_labels_label ON hosts_token_labels (label_id);
 ";

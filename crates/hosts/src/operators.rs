@@ -8,7 +8,7 @@ use muster_bus::{Bus, Hint};
 use muster_clock::{Clock, Timestamp};
 use muster_http::{Listing, Page, Problem};
 use muster_identity::{
-    AgentKeyInfo, HostId, Identity, IdentityError, Principal, TeamBelongings, TeamId,
+    AgentKeyInfo, HostId, Identity, IdentityError, Principal, TeamBelongings, TeamId, TokenLabels,
 };
 use muster_software::Software;
 use muster_store::{Database, StoreError};
@@ -17,6 +17,7 @@ use crate::belongings::TeamHosts;
 use crate::record::{HostCapabilities, HostEndUser, HostEvent, HostRecord, HostUser, LabelRecord};
 use crate::store;
 use crate::store::operator::Filter;
+use crate::token_labels::LabelsOfTokens;
 
 mod assign;
 mod change;
@@ -253,6 +254,11 @@ impl Hosts {
             bus: Arc::clone(&self.0.bus),
             software: self.0.software.clone(),
         })
+    }
+
+    /// The labels that enrollment tokens give, to be attached to them.
+    pub fn token_labels(&self) -> Arc<dyn TokenLabels> {
+        Arc::new(LabelsOfTokens)
     }
 
     /// How many hosts are in each team; a team without hosts is left out.

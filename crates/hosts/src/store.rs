@@ -8,6 +8,7 @@ pub(crate) mod keys;
 pub(crate) mod label;
 pub(crate) mod operator;
 pub(crate) mod presence;
+pub(crate) mod token_label;
 pub(crate) mod user;
 
 /// `$1, $2, …`: the placeholders of a list that begins with number `first`.
@@ -58,6 +59,7 @@ pub(crate) mod tests {
                 crate::store::event::ALL,
                 crate::store::host::ALL,
                 crate::store::keys::ALL,
+                crate::store::token_label::ALL,
                 crate::store::label::ALL,
                 crate::store::operator::ALL,
                 crate::store::presence::ALL,

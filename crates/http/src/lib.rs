@@ -10,10 +10,12 @@ mod body;
 mod client;
 mod extract;
 mod listing;
+mod network;
 mod problem;
 
 pub use body::{BodyBudget, BodyLimit, DEFAULT_BODY_BYTES, Json, parse_json, read_body, read_text};
 pub use client::{ClientAddress, bearer_token};
 pub use extract::{Path, Query};
 pub use listing::{Listing, ListingQuery, MAX_PAGE_ROWS, OrderDirection, Page};
+pub use network::{Network, NotANetwork};
 pub use problem::{Field, Problem, RETRY_AFTER_SECONDS, Shape, error_chain, shape};

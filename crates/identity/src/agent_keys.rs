@@ -16,14 +16,16 @@ use std::time::Duration;
 use dashmap::DashMap;
 use muster_bus::{Received, Subscription, Topic};
 use muster_clock::Timestamp;
-use muster_http::Problem;
+use muster_http::{ClientAddress, Problem};
 use muster_store::{Executor, StoreError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::enrollment_tokens::is_admitted_from;
 use crate::service::Context;
 use crate::store::agent_keys as store;
 pub use crate::store::agent_keys::HostKey;
+use crate::store::tokens;
 use crate::{AgentKeyId, EnrollmentTokenId, HostId, secret};
 
 /// Hints that keys of a host changed; the key is the host's id.
@@ -207,6 +209,16 @@ impl AgentKeys {
         key: &str,
         family: Family,
     ) -> Result<AgentIdentity, AgentAuthError> {
+        self.authenticate_from(key, family, None).await
+    }
+
+    /// The same for an exchange on which an agent can be told to enroll again, by the address that it has now.
+    pub async fn authenticate_from(
+        &self,
+        key: &str,
+        family: Family,
+        address: Option<ClientAddress>,
+    ) -> Result<AgentIdentity, AgentAuthError> {
         if key.is_empty() || key.len() > MAX_KEY_BYTES {
             return Err(AgentAuthError::Unknown);
         }
@@ -225,7 +237,7 @@ impl AgentKeys {
             refused.calls.fetch_add(1, Ordering::Relaxed);
             return Err(AgentAuthError::Unknown);
         }
-        self.look_up(hash, family, now).await
+        self.look_up(hash, family, address, now).await
     }
 
     fn note_use(&self, known: &Known, now: Timestamp) {
@@ -240,6 +252,7 @@ impl AgentKeys {
         &self,
         hash: [u8; 32],
         family: Family,
+        address: Option<ClientAddress>,
         now: Timestamp,
     ) -> Result<AgentIdentity, AgentAuthError> {
         let context = &self.0.context;
@@ -273,7 +286,7 @@ impl AgentKeys {
                 forgotten += 1;
             }
         }
-        if self.is_to_be_told(&row, now).await? {
+        if self.is_to_be_told(&row, address, now).await? {
             return Err(AgentAuthError::Unknown);
         }
         self.0.refused.remove(&hash);
@@ -323,10 +336,11 @@ impl AgentKeys {
     }
 
     /// Whether the agent is told to enroll again now: an operator wants its key renewed, it was not told lately, and its
-    /// token still admits it. It would be locked out otherwise.
+    /// token still admits it from where it is. It would be locked out otherwise.
     async fn is_to_be_told(
         &self,
         row: &store::KeyRow,
+        address: Option<ClientAddress>,
         now: Timestamp,
     ) -> Result<bool, AgentAuthError> {
         let was_told = row
@@ -336,6 +350,12 @@ impl AgentKeys {
             return Ok(false);
         }
         let mut db = &self.0.context.database;
+        let networks = tokens::networks_of_key(&mut db, row.id).await;
+        let networks = networks.map_err(AgentAuthError::Unavailable)?;
+        let is_inside = |address: ClientAddress| is_admitted_from(&networks, address);
+        if !networks.is_empty() && !address.is_some_and(is_inside) {
+            return Ok(false);
+        }
         let told = store::tell(&mut db, row.id, now).await;
         told.map_err(AgentAuthError::Unavailable)
     }

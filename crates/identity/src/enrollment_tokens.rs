@@ -1,16 +1,18 @@
 //! Tokens by which agents enroll. Fleet's enroll secrets are these tokens.
 //!
-//! A token has a name, a team, the families of agents that may use it, an expiry and a maximum of uses, and tells when it
-//! was last used and by which host. It is looked up by its hash, in memory, so that a storm of enrollments with a wrong
-//! secret costs no statement; the text is kept sealed as well, so that those who are allowed to can see it again.
+//! A token has a name, a team, the families of agents and the networks that may use it, labels for hosts that come by it, an
+//! expiry and a maximum of uses, and tells when it was last used and by which host. It is looked up by its hash, in memory,
+//! so that a storm of enrollments with a wrong secret costs no statement; the text is kept sealed as well, so that those who
+//! are allowed to can see it again.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use muster_bus::{Received, Topic};
 use muster_clock::Timestamp;
-use muster_store::{Executor, StoreError};
+use muster_http::{ClientAddress, Network};
+use muster_store::{Executor, StoreError, Transaction};
 use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
@@ -23,10 +25,14 @@ use crate::{
 };
 
 mod admission;
+mod labels;
 mod rotation;
 mod scoped;
 
+use labels::LabelsFrom;
+
 pub use admission::{Admission, EnrollError, Readmission, RefusalReason};
+pub use labels::{TokenLabel, TokenLabels};
 pub use rotation::{EnrolledHost, Rotated, Successor, TokenRotation};
 pub use scoped::ScopedSecret;
 
@@ -37,6 +43,10 @@ pub(crate) const MAX_TOKENS_PER_SCOPE: usize = 50;
 const MAX_SECRET_BYTES: usize = 255;
 /// The longest name, in characters.
 const MAX_NAME_CHARACTERS: usize = 100;
+/// The most networks that a token may be bound to.
+const MAX_NETWORKS: usize = 64;
+/// The most labels that a token may give.
+const MAX_LABELS: usize = 64;
 /// A token that is not in memory is looked for in the database at most so often: a lost hint delays by this much.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -52,6 +62,12 @@ pub struct EnrollmentToken {
     pub team_id: Option<TeamId>,
     /// The families of agents that may use it.
     pub families: Vec<Family>,
+    /// The networks from which agents may enroll with it; from everywhere when there are none.
+    #[schema(value_type = Vec<String>)]
+    #[serde(serialize_with = "as_texts")]
+    pub networks: Vec<Network>,
+    /// The labels that hosts come into when they first enroll with it.
+    pub labels: Vec<TokenLabel>,
     /// When it was made.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
@@ -91,6 +107,10 @@ pub struct NewEnrollmentToken {
     pub team_id: Option<TeamId>,
     /// The families that may use it; empty means all.
     pub families: Vec<Family>,
+    /// The networks from which agents may enroll with it; empty means all.
+    pub networks: Vec<Network>,
+    /// The labels that hosts come into, by their ids.
+    pub label_ids: Vec<i64>,
     /// From when on it is refused.
     pub expires_at: Option<Timestamp>,
     /// How many enrollments it allows.
@@ -115,6 +135,7 @@ struct Inner {
     context: Arc<Context>,
     audit: Audit,
     master_key: Arc<MasterKey>,
+    labels: OnceLock<Arc<dyn TokenLabels>>,
     loaded: RwLock<Loaded>,
 }
 
@@ -128,16 +149,25 @@ impl EnrollmentTokens {
             context,
             audit,
             master_key,
+            labels: OnceLock::new(),
             loaded: RwLock::default(),
         }))
     }
 
-    /// Decides whether an agent of a family may enroll with this secret. The maximum of uses is decided by
+    /// Whoever keeps labels gives them to hosts that come by tokens. Only the first is attached.
+    pub fn attach_labels(&self, labels: Arc<dyn TokenLabels>) {
+        if self.0.labels.set(labels).is_err() {
+            tracing::warn!("labels are attached to enrollment tokens twice");
+        }
+    }
+
+    /// Decides whether an agent of a family may enroll with this secret from where it is. The maximum of uses is decided by
     /// [`record_use`](Self::record_use), in the enrollment's unit of work.
     pub async fn admit(
         &self,
         presented: &str,
         family: Family,
+        address: ClientAddress,
         now: Timestamp,
     ) -> Result<Admission, EnrollError> {
         if presented.is_empty() || presented.len() > MAX_SECRET_BYTES {
@@ -161,6 +191,9 @@ impl EnrollmentTokens {
         }
         if !token.families.contains(&family) {
             return Err(EnrollError::Refused(RefusalReason::OtherFamily));
+        }
+        if !is_admitted_from(&token.networks, address) {
+            return Err(EnrollError::Refused(RefusalReason::OtherNetwork));
         }
         Ok(Admission {
             token_id: token.id,
@@ -208,36 +241,50 @@ impl EnrollmentTokens {
         }
     }
 
-    /// Counts an enrollment, in its unit of work. Gives false when the token's uses are used up, it ran out or was
-    /// revoked meanwhile: then the enrollment is to be refused. A host that enrolls again with the token that it came by
-    /// does not use it up; use [`record_again`](Self::record_again) for it.
+    /// Counts an enrollment, in its unit of work. A host that enrolls again with the token that it came by does not use it
+    /// up; use [`record_again`](Self::record_again) for it.
+    ///
+    /// # Errors
+    ///
+    /// [`EnrollError::Refused`] when the token's uses are used up, it ran out or was revoked meanwhile.
     pub async fn record_use(
         &self,
         db: &mut impl Executor,
         token: EnrollmentTokenId,
         host: HostId,
         now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        store::count_use(db, token, host, now).await
+    ) -> Result<(), EnrollError> {
+        if store::count_use(db, token, host, now).await? {
+            Ok(())
+        } else {
+            Err(why_refused(db, token, now).await)
+        }
     }
 
     /// Counts that a host that came by this token enrolls again, in its unit of work. An agent that lost its key comes
-    /// again when the token is used up, too; when it ran out or was revoked meanwhile, it is to be refused.
+    /// again when the token is used up, too.
+    ///
+    /// # Errors
+    ///
+    /// [`EnrollError::Refused`] when it ran out or was revoked meanwhile.
     pub async fn record_again(
         &self,
         db: &mut impl Executor,
         token: EnrollmentTokenId,
         host: HostId,
         now: Timestamp,
-    ) -> Result<Readmission, StoreError> {
-        store::count_again(db, token, host, now).await
+    ) -> Result<Readmission, EnrollError> {
+        match store::count_again(db, token, host, now).await? {
+            Some(readmission) => Ok(readmission),
+            None => Err(why_refused(db, token, now).await),
+        }
     }
 
     /// Makes a token; the secret is given once here and can be revealed later.
     pub async fn create(
         &self,
         actor: &Actor,
-        new: NewEnrollmentToken,
+        mut new: NewEnrollmentToken,
     ) -> Result<(EnrollmentToken, String), IdentityError> {
         let text = secret::new("enroll", &*self.0.context.randomness);
         let now = self.0.context.now();
@@ -247,8 +294,10 @@ impl EnrollmentTokens {
         if count >= MAX_TOKENS_PER_SCOPE {
             return Err(too_many());
         }
+        let labels = std::mem::take(&mut new.label_ids);
+        let labels = LabelsFrom::Request(&labels);
         let token = self
-            .insert(&mut transaction, actor, new, &text, now)
+            .insert(&mut transaction, actor, new, labels, &text, now)
             .await?;
         transaction.commit().await?;
         self.changed().await;
@@ -257,9 +306,10 @@ impl EnrollmentTokens {
 
     async fn insert(
         &self,
-        db: &mut impl Executor,
+        db: &mut Transaction,
         actor: &Actor,
         new: NewEnrollmentToken,
+        labels: LabelsFrom<'_>,
         text: &str,
         now: Timestamp,
     ) -> Result<EnrollmentToken, IdentityError> {
@@ -273,6 +323,8 @@ impl EnrollmentTokens {
             name: new.name.trim().to_owned(),
             team_id: new.team_id,
             families,
+            networks: new.networks,
+            labels: Vec::new(),
             created_at: now,
             expires_at: new.expires_at,
             max_uses: new.max_uses,
@@ -299,6 +351,14 @@ impl EnrollmentTokens {
             .master_key
             .seal(text, &context(token.id), &*self.0.context.randomness);
         store::set_sealed(db, token.id, &sealed).await?;
+        token.labels = match (self.0.labels.get(), labels) {
+            (_, LabelsFrom::Request([])) | (None, LabelsFrom::Token(_)) => Vec::new(),
+            (Some(kept), LabelsFrom::Request(ids)) => kept.set(db, token.id, ids).await?,
+            (Some(kept), LabelsFrom::Token(from)) => kept.copy(db, from, token.id).await?,
+            (None, LabelsFrom::Request(_)) => {
+                return Err(IdentityError::invalid("label_ids", "there are no labels"));
+            }
+        };
         let entry = AuditEntry::new("created_enrollment_token", "enrollment_token", token.id)
             .after(shown(&token));
         self.0.audit.record(db, actor, entry, now).await?;
@@ -354,7 +414,8 @@ impl EnrollmentTokens {
         let database = &mut &self.0.context.database;
         let token = store::find(database, id).await?;
         let mut token = token.ok_or_else(|| IdentityError::not_found("enrollment token", id))?;
-        rotation::tell(database, Some(id), [&mut token], self.0.context.now()).await?;
+        self.tell(Some(id), std::slice::from_mut(&mut token))
+            .await?;
         Ok(token)
     }
 
@@ -367,8 +428,24 @@ impl EnrollmentTokens {
         let database = &mut &self.0.context.database;
         let mut tokens = store::list(database, with_revoked).await?;
         tokens.retain(|token| visible.admits(token.team_id));
-        rotation::tell(database, None, &mut tokens, self.0.context.now()).await?;
+        self.tell(None, &mut tokens).await?;
         Ok(tokens)
+    }
+
+    /// Adds to one token, or to all, what stands elsewhere: labels, and who still needs one that was rotated.
+    async fn tell(
+        &self,
+        one: Option<EnrollmentTokenId>,
+        tokens: &mut [EnrollmentToken],
+    ) -> Result<(), StoreError> {
+        let database = &self.0.context.database;
+        if let Some(kept) = self.0.labels.get() {
+            let mut labels = kept.of(database, one).await?;
+            for token in &mut *tokens {
+                token.labels = labels.remove(&token.id).unwrap_or_default();
+            }
+        }
+        rotation::tell(&mut &*database, one, tokens, self.0.context.now()).await
     }
 
     async fn changed(&self) {
@@ -411,6 +488,26 @@ fn too_many() -> IdentityError {
     )
 }
 
+/// Why a token that was found a moment ago counts nobody.
+async fn why_refused(db: &mut impl Executor, id: EnrollmentTokenId, now: Timestamp) -> EnrollError {
+    EnrollError::Refused(match store::find(db, id).await {
+        Err(error) => return EnrollError::Unavailable(error),
+        Ok(None) => RefusalReason::Unknown,
+        Ok(Some(token)) if token.revoked_at.is_some() => RefusalReason::Revoked,
+        Ok(Some(token)) if token.expires_at.is_some_and(|at| at <= now) => RefusalReason::Expired,
+        Ok(Some(_)) => RefusalReason::UsedUp,
+    })
+}
+
+/// Whether a token that is bound to these networks admits agents from an address.
+pub(crate) fn is_admitted_from(networks: &[Network], address: ClientAddress) -> bool {
+    networks.is_empty() || networks.iter().any(|network| network.contains(address.0))
+}
+
+fn as_texts<S: serde::Serializer>(networks: &[Network], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(networks.iter().map(ToString::to_string))
+}
+
 fn check(new: &NewEnrollmentToken, now: Timestamp) -> Result<(), IdentityError> {
     let characters = new.name.trim().chars().count();
     if characters == 0 || characters > MAX_NAME_CHARACTERS {
@@ -428,6 +525,36 @@ fn check(new: &NewEnrollmentToken, now: Timestamp) -> Result<(), IdentityError> 
             "max_uses",
             "must be at least 1; leave it out for no maximum",
         ));
+    }
+    if new.label_ids.len() > MAX_LABELS {
+        let reason = format!("must be at most {MAX_LABELS} labels");
+        return Err(IdentityError::invalid("label_ids", reason));
+    }
+    check_networks(&new.networks).map_err(|reason| IdentityError::invalid("networks", reason))
+}
+
+fn check_networks(networks: &[Network]) -> Result<(), String> {
+    if networks.len() > MAX_NETWORKS {
+        return Err(format!(
+            "must be at most {MAX_NETWORKS} networks; name larger ones, or make a second token for the others"
+        ));
+    }
+    for (index, network) in networks.iter().enumerate() {
+        let (address, trimmed) = (network.address(), network.trimmed());
+        if address.to_canonical() != address {
+            let plain = address.to_canonical();
+            return Err(format!(
+                "{network} is an IPv4 address written as IPv6: write {plain}, with its own prefix length"
+            ));
+        }
+        if trimmed != *network {
+            return Err(format!(
+                "{network} has bits beyond its prefix length: write {trimmed} for the network, or {address} for one address"
+            ));
+        }
+        if networks[..index].contains(network) {
+            return Err(format!("{network} is named twice: leave one out"));
+        }
     }
     Ok(())
 }

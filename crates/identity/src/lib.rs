@@ -41,7 +41,8 @@ pub use audit::{Actor, Audit, AuditEntry, AuditFilter, AuditRecord};
 pub use belongings::TeamBelongings;
 pub use enrollment_tokens::{
     Admission, EnrollError, EnrolledHost, EnrollmentToken, EnrollmentTokens, NewEnrollmentToken,
-    Readmission, RefusalReason, Rotated, ScopedSecret, Successor, TokenRotation,
+    Readmission, RefusalReason, Rotated, ScopedSecret, Successor, TokenLabel, TokenLabels,
+    TokenRotation,
 };
 pub use error::IdentityError;
 pub use ids::{AgentKeyId, EnrollmentTokenId, HostId, TeamId, UserId};

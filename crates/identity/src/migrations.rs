@@ -12,6 +12,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration::new("audit_actions", AUDIT_ACTIONS),
     Migration::new("agent_key_lives", AGENT_KEY_LIVES),
     Migration::new("token_rotation", TOKEN_ROTATION),
+    Migration::new("token_networks", TOKEN_NETWORKS),
 ];
 
 /// `password_hash` is in PHC form. `role` in `identity_users` is the global role; a user has either that or rows in
@@ -160,3 +161,7 @@ ALTER TABLE identity_enrollment_tokens ADD COLUMN rotated_at BIGINT;
 ALTER TABLE identity_enrollment_tokens ADD COLUMN successor_id BIGINT;
 CREATE INDEX identity_agent_keys_token ON identity_agent_keys (enrollment_token_id, host_id);
 ";
+
+/// `networks` is a comma separated list; empty: from everywhere.
+const TOKEN_NETWORKS: &str =
+    "ALTER TABLE identity_enrollment_tokens ADD COLUMN networks TEXT NOT NULL DEFAULT '';";

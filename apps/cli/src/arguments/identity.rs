@@ -38,7 +38,8 @@ pub enum TokensCommand {
     },
     /// Make an enrollment token and print its secret.
     #[command(after_help = "Only the secret goes to standard output.\n\nExamples:\n\
-            \x20 muster tokens create --name laptops --team Workstations --expires-in 30d > enrollment-token")]
+            \x20 muster tokens create --name laptops --team Workstations --expires-in 30d > enrollment-token\n\
+            \x20 muster tokens create --name branch --label Branch --network 198.51.100.0/24")]
     Create(TokensCreate),
     /// Print the secret of an enrollment token again; that you looked is kept in the audit log.
     #[command(after_help = "Examples:\n  muster tokens reveal 3")]
@@ -100,6 +101,12 @@ pub struct TokensCreate {
     /// A family of agents that may use it: osquery, orbit, opamp, keylime (may be repeated) [default: all].
     #[arg(long, value_name = "NAME")]
     pub family: Vec<String>,
+    /// A label that hosts come into when they first enroll with it, by name or id (may be repeated).
+    #[arg(long, value_name = "NAME")]
+    pub label: Vec<String>,
+    /// A network from which agents may enroll with it, such as 10.0.0.0/8 (may be repeated) [default: everywhere].
+    #[arg(long, value_name = "CIDR")]
+    pub network: Vec<String>,
     /// After this time it is refused.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub expires_in: Option<Duration>,

@@ -6,7 +6,7 @@ use muster_clock::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 
 use super::identity::user_id;
-use super::{ALL, team_id};
+use super::{ALL, id_of, team_id};
 use crate::arguments::{ApiTokens, ApiTokensCommand, Format, Tokens, TokensCommand, TokensCreate};
 use crate::client::Client;
 use crate::error::CliError;
@@ -17,6 +17,8 @@ const ENROLLMENT_COLUMNS: &[Column] = &[
     Column("name", &["name"]),
     Column("team", &["team_id"]),
     Column("families", &["families"]),
+    Column("labels", &["labels"]),
+    Column("networks", &["networks"]),
     Column("uses", &["uses"]),
     Column("max", &["max_uses"]),
     Column("last used", &["used_at"]),
@@ -98,6 +100,17 @@ async fn create(client: &Client, new: TokensCreate) -> Result<(), CliError> {
     }
     if let Some(uses) = new.max_uses {
         body["max_uses"] = json!(uses);
+    }
+    // An older server knows neither, and what is not asked for it need not know.
+    if !new.label.is_empty() {
+        let mut ids = Vec::new();
+        for label in &new.label {
+            ids.push(id_of(client, "label", &["labels"], &["name"], label).await?);
+        }
+        body["label_ids"] = json!(ids);
+    }
+    if !new.network.is_empty() {
+        body["networks"] = json!(new.network);
     }
     expiry(&mut body, new.expires_in);
     let answer = client.post(&["enrollment-tokens"], &body).await?;

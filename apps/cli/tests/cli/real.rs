@@ -225,6 +225,45 @@ async fn teams_users_and_tokens_are_made_listed_and_taken_away() {
         twice.stderr
     );
     server.run(&["tokens", "hosts", "1", "--json"]).await.ok();
+    server.run(&["labels", "create", "Branch"]).await.ok();
+    let bound = [
+        "tokens",
+        "create",
+        "--name",
+        "branch",
+        "--label",
+        "branch",
+        "--network",
+        "198.51.100.0/24",
+        "--network",
+        "2001:db8::/32",
+    ];
+    server.run(&bound).await.ok();
+    let listed = server.run(&["tokens", "--csv"]).await.ok();
+    let line = listed
+        .stdout
+        .lines()
+        .find(|line| line.contains(",branch,"))
+        .unwrap();
+    assert!(
+        line.contains(r#"Branch,"198.51.100.0/24, 2001:db8::/32""#),
+        "{line}"
+    );
+    let wrong = [
+        "tokens",
+        "create",
+        "--name",
+        "x",
+        "--network",
+        "198.51.100.7/24",
+    ];
+    let refused = server.run(&wrong).await;
+    assert!(
+        refused.stderr.contains("write 198.51.100.0/24"),
+        "{}",
+        refused.stderr
+    );
+    server.run(&["tokens", "revoke", "3"]).await.ok();
     server.run(&["tokens", "revoke", "2"]).await.ok();
     server.run(&["tokens", "revoke", "1"]).await.ok();
     let left = server.run(&["tokens", "--json"]).await.ok();

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::http::HeaderName;
-use muster_http::ClientAddress;
+use muster_http::{ClientAddress, Network, NotANetwork};
 use muster_negotiation::Release;
 use muster_store::Address;
 
 use super::layers::{ConfigError, Layered};
-use crate::proxies::{Network, Proxies};
+use crate::proxies::Proxies;
 
 /// From where something may be asked that needs no login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -312,11 +312,8 @@ fn networks(layers: &Layered) -> Result<Vec<Network>, ConfigError> {
         .filter(|item| !item.is_empty());
     items
         .map(|item| {
-            item.parse().map_err(|()| {
-                let reason =
-                    format!("{item:?} is neither an address nor a network such as 10.0.0.0/8");
-                layers.wrong("trusted_proxies", reason)
-            })
+            item.parse()
+                .map_err(|error: NotANetwork| layers.wrong("trusted_proxies", error.to_string()))
         })
         .collect()
 }

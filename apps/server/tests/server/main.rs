@@ -7,6 +7,7 @@ mod backup;
 mod crash;
 mod doctor;
 mod draining;
+mod enrollment;
 mod faults;
 mod fleet;
 mod metrics;

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::capabilities::{Said, exchange};
-use super::{json, nothing, parse_object, public_ip};
+use super::{json, nothing, parse_object};
 use crate::agents::{Agents, beside};
 use crate::capability::Saying;
 use crate::error::HostsError;
@@ -59,8 +59,14 @@ async fn take<T: DeserializeOwned + Default>(request: Request) -> Result<Taken<T
     })
 }
 
-async fn authenticate(agents: &Agents, key: &Secret) -> Result<HostId, Problem> {
-    let host = agents.authenticate(key.expose(), Family::Orbit).await;
+async fn authenticate(
+    agents: &Agents,
+    key: &Secret,
+    address: ClientAddress,
+) -> Result<HostId, Problem> {
+    let host = agents
+        .authenticate(key.expose(), Family::Orbit, address)
+        .await;
     host.map_err(HostsError::into_orbit)
 }
 
@@ -83,9 +89,7 @@ async fn ping() {}
 
 async fn enroll(State(agents): State<Agents>, request: Request) -> Result<Response, Problem> {
     let taken: Taken<EnrollRequest> = take(request).await?;
-    let enrolled = agents
-        .enroll_orbit(&taken.members, public_ip(taken.address))
-        .await;
+    let enrolled = agents.enroll_orbit(&taken.members, taken.address).await;
     let (host, key) = enrolled.map_err(HostsError::into_orbit)?;
     hear(&agents, host, &taken.saying).await;
     Ok(written(&EnrollAnswer {
@@ -95,7 +99,7 @@ async fn enroll(State(agents): State<Agents>, request: Request) -> Result<Respon
 
 async fn config(State(agents): State<Agents>, request: Request) -> Result<Response, Problem> {
     let taken: Taken<KeyRequest> = take(request).await?;
-    let host = authenticate(&agents, &taken.members.orbit_node_key).await?;
+    let host = authenticate(&agents, &taken.members.orbit_node_key, taken.address).await?;
     let said_capabilities = !taken.saying.capabilities.is_empty();
     let config = agents.orbit_config(host, said_capabilities).await;
     let response = written(&config.map_err(HostsError::into_orbit)?);
@@ -105,7 +109,7 @@ async fn config(State(agents): State<Agents>, request: Request) -> Result<Respon
 
 async fn device_token(State(agents): State<Agents>, request: Request) -> Result<Response, Problem> {
     let taken: Taken<DeviceTokenRequest> = take(request).await?;
-    let host = authenticate(&agents, &taken.members.orbit_node_key).await?;
+    let host = authenticate(&agents, &taken.members.orbit_node_key, taken.address).await?;
     let token = taken.members.device_auth_token.expose();
     let registered = agents.register_device_token(host, token).await;
     registered.map_err(HostsError::into_orbit)?;
@@ -118,7 +122,7 @@ async fn device_mapping(
     request: Request,
 ) -> Result<Response, Problem> {
     let taken: Taken<DeviceMappingRequest> = take(request).await?;
-    let host = authenticate(&agents, &taken.members.orbit_node_key).await?;
+    let host = authenticate(&agents, &taken.members.orbit_node_key, taken.address).await?;
     let kept = agents.set_end_user(host, &taken.members.email).await;
     kept.map_err(HostsError::into_orbit)?;
     hear(&agents, host, &taken.saying).await;
@@ -145,6 +149,6 @@ async fn software_install_details(
     } else {
         &request.orbit_node_key
     };
-    authenticate(&agents, key).await?;
+    authenticate(&agents, key, taken.address).await?;
     Err(Problem::not_found("the software installation"))
 }

@@ -16,8 +16,9 @@ use muster_wire_osquery::{
     ConfigRequest, EnrollAnswer, EnrollRequest, LogRequest, NodeKeyRequest, WriteRequest,
 };
 
-use super::{json, nothing, parse_object, public_ip};
+use super::{json, nothing, parse_object};
 use crate::agents::Agents;
+use crate::enroll::kept_address;
 use crate::error::HostsError;
 
 /// The largest inflated body of `distributed/write`: 5 MiB.
@@ -37,13 +38,19 @@ pub fn osquery_routes(agents: Agents) -> Router {
         .with_state(agents)
 }
 
-async fn authenticate(agents: &Agents, node_key: &str) -> Result<HostId, Problem> {
+async fn authenticate(
+    agents: &Agents,
+    node_key: &str,
+    address: ClientAddress,
+) -> Result<HostId, Problem> {
     if node_key.is_empty() {
         return Err(Problem::unauthenticated(
             "authentication error: missing node key",
         ));
     }
-    let host = agents.authenticate(node_key, Family::Osquery).await;
+    let host = agents
+        .authenticate(node_key, Family::Osquery, address)
+        .await;
     host.map_err(HostsError::into_osquery)
 }
 
@@ -58,7 +65,7 @@ async fn take(request: Request, limit_bytes: usize) -> Result<(ClientAddress, By
 async fn enroll(State(agents): State<Agents>, request: Request) -> Result<Response, Problem> {
     let (address, body) = take(request, DEFAULT_BODY_BYTES).await?;
     let request: EnrollRequest = parse_object(&body)?;
-    let enrolled = agents.enroll_osquery(&request, public_ip(address)).await;
+    let enrolled = agents.enroll_osquery(&request, address).await;
     let (_, key) = enrolled.map_err(HostsError::into_osquery)?;
     let answer = EnrollAnswer { node_key: key.text };
     Ok(json(
@@ -69,9 +76,9 @@ async fn enroll(State(agents): State<Agents>, request: Request) -> Result<Respon
 }
 
 async fn config(State(agents): State<Agents>, request: Request) -> Result<Response, Problem> {
-    let (_, body) = take(request, DEFAULT_BODY_BYTES).await?;
+    let (address, body) = take(request, DEFAULT_BODY_BYTES).await?;
     let request: ConfigRequest = parse_object(&body)?;
-    let host = authenticate(&agents, &request.node_key).await?;
+    let host = authenticate(&agents, &request.node_key, address).await?;
     let config = agents.osquery_config(host, request.etag.as_deref()).await;
     let mut response = json(config.map_err(HostsError::into_osquery)?);
     let caching = HeaderValue::from_static("private, no-cache");
@@ -82,9 +89,9 @@ async fn config(State(agents): State<Agents>, request: Request) -> Result<Respon
 }
 
 async fn read(State(agents): State<Agents>, request: Request) -> Result<Response, Problem> {
-    let (_, body) = take(request, DEFAULT_BODY_BYTES).await?;
+    let (address, body) = take(request, DEFAULT_BODY_BYTES).await?;
     let request: NodeKeyRequest<'_> = parse_object(&body)?;
-    let host = authenticate(&agents, &request.node_key).await?;
+    let host = authenticate(&agents, &request.node_key, address).await?;
     let answer = agents.check_in().read(host).await;
     Ok(json(answer.map_err(HostsError::into_osquery)?))
 }
@@ -93,20 +100,20 @@ async fn write(State(agents): State<Agents>, request: Request) -> Result<Respons
     let (address, body) = take(request, MAX_WRITE_BYTES).await?;
     let request: WriteRequest = parse_object(&body)?;
     drop(body);
-    let host = authenticate(&agents, &request.node_key).await?;
+    let host = authenticate(&agents, &request.node_key, address).await?;
     let kept = agents
         .check_in()
-        .write(host, public_ip(address), request.results)
+        .write(host, kept_address(address), request.results)
         .await;
     kept.map_err(HostsError::into_osquery)?;
     Ok(nothing())
 }
 
 async fn log(State(agents): State<Agents>, request: Request) -> Result<Response, Problem> {
-    let (_, body) = take(request, MAX_LOG_BYTES).await?;
+    let (address, body) = take(request, MAX_LOG_BYTES).await?;
     let request: LogRequest = parse_object(&body)?;
     drop(body);
-    let host = authenticate(&agents, &request.node_key).await?;
+    let host = authenticate(&agents, &request.node_key, address).await?;
     agents
         .log(host, request)
         .await

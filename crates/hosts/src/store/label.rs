@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use muster_clock::Timestamp;
-use muster_identity::HostId;
+use muster_identity::{EnrollmentTokenId, HostId};
 use muster_store::{Executor, StoreError, Value, args, statements};
 
 use super::numbered;
@@ -24,6 +24,9 @@ statements! {
     LIST = "SELECT id, name, membership, query, platform, query_changed_at FROM hosts_labels ORDER BY id";
     /// The labels that a host is in.
     LIST_OF_HOST = "SELECT label_id FROM hosts_label_members WHERE host_id = $1";
+    /// Puts a host into the labels that its enrollment token gives.
+    JOIN_THOSE_OF = "INSERT INTO hosts_label_members (label_id, host_id)
+        SELECT t.label_id, CAST($1 AS BIGINT) FROM hosts_token_labels t WHERE t.token_id = $2 ON CONFLICT DO NOTHING";
 }
 
 pub(crate) async fn list(db: &mut impl Executor) -> Result<Vec<Definition>, StoreError> {
@@ -68,6 +71,17 @@ pub(crate) async fn join(
         numbered(2, labels.len())
     );
     db.execute(&sql, host_and(host, labels)).await.map(drop)
+}
+
+/// Puts a host into the labels that its enrollment token gives.
+pub(crate) async fn join_those_of(
+    db: &mut impl Executor,
+    host: HostId,
+    token: EnrollmentTokenId,
+) -> Result<(), StoreError> {
+    db.execute(JOIN_THOSE_OF, args![host, token])
+        .await
+        .map(drop)
 }
 
 /// Takes a host out of labels.

@@ -23,3 +23,4 @@ mod reconcile;
 mod recordings;
 mod software;
 mod teams;
+mod tokens;

@@ -1,6 +1,5 @@
 //! Who may enroll, and why not.
 
-use muster_http::Problem;
 use muster_store::StoreError;
 
 use crate::{EnrollmentTokenId, TeamId};
@@ -21,8 +20,6 @@ pub enum Readmission {
     Good,
     /// Its uses are used up: it admits only those hosts that came by it.
     UsedUp,
-    /// It ran out, was revoked or is gone.
-    Refused,
 }
 
 /// Why an enrollment is refused: for operators and metrics. The agent is told only that it is.
@@ -38,6 +35,10 @@ pub enum RefusalReason {
     UsedUp,
     /// The token is for other families of agents.
     OtherFamily,
+    /// The token is for agents in other networks.
+    OtherNetwork,
+    /// The host is banned, which whoever keeps hosts decides.
+    Banned,
 }
 
 impl RefusalReason {
@@ -49,6 +50,8 @@ impl RefusalReason {
             Self::Expired => "expired",
             Self::UsedUp => "used_up",
             Self::OtherFamily => "other_family",
+            Self::OtherNetwork => "other_network",
+            Self::Banned => "banned",
         }
     }
 }
@@ -64,15 +67,8 @@ pub enum EnrollError {
     Unavailable(#[source] StoreError),
 }
 
-impl From<EnrollError> for Problem {
-    fn from(error: EnrollError) -> Self {
-        match error {
-            EnrollError::Refused(reason) => {
-                tracing::info!(reason = reason.name(), "refused an enrollment");
-                // One text for all reasons: a guesser learns nothing.
-                Self::unauthenticated("enroll failed: invalid secret")
-            }
-            EnrollError::Unavailable(error) => error.into(),
-        }
+impl From<StoreError> for EnrollError {
+    fn from(error: StoreError) -> Self {
+        Self::Unavailable(error)
     }
 }

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
+use super::labels::LabelsFrom;
 use super::{EnrollmentToken, EnrollmentTokens, MAX_TOKENS_PER_SCOPE, check, shown, too_many};
 use crate::store::tokens as store;
 use crate::{
@@ -84,8 +85,8 @@ pub struct EnrolledHost {
 }
 
 impl EnrollmentTokens {
-    /// Makes a successor with the same name, team and families. The old token stays good for the overlap, but not longer
-    /// than it would have been.
+    /// Makes a successor with the same name, team, families, networks and labels. The old token stays good
+    /// for the overlap, but not longer than it would have been.
     ///
     /// # Errors
     ///
@@ -124,12 +125,21 @@ impl EnrollmentTokens {
             name: old.name.clone(),
             team_id: old.team_id,
             families: old.families.clone(),
+            networks: old.networks.clone(),
+            label_ids: Vec::new(),
             expires_at: successor.expires_at,
             max_uses: successor.max_uses,
         };
         check(&new, now)?;
         let token = self
-            .insert(&mut transaction, actor, new, &text, now)
+            .insert(
+                &mut transaction,
+                actor,
+                new,
+                LabelsFrom::Token(id),
+                &text,
+                now,
+            )
             .await?;
         let end = now.plus(overlap);
         let end = old.expires_at.map_or(end, |before| before.min(end));

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use muster_clock::Timestamp;
 use serde_json::json;
 
+use super::labels::LabelsFrom;
 use super::{
     EnrollmentToken, EnrollmentTokens, MAX_SECRET_BYTES, MAX_TOKENS_PER_SCOPE, context, shown,
     too_many,
@@ -139,7 +140,9 @@ impl EnrollmentTokens {
                     team_id: team,
                     ..NewEnrollmentToken::default()
                 };
-                self.insert(&mut transaction, actor, new, text, now).await?;
+                let labels = LabelsFrom::Request(&[]);
+                self.insert(&mut transaction, actor, new, labels, text, now)
+                    .await?;
             }
         }
         transaction.commit().await?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use muster_http::{Json, ListingQuery, Page, Path, Problem, Query};
+use muster_http::{Json, ListingQuery, NotANetwork, Page, Path, Problem, Query};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -68,6 +68,13 @@ struct NewEnrollmentTokenRequest {
     /// The families that may use it: `osquery`, `orbit`, `opamp`, `keylime`. All when left out.
     #[serde(default)]
     families: Vec<String>,
+    /// The networks from which agents may enroll with it, such as `10.0.0.0/8` or `2001:db8::/32`, at most 64. From
+    /// everywhere when left out.
+    #[serde(default)]
+    networks: Vec<String>,
+    /// The ids of labels that hosts come into when they first enroll with it, at most 64: labels whose members are named.
+    #[serde(default)]
+    label_ids: Vec<i64>,
     /// From when on it is refused, RFC 3339.
     #[serde(default)]
     expires_at: Option<String>,
@@ -105,10 +112,14 @@ async fn create_enrollment_token(
             families.push(family);
         }
     }
+    let networks = body.networks.iter().map(|network| network.trim().parse());
+    let networks: Result<_, NotANetwork> = networks.collect();
     let new = NewEnrollmentToken {
         name: body.name,
         team_id,
         families,
+        networks: networks.map_err(|error| Problem::invalid("networks", error.to_string()))?,
+        label_ids: body.label_ids,
         expires_at: time("expires_at", body.expires_at.as_deref())?,
         max_uses: body.max_uses,
     };
@@ -219,7 +230,8 @@ struct RotatedEnrollmentToken {
 
 /// Rotate an enrollment token
 ///
-/// Makes a successor with the same name, team and families. Both are good until the overlap is over, then the old one ends.
+/// Makes a successor with the same name, team, families, networks and labels. Both are good until the overlap is over, then
+/// the old one ends.
 #[utoipa::path(post, path = "/enrollment-tokens/{id}/rotate", tag = "identity", params(("id" = i64, Path)),
     request_body = RotationRequest, responses((status = 201, body = RotatedEnrollmentToken), (status = 404),
     (status = 409, description = "it was revoked, ran out or has a successor")))]

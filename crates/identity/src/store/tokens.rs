@@ -7,15 +7,18 @@ pub(crate) use rotation::{hosts, rotate, rotations};
 use std::collections::{HashMap, HashSet};
 
 use muster_clock::Timestamp;
+use muster_http::Network;
 use muster_store::{Executor, Row, StoreError, args};
 
-use crate::{EnrollmentToken, EnrollmentTokenId, Family, HostId, Readmission, TeamId};
+use crate::{AgentKeyId, EnrollmentToken, EnrollmentTokenId, Family, HostId, Readmission, TeamId};
 
 muster_store::statements! {
-    LOAD_VALID = "SELECT id, name, team_id, families, token_hash, created_at, expires_at, max_uses, uses,
+    LOAD_VALID = "SELECT id, name, team_id, families, networks, token_hash, created_at, expires_at, max_uses, uses,
         reenrollments, used_at, used_by, revoked_at FROM identity_enrollment_tokens WHERE revoked_at IS NULL";
     LOAD_REVOKED = "SELECT token_hash FROM identity_enrollment_tokens WHERE revoked_at IS NOT NULL
         ORDER BY revoked_at DESC LIMIT 10000";
+    NETWORKS_OF_KEY = "SELECT t.networks FROM identity_enrollment_tokens t
+        JOIN identity_agent_keys k ON k.enrollment_token_id = t.id WHERE k.id = $1";
     COUNT_USE = "UPDATE identity_enrollment_tokens SET uses = uses + 1, used_at = $3, used_by = $2
         WHERE id = $1 AND revoked_at IS NULL AND (max_uses IS NULL OR uses < max_uses)
         AND (expires_at IS NULL OR expires_at > $3)";
@@ -25,19 +28,19 @@ muster_store::statements! {
     COUNT_IN_SCOPE = "SELECT COUNT(*) AS total FROM identity_enrollment_tokens
         WHERE revoked_at IS NULL AND COALESCE(team_id, 0) = $1";
     INSERT = "INSERT INTO identity_enrollment_tokens (name, team_id, families, token_hash, sealed, created_at,
-        expires_at, max_uses) VALUES ($1, $2, $3, $4, $4, $5, $6, $7) RETURNING id";
+        expires_at, max_uses, networks) VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8) RETURNING id";
     SET_SEALED = "UPDATE identity_enrollment_tokens SET sealed = $2 WHERE id = $1";
     SEALED = "SELECT sealed FROM identity_enrollment_tokens WHERE id = $1";
-    SEALED_IN_SCOPE = "SELECT id, name, team_id, families, sealed, created_at, expires_at, max_uses, uses,
+    SEALED_IN_SCOPE = "SELECT id, name, team_id, families, networks, sealed, created_at, expires_at, max_uses, uses,
         reenrollments, used_at, used_by, revoked_at FROM identity_enrollment_tokens
         WHERE revoked_at IS NULL AND COALESCE(team_id, 0) = $1 ORDER BY id";
-    SEALED_OF_TEAMS = "SELECT id, name, team_id, families, sealed, created_at, expires_at, max_uses, uses,
+    SEALED_OF_TEAMS = "SELECT id, name, team_id, families, networks, sealed, created_at, expires_at, max_uses, uses,
         reenrollments, used_at, used_by, revoked_at FROM identity_enrollment_tokens
         WHERE revoked_at IS NULL AND team_id IS NOT NULL ORDER BY id";
-    FIND = "SELECT id, name, team_id, families, created_at, expires_at, max_uses, uses, reenrollments, used_at,
+    FIND = "SELECT id, name, team_id, families, networks, created_at, expires_at, max_uses, uses, reenrollments, used_at,
         used_by, revoked_at FROM identity_enrollment_tokens WHERE id = $1";
     REVOKE = "UPDATE identity_enrollment_tokens SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL";
-    LIST = "SELECT id, name, team_id, families, created_at, expires_at, max_uses, uses, reenrollments, used_at,
+    LIST = "SELECT id, name, team_id, families, networks, created_at, expires_at, max_uses, uses, reenrollments, used_at,
         used_by, revoked_at FROM identity_enrollment_tokens WHERE (revoked_at IS NULL OR $1 = 1) ORDER BY id DESC LIMIT 10000";
 }
 
@@ -49,6 +52,8 @@ fn token(row: &Row) -> Result<EnrollmentToken, StoreError> {
         team_id: row.get::<Option<i64>>("team_id")?.map(TeamId),
         // A family that a newer release knows is left out.
         families: families.split(',').filter_map(Family::parse).collect(),
+        networks: networks(row)?,
+        labels: Vec::new(),
         created_at: row.get("created_at")?,
         expires_at: row.get("expires_at")?,
         max_uses: row
@@ -61,6 +66,26 @@ fn token(row: &Row) -> Result<EnrollmentToken, StoreError> {
         revoked_at: row.get("revoked_at")?,
         rotation: None,
     })
+}
+
+fn networks(row: &Row) -> Result<Vec<Network>, StoreError> {
+    let networks: String = row.get("networks")?;
+    let networks = networks.split(',').filter(|network| !network.is_empty());
+    let networks = networks.map(|network| {
+        // Left out it would admit from everywhere.
+        let parsed = network.parse();
+        parsed.map_err(|_| StoreError::corrupt("read an enrollment token", "a network is none"))
+    });
+    networks.collect()
+}
+
+/// The networks that the token of a key is bound to; none, too, when it is gone.
+pub(crate) async fn networks_of_key(
+    db: &mut impl Executor,
+    key: AgentKeyId,
+) -> Result<Vec<Network>, StoreError> {
+    let row = db.fetch_optional(NETWORKS_OF_KEY, args![key]).await?;
+    row.as_ref().map_or_else(|| Ok(Vec::new()), networks)
 }
 
 fn scope(team: Option<TeamId>) -> i64 {
@@ -91,22 +116,23 @@ pub(crate) async fn count_use(
     Ok(db.execute(COUNT_USE, args![id, host, now]).await? == 1)
 }
 
+/// None when it admits nobody.
 pub(crate) async fn count_again(
     db: &mut impl Executor,
     id: EnrollmentTokenId,
     host: HostId,
     now: Timestamp,
-) -> Result<Readmission, StoreError> {
+) -> Result<Option<Readmission>, StoreError> {
     let rows = db
         .execute_returning(COUNT_AGAIN, args![id, host, now])
         .await?;
     let Some(row) = rows.first() else {
-        return Ok(Readmission::Refused);
+        return Ok(None);
     };
-    Ok(match row.get::<i64>("is_used_up")? {
+    Ok(Some(match row.get::<i64>("is_used_up")? {
         0 => Readmission::Good,
         _ => Readmission::UsedUp,
-    })
+    }))
 }
 
 pub(crate) async fn count_in_scope(
@@ -126,6 +152,7 @@ pub(crate) async fn insert(
     hash: &[u8; 32],
 ) -> Result<EnrollmentTokenId, StoreError> {
     let families: Vec<&str> = token.families.iter().map(|family| family.name()).collect();
+    let networks: Vec<String> = token.networks.iter().map(ToString::to_string).collect();
     let args = args![
         &token.name,
         token.team_id.map(|team| team.0),
@@ -134,6 +161,7 @@ pub(crate) async fn insert(
         token.created_at,
         token.expires_at,
         token.max_uses,
+        networks.join(","),
     ];
     let rows = db.execute_returning(INSERT, args).await?;
     rows.first()

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use muster_http::{ClientAddress, Network};
 use muster_identity::{
     Actor, AgentAuthError, AuditFilter, EnrollError, EnrollmentTokenId, Family, HostId,
     IdentityError, NewEnrollmentToken, Readmission, RefusalReason, TeamFilter,
 };
 use muster_store::testing::on_both_databases;
 
-use crate::{Fixture, START};
+use crate::{Fixture, HERE, START, address};
 
 fn named(name: &str) -> NewEnrollmentToken {
     NewEnrollmentToken {
@@ -49,13 +50,13 @@ on_both_databases! {
         let tokens = &fixture.identity.enrollment_tokens;
         let (token, secret) = tokens.create(&Actor::system(), named("laptops")).await.unwrap();
         assert!(secret.starts_with("mst_enroll_"), "scanners find it by its prefix");
-        let admission = tokens.admit(&secret, Family::Osquery, START).await.unwrap();
+        let admission = tokens.admit(&secret, Family::Osquery, HERE, START).await.unwrap();
         assert_eq!((admission.token_id, admission.team_id), (token.id, None));
         for wrong in ["", "nope", &secret[1..], &"x".repeat(10_000)] {
-            assert_eq!(refused(tokens.admit(wrong, Family::Osquery, START).await), RefusalReason::Unknown);
+            assert_eq!(refused(tokens.admit(wrong, Family::Osquery, HERE, START).await), RefusalReason::Unknown);
         }
         tokens.revoke(&Actor::system(), token.id).await.unwrap();
-        assert_eq!(refused(tokens.admit(&secret, Family::Osquery, START).await), RefusalReason::Revoked);
+        assert_eq!(refused(tokens.admit(&secret, Family::Osquery, HERE, START).await), RefusalReason::Revoked);
         tokens.revoke(&Actor::system(), token.id).await.unwrap();
     }
 
@@ -65,9 +66,9 @@ on_both_databases! {
         let end = START.plus(Duration::from_secs(60));
         let new = NewEnrollmentToken { expires_at: Some(end), families: vec![Family::Orbit], ..named("t") };
         let (_, secret) = tokens.create(&Actor::system(), new).await.unwrap();
-        assert!(tokens.admit(&secret, Family::Orbit, START).await.is_ok());
-        assert_eq!(refused(tokens.admit(&secret, Family::Osquery, START).await), RefusalReason::OtherFamily);
-        assert_eq!(refused(tokens.admit(&secret, Family::Orbit, end).await), RefusalReason::Expired);
+        assert!(tokens.admit(&secret, Family::Orbit, HERE, START).await.is_ok());
+        assert_eq!(refused(tokens.admit(&secret, Family::Osquery, HERE, START).await), RefusalReason::OtherFamily);
+        assert_eq!(refused(tokens.admit(&secret, Family::Orbit, HERE, end).await), RefusalReason::Expired);
         let past = NewEnrollmentToken { expires_at: Some(START), ..named("t") };
         assert!(matches!(tokens.create(&Actor::system(), past).await, Err(IdentityError::Invalid { .. })));
     }
@@ -81,10 +82,17 @@ on_both_databases! {
         for host in 0..50 {
             let (tokens, database) = (tokens.clone(), fixture.db.database());
             tasks.spawn(async move {
-                tokens.record_use(&mut &database, token.id, HostId(host), START).await.unwrap()
+                tokens.record_use(&mut &database, token.id, HostId(host), START).await
             });
         }
-        assert_eq!(tasks.join_all().await.into_iter().filter(|passed| *passed).count(), 10);
+        let mut passed = 0;
+        for counted in tasks.join_all().await {
+            match counted {
+                Ok(()) => passed += 1,
+                other => assert_eq!(refused(other), RefusalReason::UsedUp),
+            }
+        }
+        assert_eq!(passed, 10);
         let token = tokens.find(token.id).await.unwrap();
         assert_eq!((token.uses, token.used_at), (10, Some(START)));
         assert!(token.used_by.is_some());
@@ -92,6 +100,60 @@ on_both_databases! {
         assert_eq!(again, Readmission::UsedUp);
         let token = tokens.find(token.id).await.unwrap();
         assert_eq!((token.uses, token.reenrollments), (10, 1), "coming back does not use it up");
+    }
+
+    async fn a_token_that_ends_between_the_look_and_the_count_says_why(db: TestDatabase) {
+        let fixture = Fixture::new(db).await;
+        let (tokens, actor, host) = (&fixture.identity.enrollment_tokens, Actor::system(), HostId(7));
+        let end = START.plus(Duration::from_secs(60));
+        let new = NewEnrollmentToken { expires_at: Some(end), ..named("short") };
+        let (token, _) = tokens.create(&actor, new).await.unwrap();
+        let db = &mut &*fixture.db;
+        tokens.record_use(db, token.id, host, START).await.unwrap();
+        assert_eq!(refused(tokens.record_use(db, token.id, host, end).await), RefusalReason::Expired);
+        assert_eq!(refused(tokens.record_again(db, token.id, host, end).await), RefusalReason::Expired);
+        tokens.revoke(&actor, token.id).await.unwrap();
+        assert_eq!(refused(tokens.record_use(db, token.id, host, START).await), RefusalReason::Revoked);
+        assert_eq!(refused(tokens.record_again(db, token.id, host, START).await), RefusalReason::Revoked);
+        let gone = EnrollmentTokenId(999);
+        assert_eq!(refused(tokens.record_use(db, gone, host, START).await), RefusalReason::Unknown);
+    }
+
+    async fn a_token_that_is_bound_to_networks_admits_only_from_there(db: TestDatabase) {
+        let fixture = Fixture::new(db).await;
+        let (tokens, actor) = (&fixture.identity.enrollment_tokens, Actor::system());
+        let networks = |texts: &[&str]| -> Vec<Network> { texts.iter().map(|text| text.parse().unwrap()).collect() };
+        let bound = |texts: &[&str]| NewEnrollmentToken { networks: networks(texts), ..named("office") };
+        let (token, secret) = tokens.create(&actor, bound(&["192.0.2.0/25", "2001:db8::/32"])).await.unwrap();
+        assert_eq!(tokens.find(token.id).await.unwrap(), token);
+        let day = Duration::from_secs(86_400);
+        let rotated = tokens.rotate(&actor, token.id, day, muster_identity::Successor::default()).await.unwrap();
+        assert_eq!(rotated.token.networks, token.networks);
+        for secret in [&secret, &rotated.secret] {
+            for inside in [address(1), ClientAddress("::ffff:192.0.2.127".parse().unwrap()),
+                ClientAddress("2001:db8::1".parse().unwrap())] {
+                assert!(tokens.admit(secret, Family::Osquery, inside, START).await.is_ok(), "{inside}");
+            }
+            for outside in [address(128), ClientAddress("2001:db9::1".parse().unwrap())] {
+                let admitted = tokens.admit(secret, Family::Osquery, outside, START).await;
+                assert_eq!(refused(admitted), RefusalReason::OtherNetwork, "{outside}");
+            }
+        }
+        let many: Vec<String> = (0..65).map(|number| format!("10.0.{number}.0/24")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        for (wrong, advice) in [
+            (&["10.1.2.3/8"][..], "write 10.0.0.0/8 for the network, or 10.1.2.3 for one address"),
+            (&["::ffff:10.0.0.0/104"], "write 10.0.0.0, with its own prefix length"),
+            (&["10.0.0.0/8", "10.0.0.0/8"], "leave one out"),
+            (&many, "at most 64 networks"),
+        ] {
+            let error = tokens.create(&actor, bound(wrong)).await.unwrap_err();
+            assert!(matches!(error, IdentityError::Invalid { field: "networks", .. }), "{error}");
+            assert!(error.to_string().contains(advice), "{error}");
+        }
+        let labelled = NewEnrollmentToken { label_ids: vec![1], ..named("labelled") };
+        let error = tokens.create(&actor, labelled).await.unwrap_err();
+        assert!(matches!(error, IdentityError::Invalid { field: "label_ids", .. }), "nobody keeps labels here");
     }
 
     async fn a_secret_can_be_seen_again_and_that_is_kept(db: TestDatabase) {
@@ -139,11 +201,11 @@ on_both_databases! {
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         tokens.replace_secrets(&actor, None, &texts(&["a", "b"])).await.unwrap();
         tokens.replace_secrets(&actor, Some(team.id), &texts(&["t"])).await.unwrap();
-        let first = tokens.admit("b", Family::Osquery, START).await.unwrap();
+        let first = tokens.admit("b", Family::Osquery, HERE, START).await.unwrap();
         tokens.replace_secrets(&actor, None, &texts(&["b", "c"])).await.unwrap();
-        assert_eq!(tokens.admit("b", Family::Osquery, START).await.unwrap(), first, "what stays is the same token");
-        assert!(tokens.admit("a", Family::Osquery, START).await.is_err());
-        assert_eq!(tokens.admit("t", Family::Orbit, START).await.unwrap().team_id, Some(team.id));
+        assert_eq!(tokens.admit("b", Family::Osquery, HERE, START).await.unwrap(), first, "what stays is the same token");
+        assert!(tokens.admit("a", Family::Osquery, HERE, START).await.is_err());
+        assert_eq!(tokens.admit("t", Family::Orbit, HERE, START).await.unwrap().team_id, Some(team.id));
         let secrets = tokens.secrets(&actor, None).await.unwrap();
         assert_eq!(secrets.iter().map(|secret| secret.secret.as_str()).collect::<Vec<_>>(), ["b", "c"]);
         for doubled in [texts(&["d", "d"]), texts(&["t"])] {
@@ -154,7 +216,7 @@ on_both_databases! {
         assert!(tokens.replace_secrets(&actor, None, &many).await.is_err());
         assert_eq!(tokens.secrets(&actor, None).await.unwrap().len(), 2, "a refused list changes nothing");
         tokens.replace_secrets(&actor, None, &[]).await.unwrap();
-        assert!(tokens.admit("b", Family::Osquery, START).await.is_err());
+        assert!(tokens.admit("b", Family::Osquery, HERE, START).await.is_err());
         assert_eq!(tokens.list(&TeamFilter::Only(vec![team.id]), true).await.unwrap().len(), 1);
         fixture.identity.teams.delete(&actor, team.id).await.unwrap();
         assert!(tokens.list(&TeamFilter::All, false).await.unwrap().is_empty());
@@ -223,7 +285,7 @@ on_both_databases! {
         fixture.db.close().await;
         assert_eq!(fixture.whose(&known, Family::Osquery).await.unwrap(), 7);
         assert!(matches!(fixture.whose(&unseen, Family::Osquery).await, Err(AgentAuthError::Unavailable(_))));
-        let admitted = fixture.identity.enrollment_tokens.admit("s", Family::Osquery, START).await;
+        let admitted = fixture.identity.enrollment_tokens.admit("s", Family::Osquery, HERE, START).await;
         assert!(matches!(admitted, Err(EnrollError::Unavailable(_))), "{admitted:?}");
     }
 

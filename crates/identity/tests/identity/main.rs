@@ -27,6 +27,9 @@ struct Fixture {
 const START: Timestamp = Timestamp::from_seconds(1_795_392_000);
 const PASSWORD: &str = "password123#";
 
+/// Where agents are.
+const HERE: ClientAddress = ClientAddress(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
+
 fn address(last: u8) -> ClientAddress {
     ClientAddress(IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)))
 }

@@ -14,7 +14,7 @@ use muster_identity::{
 use muster_store::testing::on_both_databases;
 use muster_store::{Database, Executor as _, StoreError, Transaction, args};
 
-use crate::{Fixture, START};
+use crate::{Fixture, HERE, START};
 
 /// Things of teams, kept in memory.
 #[derive(Default)]
@@ -91,7 +91,7 @@ on_both_databases! {
         assert_eq!(entry.after.unwrap()["released"], serde_json::json!({"enrollment_tokens": 1, "things": 3}));
         assert_eq!(things.told(), 1);
         let replica = fixture.replica().await;
-        assert!(replica.enrollment_tokens.admit(&secret, Family::Osquery, START).await.is_err());
+        assert!(replica.enrollment_tokens.admit(&secret, Family::Osquery, HERE, START).await.is_err());
         let again = identity.teams.delete(&actor, team).await;
         assert!(matches!(again, Err(IdentityError::NotFound { .. })));
     }
@@ -107,7 +107,7 @@ on_both_databases! {
         things.breaks.store(true, Ordering::Relaxed);
         identity.teams.delete(&actor, team).await.unwrap_err();
         assert_eq!(identity.teams.find(team).await.unwrap().name, "Laptops");
-        assert!(identity.enrollment_tokens.admit(&secret, Family::Osquery, START).await.is_ok());
+        assert!(identity.enrollment_tokens.admit(&secret, Family::Osquery, HERE, START).await.is_ok());
         assert_eq!(last_change(identity).await.action, "created_enrollment_token");
         assert_eq!(things.told(), 0);
         things.breaks.store(false, Ordering::Relaxed);
