@@ -6,6 +6,7 @@ mod fleet_secrets;
 mod fleet_users;
 mod native;
 mod native_tokens;
+mod native_users;
 
 pub use authenticate::{authenticate, require_setup};
 pub use fleet::{SetupObserver, fleet_routes, fleet_setup_routes};

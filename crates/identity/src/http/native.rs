@@ -1,4 +1,4 @@
-//! Our own API: setup, logins, users, teams and the log of changes.
+//! Our own API: setup, logins, teams and the log of changes.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -9,11 +9,10 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::native_tokens;
-use crate::sessions::Session;
+use super::{native_tokens, native_users};
 use crate::{
-    Action, Actor, AuditFilter, AuditRecord, Credential, Identity, NewUser, Principal, Role, Scope,
-    Team, TeamId, TeamRole, User, UserChange, UserId,
+    Action, Actor, AuditFilter, AuditRecord, Credential, Identity, NewUser, Principal, Scope, Team,
+    TeamId, User, UserId,
 };
 
 /// The routes, relative to `/api/muster`.
@@ -22,14 +21,10 @@ pub fn native_routes(identity: Identity) -> OpenApiRouter {
         .routes(routes!(set_up))
         .routes(routes!(log_in))
         .routes(routes!(log_out))
-        .routes(routes!(me))
-        .routes(routes!(change_password))
-        .routes(routes!(list_users, create_user))
-        .routes(routes!(get_user, change_user, delete_user))
-        .routes(routes!(list_sessions, end_sessions))
         .routes(routes!(list_teams, create_team))
         .routes(routes!(get_team, change_team, delete_team))
         .routes(routes!(list_audit))
+        .merge(native_users::routes())
         .merge(native_tokens::routes())
         .with_state(identity)
 }
@@ -126,224 +121,6 @@ async fn log_out(
     if let Credential::Session(id) = principal.credential {
         identity.sessions.end(&Actor::from(&principal), id).await?;
     }
-    Ok(StatusCode::NO_CONTENT)
-}
-
-/// Who you are
-#[utoipa::path(get, path = "/me", tag = "identity", responses((status = 200, body = User)))]
-async fn me(
-    State(identity): State<Identity>,
-    principal: Principal,
-) -> Result<axum::Json<User>, Problem> {
-    Ok(axum::Json(identity.users.find(principal.user_id).await?))
-}
-
-#[derive(Deserialize, ToSchema)]
-struct PasswordChange {
-    /// The password until now.
-    old_password: String,
-    /// The password from now on.
-    new_password: String,
-}
-
-/// Change your password
-///
-/// All other sessions of yours end.
-#[utoipa::path(post, path = "/me/password", tag = "identity", request_body = PasswordChange, responses((status = 204)))]
-async fn change_password(
-    State(identity): State<Identity>,
-    principal: Principal,
-    Json(body): Json<PasswordChange>,
-) -> Result<StatusCode, Problem> {
-    let keep = match principal.credential {
-        Credential::Session(id) => Some(id),
-        Credential::ApiToken(_) => None,
-    };
-    let actor = Actor::from(&principal);
-    let (id, old, new) = (principal.user_id, &body.old_password, &body.new_password);
-    identity
-        .users
-        .change_password(&actor, id, old, new, keep)
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-/// List users
-#[utoipa::path(get, path = "/users", tag = "identity", responses((status = 200, body = Page<User>)))]
-async fn list_users(
-    State(identity): State<Identity>,
-    principal: Principal,
-) -> Result<axum::Json<Page<User>>, Problem> {
-    principal.authorize(Action::ReadUsers, Scope::Global)?;
-    let items = identity.users.list(None).await?;
-    Ok(axum::Json(Page {
-        total: items.len() as u64,
-        items,
-        next_cursor: None,
-    }))
-}
-
-#[derive(Deserialize, ToSchema)]
-struct NewUserRequest {
-    /// Its name.
-    name: String,
-    /// Its address, which is the name at login.
-    email: String,
-    /// Its password.
-    password: String,
-    /// What it may do everywhere.
-    #[serde(default)]
-    global_role: Option<Role>,
-    /// What it may do in teams, instead of a global role.
-    #[serde(default)]
-    teams: Vec<TeamRole>,
-    /// Whether it is an account for programs, which does not log in.
-    #[serde(default)]
-    api_only: bool,
-    /// Whether it must set a new password at its first login.
-    #[serde(default)]
-    must_reset_password: bool,
-}
-
-/// Make a user
-#[utoipa::path(post, path = "/users", tag = "identity", request_body = NewUserRequest,
-    responses((status = 201, body = User), (status = 409, description = "the address is taken")))]
-async fn create_user(
-    State(identity): State<Identity>,
-    principal: Principal,
-    Json(body): Json<NewUserRequest>,
-) -> Result<(StatusCode, axum::Json<User>), Problem> {
-    principal.authorize(Action::WriteUsers, Scope::Global)?;
-    let new = NewUser {
-        name: body.name,
-        email: body.email,
-        password: body.password,
-        global_role: body.global_role,
-        teams: body.teams,
-        api_only: body.api_only,
-        must_reset_password: body.must_reset_password,
-    };
-    let user = identity.users.create(&Actor::from(&principal), new).await?;
-    Ok((StatusCode::CREATED, axum::Json(user)))
-}
-
-/// Look at a user
-#[utoipa::path(get, path = "/users/{id}", tag = "identity", params(("id" = i64, Path)),
-    responses((status = 200, body = User), (status = 404)))]
-async fn get_user(
-    State(identity): State<Identity>,
-    principal: Principal,
-    Path(id): Path<i64>,
-) -> Result<axum::Json<User>, Problem> {
-    if principal.user_id != UserId(id) {
-        principal.authorize(Action::ReadUsers, Scope::Global)?;
-    }
-    Ok(axum::Json(identity.users.find(UserId(id)).await?))
-}
-
-#[derive(Deserialize, ToSchema)]
-#[serde(default)]
-#[derive(Default)]
-struct UserChangeRequest {
-    /// Its name.
-    name: Option<String>,
-    /// Its address.
-    email: Option<String>,
-    /// What it may do everywhere; takes its roles in teams away.
-    global_role: Option<Role>,
-    /// What it may do in teams; takes its global role away.
-    teams: Option<Vec<TeamRole>>,
-    /// Whether it is shut out.
-    disabled: Option<bool>,
-    /// Whether it must set a new password.
-    must_reset_password: Option<bool>,
-}
-
-/// Change a user
-///
-/// What is left out stays.
-#[utoipa::path(patch, path = "/users/{id}", tag = "identity", params(("id" = i64, Path)), request_body = UserChangeRequest,
-    responses((status = 200, body = User), (status = 404)))]
-async fn change_user(
-    State(identity): State<Identity>,
-    principal: Principal,
-    Path(id): Path<i64>,
-    Json(body): Json<UserChangeRequest>,
-) -> Result<axum::Json<User>, Problem> {
-    principal.authorize(Action::WriteUsers, Scope::Global)?;
-    let roles = match (body.global_role, body.teams) {
-        (None, None) => None,
-        (global_role, teams) => Some((global_role, teams.unwrap_or_default())),
-    };
-    let change = UserChange {
-        name: body.name,
-        email: body.email,
-        roles,
-        disabled: body.disabled,
-        must_reset_password: body.must_reset_password,
-        password: None,
-    };
-    Ok(axum::Json(
-        identity
-            .users
-            .change(&Actor::from(&principal), UserId(id), change)
-            .await?,
-    ))
-}
-
-/// Delete a user
-#[utoipa::path(delete, path = "/users/{id}", tag = "identity", params(("id" = i64, Path)),
-    responses((status = 204), (status = 404), (status = 422, description = "the last admin stays")))]
-async fn delete_user(
-    State(identity): State<Identity>,
-    principal: Principal,
-    Path(id): Path<i64>,
-) -> Result<StatusCode, Problem> {
-    principal.authorize(Action::WriteUsers, Scope::Global)?;
-    identity
-        .users
-        .delete(&Actor::from(&principal), UserId(id))
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-fn own_or(principal: &Principal, id: i64, action: Action) -> Result<(), Problem> {
-    if principal.user_id == UserId(id) {
-        Ok(())
-    } else {
-        principal.authorize(action, Scope::Global)
-    }
-}
-
-/// List the sessions of a user
-#[utoipa::path(get, path = "/users/{id}/sessions", tag = "identity", params(("id" = i64, Path)),
-    responses((status = 200, body = Page<Session>)))]
-async fn list_sessions(
-    State(identity): State<Identity>,
-    principal: Principal,
-    Path(id): Path<i64>,
-) -> Result<axum::Json<Page<Session>>, Problem> {
-    own_or(&principal, id, Action::ReadUsers)?;
-    let items = identity.sessions.list(UserId(id)).await?;
-    Ok(axum::Json(Page {
-        total: items.len() as u64,
-        items,
-        next_cursor: None,
-    }))
-}
-
-/// End all sessions of a user
-#[utoipa::path(delete, path = "/users/{id}/sessions", tag = "identity", params(("id" = i64, Path)), responses((status = 204)))]
-async fn end_sessions(
-    State(identity): State<Identity>,
-    principal: Principal,
-    Path(id): Path<i64>,
-) -> Result<StatusCode, Problem> {
-    own_or(&principal, id, Action::WriteUsers)?;
-    identity
-        .sessions
-        .end_all(&Actor::from(&principal), UserId(id))
-        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
