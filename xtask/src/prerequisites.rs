@@ -40,6 +40,11 @@ const PREREQUISITES: &[Prerequisite] = &[
         needed_by: "`cargo xtask up --replicas`",
     },
     Prerequisite {
+        program: "oathtool",
+        package: "oathtool",
+        needed_by: "tests of second factors",
+    },
+    Prerequisite {
         program: "promtool",
         package: "prometheus",
         needed_by: "the check of the server's metrics",

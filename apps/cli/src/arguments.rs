@@ -8,11 +8,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::duration::parse as duration;
 
 mod identity;
+mod me;
 
 pub use identity::{
     ApiTokens, ApiTokensCommand, Audit, AuditArguments, NewUserArguments, Teams, TeamsCommand,
-    Tokens, TokensCommand, TokensCreate, Users, UsersCommand,
+    Tokens, TokensCommand, TokensCreate, UserEditArguments, Users, UsersCommand,
 };
+
+pub use me::{Sessions, SessionsCommand, Totp, TotpCommand};
 
 /// Ask your fleet questions, look at its hosts, hand out tokens.
 #[derive(Parser)]
@@ -30,6 +33,7 @@ Examples:
 Environment:
   MUSTER_CLI_URL, MUSTER_CLI_TOKEN   a server and an API token, instead of a login (for CI)
   MUSTER_CLI_PASSWORD                the password of `muster login`
+  MUSTER_CLI_NEW_PASSWORD            the password that takes its place
   MUSTER_CLI_CONFIG                  the file of contexts; ~/.config/muster/config.toml without it"
 )]
 pub struct CommandLine {
@@ -88,6 +92,26 @@ Examples:
     /// End the session and forget it.
     #[command(after_help = "Examples:\n  muster logout\n  muster logout --context production")]
     Logout,
+    /// Change your password; your other sessions end.
+    #[command(after_help = "\
+Both passwords are asked for without showing them; when standard input is not a terminal they are its first two lines,
+or they come from MUSTER_CLI_PASSWORD and MUSTER_CLI_NEW_PASSWORD.
+
+Examples:
+  muster password")]
+    Password,
+    /// Set up a second factor for your logins: codes of an authenticator app.
+    #[command(
+        after_help = "Examples:\n  muster totp\n  muster totp enable\n  muster totp recovery-codes\n\
+            \x20 muster totp disable"
+    )]
+    Totp(Totp),
+    /// List and end sessions.
+    #[command(
+        after_help = "Examples:\n  muster sessions\n  muster sessions --user bo@example.com\n\
+            \x20 muster sessions end 12\n  muster sessions end --all"
+    )]
+    Sessions(Sessions),
     /// List hosts.
     #[command(after_help = "\
 Examples:
@@ -164,11 +188,12 @@ Examples:
             \x20 muster teams agent-options Workstations options.json\n\
             \x20 muster teams delete Workstations")]
     Teams(Teams),
-    /// List, make and delete users.
+    /// List, make, change and delete users.
     #[command(
         after_help = "Examples:\n  muster users\n  muster users create --email bo@example.com --role maintainer\n\
             \x20 muster users create --email eve@example.com --role observer --team Servers\n\
-            \x20 muster users delete bo@example.com"
+            \x20 muster users edit bo@example.com --role admin\n\
+            \x20 muster users reset-password bo@example.com\n  muster users delete bo@example.com"
     )]
     Users(Users),
     /// List, make and delete labels.
@@ -218,6 +243,9 @@ pub struct Login {
     /// Your address; asked for when left out.
     #[arg(long)]
     pub email: Option<String>,
+    /// A code of your authenticator app, or a recovery code; asked for when it is needed.
+    #[arg(long)]
+    pub code: Option<String>,
 }
 
 /// `hosts`.

@@ -242,7 +242,10 @@ impl Client {
                 message,
                 by_environment: self.context.by_environment,
             },
-            StatusCode::UNAUTHORIZED => CliError::LoginRefused { message },
+            StatusCode::UNAUTHORIZED => CliError::LoginRefused {
+                code: problem.code,
+                message,
+            },
             _ if problem.code == "unsupported_version" => CliError::Version { url, message },
             _ => CliError::Refused {
                 status: status.as_u16(),

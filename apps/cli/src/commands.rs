@@ -7,6 +7,7 @@ mod identity;
 mod keys;
 mod labels;
 mod login;
+mod me;
 mod query;
 mod servers;
 mod tokens;
@@ -31,6 +32,9 @@ pub(crate) async fn run(line: CommandLine) -> Result<Outcome, CliError> {
     let client = || Client::new(contexts::resolve(&global)?);
     match line.command {
         Command::Login(arguments) => login::log_in(&global, &arguments).await?,
+        Command::Password => me::change_password(&client()?).await?,
+        Command::Totp(arguments) => me::totp(&client()?, arguments).await?,
+        Command::Sessions(arguments) => me::sessions(&client()?, arguments).await?,
         Command::Logout => login::log_out(&global).await?,
         Command::Context(arguments) => login::contexts(&global, arguments.command)?,
         Command::Completion { shell } => output::print(&completion(shell))?,

@@ -104,7 +104,7 @@ pub(crate) enum CliError {
     },
     /// Wrong address or password.
     #[error("the server refused the login: {message}")]
-    LoginRefused { message: String },
+    LoginRefused { code: String, message: String },
     /// The session or token is void.
     #[error("the server does not know you any more: {message}\n  {}", again(url, *.by_environment))]
     Unauthenticated {
@@ -145,6 +145,9 @@ pub(crate) enum CliError {
         "no password was given\n  type it at the prompt, pipe it in, or set MUSTER_CLI_PASSWORD"
     )]
     NoPassword,
+    /// A new password was typed in two ways.
+    #[error("the passwords differ\n  try again")]
+    PasswordsDiffer,
     /// Output cannot be written, or the terminal not used.
     #[error("output cannot be written")]
     Output(#[from] io::Error),

@@ -6,6 +6,8 @@ use crate::error::CliError;
 
 /// What the environment says instead of the prompt.
 const PASSWORD_VARIABLE: &str = "MUSTER_CLI_PASSWORD";
+/// The same for a new password.
+const NEW_PASSWORD_VARIABLE: &str = "MUSTER_CLI_NEW_PASSWORD";
 
 /// Asks for a line.
 pub(crate) fn line(question: &str) -> Result<String, CliError> {
@@ -16,6 +18,20 @@ pub(crate) fn line(question: &str) -> Result<String, CliError> {
     Ok(line.trim().to_owned())
 }
 
+/// A new password: from the environment, twice from a terminal without showing it, else the next line of standard input.
+pub(crate) fn new_password(question: &str) -> Result<String, CliError> {
+    if let Ok(password) = std::env::var(NEW_PASSWORD_VARIABLE)
+        && !password.is_empty()
+    {
+        return Ok(password);
+    }
+    let first = asked(question)?;
+    if io::stdin().is_terminal() && asked("Once more")? != first {
+        return Err(CliError::PasswordsDiffer);
+    }
+    Ok(first)
+}
+
 /// The password: from the environment, from a terminal without showing it, else the first line of standard input.
 pub(crate) fn password(question: &str) -> Result<String, CliError> {
     if let Ok(password) = std::env::var(PASSWORD_VARIABLE)
@@ -23,6 +39,10 @@ pub(crate) fn password(question: &str) -> Result<String, CliError> {
     {
         return Ok(password);
     }
+    asked(question)
+}
+
+fn asked(question: &str) -> Result<String, CliError> {
     let mut line = String::new();
     if io::stdin().is_terminal() {
         let _ = write!(io::stderr(), "{question}: ");

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use muster_bus::LocalBus;
 use muster_http::error_chain;
-use muster_identity::{Actor, Identity, NewUser, Role};
+use muster_identity::{Actor, Identity, NewUser, Role, UserChange};
 use muster_store::{Address, Database};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -117,6 +117,17 @@ pub fn command() -> Command {
                     ),
             )
             .subcommand(
+                Command::new("reset-user")
+                    .about("Let somebody in who lost a password, a second factor or both; for the last administrator, too")
+                    .long_about(
+                        "Let somebody in who lost a password, a second factor or both; for the last administrator, too.\n\n\
+                         Prints a password for the next login, at which another has to be chosen. The user's sessions end, \
+                         its second factor goes, and it is no longer shut out. It may run beside the server.",
+                    )
+                    .arg(Arg::new("email").long("email").required(true).help("Address of the user"))
+                    .after_help("Examples:\n  muster-server admin reset-user --email ann@example.com"),
+            )
+            .subcommand(
                 Command::new("setup-link")
                     .about("Print again the link that makes the first administrator")
                     .after_help("Examples:\n  muster-server admin setup-link --public-url https://muster.example.com"),
@@ -147,6 +158,7 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
             with_runtime(None, do_migrate(settings(migrate)?, plan))
         }
         Some(("admin", admin)) => match admin.subcommand() {
+            Some(("reset-user", user)) => with_runtime(None, reset_user(settings(user)?, user)),
             Some(("create-user", user)) => with_runtime(None, create_user(settings(user)?, user)),
             Some(("setup-link", link)) => with_runtime(None, setup_link(settings(link)?)),
             _ => Ok(()),
@@ -382,6 +394,27 @@ async fn create_user(settings: Settings, matches: &ArgMatches) -> Result<(), Fai
     let user = identity.users.create(&Actor::system(), new).await?;
     database.close().await;
     print(&format!("made user {} with id {}\n", user.email, user.id))
+}
+
+async fn reset_user(settings: Settings, matches: &ArgMatches) -> Result<(), Failure> {
+    let email = matches
+        .get_one::<String>("email")
+        .map_or("", |text| text.trim());
+    let (database, identity) = open_identity(&settings).await?;
+    let user = identity.users.find_by_email(email).await?;
+    let user = user.ok_or_else(|| format!("there is no user with the address {email:?}"))?;
+    let actor = Actor::system();
+    let password = identity.users.reset_password(&actor, user.id, None).await?;
+    identity.second_factor.remove(&actor, user.id).await?;
+    if user.disabled {
+        let change = UserChange {
+            disabled: Some(false),
+            ..UserChange::default()
+        };
+        identity.users.change(&actor, user.id, change).await?;
+    }
+    database.close().await;
+    print(&format!("{password}\n"))
 }
 
 /// One line of standard input, not shown when it is a terminal. The prompt goes to standard error, so that the command can

@@ -46,6 +46,15 @@ pub struct Services {
     pub bus: Arc<dyn Bus>,
 }
 
+/// What authenticator apps show beside the account: with the server's name, for those who have several.
+fn issuer(public_url: Option<&str>) -> String {
+    let host = public_url
+        .and_then(|url| url.split_once("://"))
+        .map(|(_, rest)| rest.split(['/', ':']).next().unwrap_or_default())
+        .filter(|host| !host.is_empty() && !host.starts_with('['));
+    host.map_or_else(|| "Muster".to_owned(), |host| format!("Muster {host}"))
+}
+
 /// Who is who, on a migrated database: all that the administrator's commands need.
 pub fn identity(
     settings: &Settings,
@@ -57,6 +66,7 @@ pub fn identity(
     let key = MasterKey::load_or_create(&path, &*ambient.randomness)?;
     let options = IdentityOptions {
         session_lifetime: settings.session_lifetime,
+        issuer: issuer(settings.public_url.as_deref()),
     };
     let (clock, randomness) = (Arc::clone(&ambient.clock), Arc::clone(&ambient.randomness));
     let key = Arc::new(key);
@@ -131,6 +141,7 @@ impl Services {
             bus: Arc::clone(&bus),
             clock,
             enrollment_tokens: identity.enrollment_tokens.clone(),
+            denials: identity.denials.clone(),
             agent_keys: identity.agent_keys.clone(),
             options: Arc::new(settings.clone()),
             software: software.clone(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use muster_bus::{Bus, Received};
 use muster_clock::{Clock, Timestamp};
 use muster_http::{ClientAddress, error_chain};
-use muster_identity::{AgentKeys, EnrollmentTokens, Family, HostId};
+use muster_identity::{AgentKeys, Denials, EnrollmentTokens, Family, HostId};
 use muster_negotiation::CapabilitySet;
 use muster_replicas::Lease;
 use muster_sinks::Sink;
@@ -41,6 +41,8 @@ pub struct AgentParts {
     pub clock: Arc<dyn Clock>,
     /// Who may enroll.
     pub enrollment_tokens: EnrollmentTokens,
+    /// Where it is kept who was denied what.
+    pub denials: Denials,
     /// Whose key is whose.
     pub agent_keys: AgentKeys,
     /// Agent options and the organisation.
@@ -68,6 +70,7 @@ pub(crate) struct Inner {
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) enrollment_tokens: EnrollmentTokens,
+    pub(crate) denials: Denials,
     pub(crate) agent_keys: AgentKeys,
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) check_in: CheckIn,
@@ -92,6 +95,7 @@ impl Agents {
             bus: parts.bus,
             clock: parts.clock,
             enrollment_tokens: parts.enrollment_tokens,
+            denials: parts.denials,
             agent_keys: parts.agent_keys,
             configurations: Configurations::new(parts.options, parts.schedule),
             sink: parts.sink,

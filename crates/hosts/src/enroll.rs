@@ -10,8 +10,8 @@
 
 use muster_http::ClientAddress;
 use muster_identity::{
-    Admission, EnrollError, EnrollmentTokenId, Family, HostId, IssuedKey, Readmission,
-    RefusalReason,
+    Actor, Admission, DENIED_ENROLLMENT, Denial, EnrollError, EnrollmentTokenId, Family, HostId,
+    IssuedKey, Readmission, RefusalReason,
 };
 use muster_store::{ErrorKind, StoreError, Transaction};
 use muster_wire_fleet::orbit;
@@ -191,7 +191,10 @@ impl Agents {
         let admitted = tokens
             .admit(secret, who.family(), address, self.now())
             .await;
-        let admission = admitted.map_err(|error| not_admitted(error, address))?;
+        let admission = admitted.map_err(|error| match error {
+            EnrollError::Refused(reason) => self.refused(who.family(), reason, None, address),
+            EnrollError::Unavailable(error) => error.into(),
+        })?;
         let public_ip = kept_address(address);
         let (identifier, _) = who.identifier();
         if identifier.trim().is_empty() {
@@ -220,7 +223,8 @@ impl Agents {
                 }
                 Err(EnrollFailure::Store(error)) => return Err(error.into()),
                 Err(EnrollFailure::Refused(reason)) => {
-                    return Err(refused(reason, Some(admission.token_id), address));
+                    let token = Some(admission.token_id);
+                    return Err(self.refused(who.family(), reason, token, address));
                 }
                 Ok(enrolled) => break enrolled,
             }
@@ -228,6 +232,32 @@ impl Agents {
         self.seen(host);
         self.0.check_in.announce(host).await;
         Ok((host, key))
+    }
+
+    /// Logs, counts and keeps by which rule an enrollment is refused; the agent is told only that it is.
+    fn refused(
+        &self,
+        family: Family,
+        reason: RefusalReason,
+        token: Option<EnrollmentTokenId>,
+        address: ClientAddress,
+    ) -> HostsError {
+        tracing::info!(
+            reason = reason.name(),
+            token.id = token.map(|token| token.0),
+            client.address = %address,
+            "refused an enrollment"
+        );
+        metrics::counter!("muster_enrollment_refusals_total", "reason" => reason.name())
+            .increment(1);
+        self.0.denials.note(Denial {
+            action: DENIED_ENROLLMENT,
+            actor: Actor::agent(address),
+            reason: reason.name(),
+            subject_kind: "agent",
+            subject_id: family.name().to_owned(),
+        });
+        HostsError::Refused
     }
 
     async fn try_enroll(
@@ -355,27 +385,4 @@ impl From<EnrollError> for EnrollFailure {
             EnrollError::Unavailable(error) => Self::Store(error),
         }
     }
-}
-
-fn not_admitted(error: EnrollError, address: ClientAddress) -> HostsError {
-    match error {
-        EnrollError::Refused(reason) => refused(reason, None, address),
-        EnrollError::Unavailable(error) => error.into(),
-    }
-}
-
-/// Logs and counts by which rule an enrollment is refused; the agent is told only that it is.
-fn refused(
-    reason: RefusalReason,
-    token: Option<EnrollmentTokenId>,
-    address: ClientAddress,
-) -> HostsError {
-    tracing::info!(
-        reason = reason.name(),
-        token.id = token.map(|token| token.0),
-        client.address = %address,
-        "refused an enrollment"
-    );
-    metrics::counter!("muster_enrollment_refusals_total", "reason" => reason.name()).increment(1);
-    HostsError::Refused
 }

@@ -5,8 +5,10 @@
 //! used: an agent that never received the answer is not locked out. Revocations reach other replicas by a hint; what is in
 //! memory is also compared with the database on a timer, since hints may be lost.
 
+mod kinds;
 mod refused;
 
+pub use kinds::{AgentAuthError, AgentIdentity, AgentKeyInfo, Family, IssuedKey};
 pub use refused::{RefusedAgent, RefusedKey};
 
 use std::sync::Arc;
@@ -16,17 +18,15 @@ use std::time::Duration;
 use dashmap::DashMap;
 use muster_bus::{Received, Subscription, Topic};
 use muster_clock::Timestamp;
-use muster_http::{ClientAddress, Problem};
+use muster_http::ClientAddress;
 use muster_store::{Executor, StoreError};
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use crate::enrollment_tokens::is_admitted_from;
 use crate::service::Context;
 use crate::store::agent_keys as store;
 pub use crate::store::agent_keys::HostKey;
 use crate::store::tokens;
-use crate::{AgentKeyId, EnrollmentTokenId, HostId, secret};
+use crate::{Actor, AgentKeyId, DENIED_AGENT, Denial, Denials, EnrollmentTokenId, HostId, secret};
 
 /// Hints that keys of a host changed; the key is the host's id.
 pub const AGENT_KEYS_TOPIC: Topic = Topic::new("identity.agent_keys");
@@ -48,116 +48,6 @@ const TELL_AGAIN_AFTER: Duration = Duration::from_secs(10 * 60);
 /// The longest key that is looked at, in bytes.
 const MAX_KEY_BYTES: usize = 512;
 
-/// By which protocol an agent speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Family {
-    /// osquery's remote API.
-    Osquery,
-    /// orbit's API.
-    Orbit,
-    /// OpAMP.
-    Opamp,
-    /// Keylime.
-    Keylime,
-}
-
-impl Family {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Osquery, Self::Orbit, Self::Opamp, Self::Keylime];
-
-    /// The text in the database and on the wire.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Osquery => "osquery",
-            Self::Orbit => "orbit",
-            Self::Opamp => "opamp",
-            Self::Keylime => "keylime",
-        }
-    }
-
-    /// The family of that name.
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|family| family.name() == name)
-    }
-}
-
-/// Whose key it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AgentIdentity {
-    /// The host.
-    pub host_id: HostId,
-    /// The key.
-    pub key_id: AgentKeyId,
-    /// Whether another installation has a newer key of the same host, and uses it: there are two machines.
-    pub has_rival: bool,
-}
-
-/// The key does not tell who it is.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentAuthError {
-    /// There is no such key, or no longer: the agent has to enroll again.
-    #[error("unknown agent key")]
-    Unknown,
-    /// The database is away: nothing is known about the key.
-    #[error("look up an agent key")]
-    Unavailable(#[source] StoreError),
-}
-
-impl From<AgentAuthError> for Problem {
-    fn from(error: AgentAuthError) -> Self {
-        match error {
-            AgentAuthError::Unknown => Self::unauthenticated("Authentication required"),
-            AgentAuthError::Unavailable(error) => error.into(),
-        }
-    }
-}
-
-/// A key that was just made. The text is known only here.
-pub struct IssuedKey {
-    /// What the agent is given.
-    pub text: String,
-    /// Its id.
-    pub key_id: AgentKeyId,
-}
-
-impl std::fmt::Debug for IssuedKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "IssuedKey({})", self.key_id)
-    }
-}
-
-/// What operators see of a key.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct AgentKeyInfo {
-    /// Its id.
-    pub id: AgentKeyId,
-    /// By which protocol it is used.
-    pub family: Family,
-    /// The enrollment token that it was given for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub enrollment_token_id: Option<EnrollmentTokenId>,
-    /// When it was given.
-    #[schema(value_type = String, format = DateTime)]
-    pub created_at: Timestamp,
-    /// When it was last used, to some minutes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub used_at: Option<Timestamp>,
-    /// When a newer key of the same agent took its place.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub superseded_at: Option<Timestamp>,
-    /// When it was taken away.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub revoked_at: Option<Timestamp>,
-    /// When an operator asked that it be renewed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub rotation_requested_at: Option<Timestamp>,
-}
-
 /// A key that is refused.
 struct Refused {
     at: Timestamp,
@@ -176,6 +66,7 @@ struct Known {
 
 struct Inner {
     context: Arc<Context>,
+    denials: Denials,
     known: DashMap<[u8; 32], Known>,
     /// Which of them belong to a host: a fleet that enrolls again forgets host after host.
     by_host: DashMap<HostId, Vec<[u8; 32]>>,
@@ -191,10 +82,11 @@ struct Inner {
 pub struct AgentKeys(Arc<Inner>);
 
 impl AgentKeys {
-    pub(crate) fn new(context: Arc<Context>) -> Self {
+    pub(crate) fn new(context: Arc<Context>, denials: Denials) -> Self {
         let (known, refused, used) = (DashMap::new(), DashMap::new(), DashMap::new());
         Self(Arc::new(Inner {
             context,
+            denials,
             known,
             by_host: DashMap::new(),
             refused,
@@ -590,6 +482,16 @@ impl AgentKeys {
             .collect();
         for (key, reason, calls) in called {
             store::refused(&mut &self.0.context.database, key, reason, calls, now).await?;
+            self.0.denials.note_many(
+                Denial {
+                    action: DENIED_AGENT,
+                    actor: Actor::agent(""),
+                    reason: reason.name(),
+                    subject_kind: "agent_key",
+                    subject_id: key.to_string(),
+                },
+                calls,
+            );
         }
         self.0
             .refused

@@ -7,17 +7,19 @@ use muster_clock::Timestamp;
 use muster_http::{Listing, Page};
 use muster_store::{Executor, StoreError};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
+use crate::denials::ACTIONS;
 use crate::service::Context;
 use crate::store::audit as store;
 use crate::{Principal, UserId};
 
 /// Who acts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Actor {
-    /// `user`, `system` (the server itself, or its command line) or `setup` (whoever held the setup link).
+    /// `user`, `system` (the server itself, or its command line), `setup` (whoever held the setup link), `agent`, or
+    /// `unknown` (whoever showed nothing that proves who it is).
     pub kind: &'static str,
     /// The user, when it is one.
     pub user_id: Option<UserId>,
@@ -38,6 +40,25 @@ impl Actor {
             name: "system".into(),
             email: String::new(),
             address: String::new(),
+        }
+    }
+
+    /// Whoever showed nothing that proves who it is.
+    pub fn unknown(address: impl ToString) -> Self {
+        Self {
+            kind: "unknown",
+            user_id: None,
+            name: String::new(),
+            email: String::new(),
+            address: address.to_string(),
+        }
+    }
+
+    /// An agent.
+    pub fn agent(address: impl ToString) -> Self {
+        Self {
+            kind: "agent",
+            ..Self::unknown(address)
         }
     }
 
@@ -117,7 +138,7 @@ pub struct AuditRecord {
     /// When.
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
-    /// `user`, `system` or `setup`.
+    /// `user`, `system`, `setup`, `agent` or `unknown`.
     pub actor_kind: String,
     /// The user, when it was one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -156,8 +177,8 @@ pub struct AuditFilter {
 }
 
 const FAILED_LOGIN: &str = "failed_login";
-/// How long logins that failed are kept.
-const FAILED_LOGINS_KEPT_FOR: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+/// How long logins that failed, and what else was denied, are kept.
+const DENIALS_KEPT_FOR: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// The log of changes.
 #[derive(Clone)]
@@ -179,22 +200,28 @@ impl Audit {
         store::insert(db, actor, entry, now).await
     }
 
-    /// Keeps a login that failed. Who is not known can make these, so that they are not kept for ever.
+    /// Keeps a login that failed, with the class of the reason, which whoever tried is not told. Who is not known can make
+    /// these, so that they are not kept for ever.
     pub(crate) async fn record_failed_login(
         &self,
         actor: &Actor,
-        account: &str,
+        reason: &'static str,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let entry = AuditEntry::new(FAILED_LOGIN, "user", account);
+        let entry =
+            AuditEntry::new(FAILED_LOGIN, "user", &actor.email).after(json!({ "reason": reason }));
         self.record(&mut &self.0.database, actor, entry, now).await
     }
 
-    /// Forgets failed logins that are older than 90 days, a batch at a time; gives how many. What somebody changed is
-    /// kept.
-    pub async fn forget_failed_logins(&self) -> Result<u64, StoreError> {
-        let before = self.0.now().minus(FAILED_LOGINS_KEPT_FOR);
-        store::forget(&mut &self.0.database, FAILED_LOGIN, before).await
+    /// Forgets failed logins and other denials that are older than 90 days, a batch of each at a time; gives how many. What
+    /// somebody changed is kept.
+    pub async fn forget_denials(&self) -> Result<u64, StoreError> {
+        let before = self.0.now().minus(DENIALS_KEPT_FOR);
+        let mut forgotten = 0;
+        for action in std::iter::once(FAILED_LOGIN).chain(ACTIONS) {
+            forgotten += store::forget(&mut &self.0.database, action, before).await?;
+        }
+        Ok(forgotten)
     }
 
     /// A page of changes.

@@ -37,6 +37,12 @@ pub enum IdentityError {
     /// The password is wrong, or the account does not exist or is disabled: the caller is not told which.
     #[error("authentication failed")]
     AuthenticationFailed,
+    /// The password is right, and a code is needed, too.
+    #[error("a code of the authenticator app is needed")]
+    SecondFactorRequired,
+    /// The code is wrong, or was used already.
+    #[error("the code is wrong")]
+    SecondFactorWrong,
     /// Too many tries.
     #[error("limit exceeded, retry after: {seconds}s")]
     TooMany {
@@ -75,6 +81,15 @@ impl From<IdentityError> for Problem {
             }
             IdentityError::Invalid { field, reason } => Self::invalid(field, reason),
             IdentityError::AuthenticationFailed => Self::unauthenticated("Authentication failed"),
+            IdentityError::SecondFactorRequired => Self::unauthenticated(
+                "this account has a second factor: a code of its authenticator app is needed, too; programs use an API \
+                 token",
+            )
+            .with_code("totp_required"),
+            IdentityError::SecondFactorWrong => Self::unauthenticated(
+                "the code is wrong or was used already; wait for the next one, or use a recovery code",
+            )
+            .with_code("totp_wrong"),
             IdentityError::TooMany { seconds } => Self::too_many(error.to_string(), seconds),
             IdentityError::Store(error) => error.into(),
             IdentityError::Sealed(_) => Self::internal(&error),

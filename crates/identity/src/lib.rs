@@ -16,6 +16,7 @@ mod agent_keys;
 mod api_tokens;
 mod audit;
 mod belongings;
+mod denials;
 mod enrollment_tokens;
 mod error;
 pub mod http;
@@ -25,6 +26,7 @@ mod master_key;
 mod migrations;
 mod password;
 mod principal;
+mod second_factor;
 mod secret;
 mod service;
 mod sessions;
@@ -39,6 +41,7 @@ pub use agent_keys::{
 pub use api_tokens::{ApiToken, ApiTokens, NewApiToken};
 pub use audit::{Actor, Audit, AuditEntry, AuditFilter, AuditRecord};
 pub use belongings::TeamBelongings;
+pub use denials::{DENIED_AGENT, DENIED_ENROLLMENT, DENIED_REQUEST, Denial, Denials};
 pub use enrollment_tokens::{
     Admission, EnrollError, EnrolledHost, EnrollmentToken, EnrollmentTokens, NewEnrollmentToken,
     Readmission, RefusalReason, Rotated, ScopedSecret, Successor, TokenLabel, TokenLabels,
@@ -51,6 +54,7 @@ pub use master_key::{MasterKey, MasterKeyError};
 pub use migrations::MIGRATIONS;
 pub use password::{MAX_PASSWORD_CHARACTERS, MIN_PASSWORD_CHARACTERS};
 pub use principal::{Action, Credential, Principal, Role, Scope, TeamFilter};
+pub use second_factor::{Enrolment, SecondFactor, SecondFactorState};
 pub use service::{Identity, IdentityOptions, SetupToken};
 pub use sessions::{Login, Sessions};
 pub use teams::{Team, Teams};

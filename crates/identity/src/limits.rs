@@ -11,7 +11,7 @@ use std::time::Duration;
 use muster_clock::Timestamp;
 use muster_http::ClientAddress;
 
-use crate::secret;
+use crate::{UserId, secret};
 
 /// Tries per account before it has to wait.
 const ACCOUNT_BURST: f64 = 10.0;
@@ -21,6 +21,11 @@ const ACCOUNT_REFILL: Duration = Duration::from_secs(6);
 const ADDRESS_BURST: f64 = 30.0;
 /// After that, one try per address and so long.
 const ADDRESS_REFILL: Duration = Duration::from_secs(2);
+/// Tries of a second factor's codes per account before it has to wait.
+const CODE_BURST: f64 = 5.0;
+/// After that, one try per account and so long: of a million codes three are right at a time, so that whoever has the
+/// password guesses one within a day once in two hundred days.
+const CODE_REFILL: Duration = Duration::from_secs(60);
 /// How many accounts and addresses are remembered each; when there are more, those go first that were tried least
 /// lately.
 const MAX_KEYS: usize = 10_000;
@@ -61,6 +66,40 @@ impl LoginLimits {
     ) -> Result<(), TooMany> {
         self.addresses.attempt(&network(address), now)?;
         self.accounts.attempt(email.as_bytes(), now)
+    }
+}
+
+/// Counts tries of codes, by whoever knows the password already.
+#[derive(Debug)]
+pub(crate) struct CodeLimit(Limiter);
+
+impl Default for CodeLimit {
+    fn default() -> Self {
+        Self(Limiter::new(CODE_BURST, CODE_REFILL))
+    }
+}
+
+impl CodeLimit {
+    /// Counts a try, or says how long to wait.
+    pub(crate) fn attempt(&self, user: UserId, now: Timestamp) -> Result<(), TooMany> {
+        self.0.attempt(&user.0.to_le_bytes(), now)
+    }
+}
+
+/// Counts tries of the own password, by whoever has a session already: it may be a stolen one.
+#[derive(Debug)]
+pub(crate) struct PasswordLimit(Limiter);
+
+impl Default for PasswordLimit {
+    fn default() -> Self {
+        Self(Limiter::new(ACCOUNT_BURST, ACCOUNT_REFILL))
+    }
+}
+
+impl PasswordLimit {
+    /// Counts a try, or says how long to wait.
+    pub(crate) fn attempt(&self, user: UserId, now: Timestamp) -> Result<(), TooMany> {
+        self.0.attempt(&user.0.to_le_bytes(), now)
     }
 }
 

@@ -13,6 +13,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration::new("agent_key_lives", AGENT_KEY_LIVES),
     Migration::new("token_rotation", TOKEN_ROTATION),
     Migration::new("token_networks", TOKEN_NETWORKS),
+    Migration::new("second_factors", SECOND_FACTORS),
 ];
 
 /// `password_hash` is in PHC form. `role` in `identity_users` is the global role; a user has either that or rows in
@@ -165,3 +166,20 @@ CREATE INDEX identity_agent_keys_token ON identity_agent_keys (enrollment_token_
 /// `networks` is a comma separated list; empty: from everywhere.
 const TOKEN_NETWORKS: &str =
     "ALTER TABLE identity_enrollment_tokens ADD COLUMN networks TEXT NOT NULL DEFAULT '';";
+
+/// `sealed` holds the shared secret. Without `confirmed_at` it is being set up, and logins do not ask for it. Only codes of
+/// steps after `last_step` count.
+const SECOND_FACTORS: &str = "
+CREATE TABLE identity_second_factors (
+    user_id BIGINT PRIMARY KEY REFERENCES identity_users (id) ON DELETE CASCADE,
+    sealed {{bytes}} NOT NULL,
+    created_at BIGINT NOT NULL,
+    confirmed_at BIGINT,
+    last_step BIGINT NOT NULL DEFAULT 0
+);
+CREATE TABLE identity_recovery_codes (
+    user_id BIGINT NOT NULL REFERENCES identity_users (id) ON DELETE CASCADE,
+    code_hash {{bytes}} NOT NULL,
+    PRIMARY KEY (user_id, code_hash)
+);
+";

@@ -227,11 +227,42 @@ pub(crate) fn check(password: &str) -> Result<(), IdentityError> {
     Ok(())
 }
 
+/// Characters of passwords that are made up, without those that look like others.
+const MADE_UP_ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+/// How many of them, in groups of four: 80 bits.
+const MADE_UP_CHARACTERS: usize = 16;
+
+/// A password that somebody can dictate, and that keeps the rules: `abcd-efgh-ijkm-npqr-47`.
+pub(crate) fn made_up(randomness: &dyn Randomness) -> String {
+    let mut bytes = [0; MADE_UP_CHARACTERS + 1];
+    randomness.fill(&mut bytes);
+    let (digits, letters) = (bytes[0] % 100, &bytes[1..]);
+    let mut text = String::new();
+    for (place, byte) in letters.iter().enumerate() {
+        text.push(char::from(MADE_UP_ALPHABET[usize::from(byte % 32)]));
+        if place % 4 == 3 {
+            text.push('-');
+        }
+    }
+    format!("{text}{digits:02}")
+}
+
 #[cfg(test)]
 mod tests {
     use muster_clock::SystemRandomness;
 
     use super::*;
+
+    #[test]
+    fn passwords_that_are_made_up_keep_the_rules_and_differ() {
+        let randomness = muster_clock::SeededRandomness::new(3);
+        let one = made_up(&randomness);
+        assert_eq!(one.len(), 22, "{one}");
+        assert_ne!(one, made_up(&randomness));
+        for _ in 0..100 {
+            check(&made_up(&randomness)).unwrap();
+        }
+    }
 
     #[test]
     fn the_rules_are_those_that_fleet_has() {

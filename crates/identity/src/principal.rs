@@ -308,18 +308,30 @@ impl Principal {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Principal {
+/// A principal that may have to set a new password first: for the calls by which it does that.
+pub(crate) struct AnyPrincipal(pub(crate) Principal);
+
+impl<S: Send + Sync> FromRequestParts<S> for AnyPrincipal {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let principal = parts.extensions.get::<Self>().cloned().ok_or_else(|| {
+        let principal = parts.extensions.get::<Principal>().cloned();
+        principal.map(Self).ok_or_else(|| {
             // A fault while the token was looked up, or the reason why there is none.
             parts
                 .extensions
                 .get::<Problem>()
                 .cloned()
                 .unwrap_or_else(|| Problem::unauthenticated("Authorization header required"))
-        })?;
+        })
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Principal {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let AnyPrincipal(principal) = AnyPrincipal::from_request_parts(parts, state).await?;
         if principal.must_reset_password {
             return Err(Problem::unauthenticated("password reset required")
                 .with_code("password_reset_required"));

@@ -10,8 +10,8 @@ use muster_store::Database;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    AgentKeys, ApiTokens, Audit, EnrollmentTokens, IdentityError, MasterKey, MasterKeyError,
-    Sessions, Teams, Users, secret, store,
+    AgentKeys, ApiTokens, Audit, Denials, EnrollmentTokens, IdentityError, MasterKey,
+    MasterKeyError, SecondFactor, Sessions, Teams, Users, secret, store,
 };
 
 /// How often what is kept in memory is written and compared with the database.
@@ -25,6 +25,8 @@ const TEAMS_INTERVAL: Duration = Duration::from_secs(10 * 60);
 pub struct IdentityOptions {
     /// A session that is not used for so long ends.
     pub session_lifetime: Duration,
+    /// What authenticator apps show beside the account.
+    pub issuer: String,
 }
 
 impl Default for IdentityOptions {
@@ -32,6 +34,7 @@ impl Default for IdentityOptions {
     fn default() -> Self {
         Self {
             session_lifetime: Duration::from_secs(5 * 24 * 60 * 60),
+            issuer: "Muster".to_owned(),
         }
     }
 }
@@ -67,6 +70,8 @@ pub struct Identity {
     pub users: Users,
     /// Their logins.
     pub sessions: Sessions,
+    /// What logins need beside a password.
+    pub second_factor: SecondFactor,
     /// Their tokens for programs.
     pub api_tokens: ApiTokens,
     /// Teams.
@@ -77,6 +82,8 @@ pub struct Identity {
     pub agent_keys: AgentKeys,
     /// Who changed what.
     pub audit: Audit,
+    /// Who was denied what.
+    pub denials: Denials,
     /// The one-time link by which the first admin is made.
     pub setup: SetupToken,
     /// What tells the master key from others.
@@ -114,13 +121,23 @@ impl Identity {
         });
         let audit = Audit::new(Arc::clone(&context));
         let users = Users::new(Arc::clone(&context), audit.clone());
+        let denials = Denials::new(Arc::clone(&context));
+        let second_factor = SecondFactor::new(
+            Arc::clone(&context),
+            users.clone(),
+            audit.clone(),
+            Arc::clone(&master_key),
+            options.issuer.clone(),
+        );
         Self {
             sessions: Sessions::new(
                 Arc::clone(&context),
                 users.clone(),
+                second_factor.clone(),
                 audit.clone(),
                 options.session_lifetime,
             ),
+            second_factor,
             api_tokens: ApiTokens::new(Arc::clone(&context), users.clone(), audit.clone()),
             teams: Teams::new(Arc::clone(&context), audit.clone()),
             setup: SetupToken::new(&master_key, users.clone()),
@@ -130,7 +147,8 @@ impl Identity {
                 audit.clone(),
                 master_key,
             ),
-            agent_keys: AgentKeys::new(Arc::clone(&context)),
+            agent_keys: AgentKeys::new(Arc::clone(&context), denials.clone()),
+            denials,
             users,
             audit,
             context,
@@ -166,15 +184,19 @@ impl Identity {
                     }
                     None => break,
                 },
+                () = self.denials.first() => {
+                    report(self.denials.flush(false).await.map_err(IdentityError::from));
+                }
                 _ = timer.tick() => self.maintain(upkeep).await,
                 () = upkeep.due(&mut teams) => {
                     report(self.teams.reconcile().await);
-                    report(self.audit.forget_failed_logins().await.map(drop).map_err(IdentityError::from));
+                    report(self.audit.forget_denials().await.map(drop).map_err(IdentityError::from));
                     report(self.agent_keys.purge().await.map(drop).map_err(IdentityError::from));
                 }
             }
         }
         self.maintain(upkeep).await;
+        report(self.denials.flush(true).await.map_err(IdentityError::from));
     }
 
     async fn maintain(&self, upkeep: &Lease) {
@@ -185,6 +207,7 @@ impl Identity {
             .await
             .map_err(IdentityError::from);
         let flushed = self.agent_keys.flush().await.map_err(IdentityError::from);
+        report(self.denials.flush(false).await.map_err(IdentityError::from));
         report(compared);
         report(flushed);
         if upkeep.is_held() {

@@ -11,8 +11,10 @@ use utoipa::ToSchema;
 use crate::limits::{LoginLimits, TooMany};
 use crate::service::Context;
 use crate::store::people as store;
+use crate::users::MAX_PASSWORD_BYTES;
 use crate::{
-    Actor, Audit, AuditEntry, Credential, IdentityError, Principal, User, UserId, Users, secret,
+    Actor, Audit, AuditEntry, Credential, IdentityError, Principal, SecondFactor, User, UserId,
+    Users, secret,
 };
 
 /// When to come again while too many log in at once.
@@ -23,8 +25,6 @@ pub(crate) const USE_RESOLUTION: Duration = Duration::from_secs(5 * 60);
 const MAX_TOKEN_BYTES: usize = 512;
 /// The longest e-mail address that is looked at, in bytes: users have at most 255 characters.
 const MAX_EMAIL_BYTES: usize = 1_024;
-/// The longest password that is looked at, in bytes.
-const MAX_PASSWORD_BYTES: usize = 1_024;
 
 /// A session that just began.
 pub struct Login {
@@ -54,6 +54,7 @@ pub struct Session {
 struct Inner {
     context: Arc<Context>,
     users: Users,
+    second_factor: SecondFactor,
     audit: Audit,
     limits: LoginLimits,
     idle_lifetime: Duration,
@@ -68,12 +69,14 @@ impl Sessions {
     pub(crate) fn new(
         context: Arc<Context>,
         users: Users,
+        second_factor: SecondFactor,
         audit: Audit,
         idle_lifetime: Duration,
     ) -> Self {
         Self(Arc::new(Inner {
             context,
             users,
+            second_factor,
             audit,
             limits: LoginLimits::default(),
             idle_lifetime,
@@ -81,11 +84,12 @@ impl Sessions {
     }
 
     /// Begins a session. Limited per account and per address; a wrong password, an unknown address and a disabled user
-    /// look the same and cost the same.
+    /// look the same and cost the same. Only who has the password learns whether `code`, of a second factor, is needed.
     pub async fn log_in(
         &self,
         email: &str,
         password: &str,
+        code: Option<&str>,
         address: ClientAddress,
     ) -> Result<Login, IdentityError> {
         let context = &self.0.context;
@@ -105,20 +109,50 @@ impl Sessions {
         let (user, hash) = found.map_or((None, None), |(user, hash)| (Some(user), Some(hash)));
         let right = password.len() <= MAX_PASSWORD_BYTES
             && self.0.users.passwords().verify(password, hash).await;
-        let Some(user) = user.filter(|user| right && !user.disabled && !user.api_only) else {
-            let actor = Actor {
-                kind: "user",
-                user_id: None,
-                name: String::new(),
-                email: shortened(&key),
-                address: address.to_string(),
-            };
-            self.0
-                .audit
-                .record_failed_login(&actor, &actor.email, now)
-                .await?;
-            return Err(IdentityError::AuthenticationFailed);
+        let actor = Actor {
+            kind: "user",
+            user_id: None,
+            name: String::new(),
+            email: shortened(&key),
+            address: address.to_string(),
         };
+        let user = match user {
+            None => Err("unknown_account"),
+            Some(_) if !right => Err("wrong_password"),
+            Some(user) if user.disabled => Err("disabled"),
+            Some(user) if user.api_only => Err("account_for_programs"),
+            Some(user) => Ok(user),
+        };
+        let user = match user {
+            Ok(user) => user,
+            Err(reason) => {
+                self.0
+                    .audit
+                    .record_failed_login(&actor, reason, now)
+                    .await?;
+                return Err(IdentityError::AuthenticationFailed);
+            }
+        };
+        let second = &self.0.second_factor;
+        let shown = Actor {
+            user_id: Some(user.id),
+            name: user.name.clone(),
+            ..actor.clone()
+        };
+        if let Err(error) = second.check_login(&shown, &user, code).await {
+            let reason = match &error {
+                IdentityError::SecondFactorWrong => Some("wrong_code"),
+                IdentityError::TooMany { .. } => Some("too_many_codes"),
+                _ => None,
+            };
+            if let Some(reason) = reason {
+                self.0
+                    .audit
+                    .record_failed_login(&shown, reason, now)
+                    .await?;
+            }
+            return Err(error);
+        }
         let token = self.begin(&user, address).await?;
         Ok(Login { user, token })
     }
@@ -249,6 +283,16 @@ impl Sessions {
             credential,
             address,
         }))
+    }
+
+    /// Ends a session of a user. Ending one that ended is no error; one of somebody else's is not found.
+    pub async fn end_of(&self, actor: &Actor, user: UserId, id: i64) -> Result<(), IdentityError> {
+        let session = store::find_session_by_id(&mut &self.0.context.database, id).await?;
+        match session {
+            Some(session) if session.user_id == user => self.end(actor, id).await,
+            Some(_) => Err(IdentityError::not_found("session", id)),
+            None => Ok(()),
+        }
     }
 
     /// Ends a session. Ending one that ended is no error.

@@ -1,22 +1,26 @@
 //! Users: people, and accounts for programs.
 
-use std::collections::{HashMap, HashSet};
+mod rules;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use muster_clock::Timestamp;
 use muster_store::{ErrorKind, Transaction};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use utoipa::ToSchema;
 
+use crate::limits::{PasswordLimit, TooMany};
 use crate::password::{self, Passwords};
+
 use crate::service::Context;
 use crate::store::people as store;
 use crate::{Actor, Audit, AuditEntry, IdentityError, Role, TeamId, UserId};
+use rules::{check_email, check_reset, check_roles, check_text, duplicate, shown};
 
-/// The longest name or address, in characters.
-const MAX_TEXT_CHARACTERS: usize = 255;
+/// The longest password that is looked at, in bytes.
+pub(crate) const MAX_PASSWORD_BYTES: usize = 1_024;
 
 /// A role in a team.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -47,6 +51,8 @@ pub struct User {
     pub must_reset_password: bool,
     /// Whether it is shut out.
     pub disabled: bool,
+    /// Whether its logins need a code of an authenticator app.
+    pub second_factor: bool,
     /// When it was made.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
@@ -110,6 +116,7 @@ struct Inner {
     context: Arc<Context>,
     audit: Audit,
     passwords: Passwords,
+    limit: PasswordLimit,
     /// Once there is a user there always is one: the last admin cannot be deleted.
     any: AtomicBool,
 }
@@ -125,6 +132,7 @@ impl Users {
             context,
             audit,
             passwords: Passwords::new(),
+            limit: PasswordLimit::default(),
             any,
         }))
     }
@@ -173,6 +181,7 @@ impl Users {
         let email = check_email(&new.email)?;
         password::check(&new.password)?;
         check_roles(new.global_role, &new.teams)?;
+        check_reset(new.must_reset_password, new.api_only)?;
         let context = &self.0.context;
         let hash = self
             .0
@@ -189,6 +198,7 @@ impl Users {
             api_only: new.api_only,
             must_reset_password: new.must_reset_password,
             disabled: false,
+            second_factor: false,
             created_at: now,
             updated_at: now,
         };
@@ -246,6 +256,7 @@ impl Users {
         user.must_reset_password = change
             .must_reset_password
             .unwrap_or(user.must_reset_password);
+        check_reset(change.must_reset_password == Some(true), user.api_only)?;
         let is_admin = |user: &User| user.global_role == Some(Role::Admin) && !user.disabled;
         if is_admin(&before) && !is_admin(&user) {
             keep_an_admin(&mut transaction, id).await?;
@@ -390,16 +401,64 @@ impl Users {
         keep_session: Option<i64>,
     ) -> Result<(), IdentityError> {
         let now = self.0.context.now();
-        store::set_password(transaction, id, hash, now).await?;
+        store::set_password(transaction, id, hash, false, now).await?;
         store::end_other_sessions(transaction, id, keep_session).await?;
         let entry = AuditEntry::new("changed_password", "user", id);
         Ok(self.0.audit.record(transaction, actor, entry, now).await?)
     }
 
-    /// Whether it is the user's password.
+    /// Whether it is the user's password; asked of somebody who has a session, which may be a stolen one: tries are
+    /// limited.
     pub async fn knows_password(&self, id: UserId, password: &str) -> Result<bool, IdentityError> {
-        let hash = store::password_hash(&mut &self.0.context.database, id).await?;
+        let context = &self.0.context;
+        let limited = self.0.limit.attempt(id, context.now());
+        limited.map_err(|TooMany { seconds }| IdentityError::TooMany { seconds })?;
+        if password.len() > MAX_PASSWORD_BYTES {
+            return Ok(false);
+        }
+        let hash = store::password_hash(&mut &context.database, id).await?;
         Ok(self.0.passwords.verify(password, hash).await)
+    }
+
+    /// Refuses what is not the user's password.
+    pub(crate) async fn prove_password(
+        &self,
+        id: UserId,
+        password: &str,
+    ) -> Result<(), IdentityError> {
+        if self.knows_password(id, password).await? {
+            return Ok(());
+        }
+        Err(IdentityError::invalid("password", "is not your password"))
+    }
+
+    /// Gives a user a password that it must replace at its next login, and ends its sessions; for those who forgot theirs.
+    /// Makes one up when none is given. API tokens stay.
+    pub async fn reset_password(
+        &self,
+        actor: &Actor,
+        id: UserId,
+        given: Option<String>,
+    ) -> Result<String, IdentityError> {
+        let context = &self.0.context;
+        let user = find(&mut &context.database, id).await?;
+        if user.api_only {
+            let reason = "an account for programs does not log in; make it an API token instead";
+            return Err(IdentityError::invalid("user", reason));
+        }
+        let text = given.unwrap_or_else(|| password::made_up(&*context.randomness));
+        let hash = self.new_hash(id, &text).await?;
+        let now = context.now();
+        let mut transaction = context.database.begin().await?;
+        store::set_password(&mut transaction, id, &hash, true, now).await?;
+        store::end_sessions_of(&mut transaction, id).await?;
+        let entry = AuditEntry::new("reset_password", "user", id);
+        self.0
+            .audit
+            .record(&mut transaction, actor, entry, now)
+            .await?;
+        transaction.commit().await?;
+        Ok(text)
     }
 
     /// Changes a user's own password, which must be known.
@@ -471,63 +530,4 @@ async fn keep_an_admin(
         return Err(IdentityError::invalid("user", reason));
     }
     Ok(())
-}
-
-fn shown(user: &User) -> serde_json::Value {
-    json!({
-        "name": user.name, "email": user.email, "global_role": user.global_role, "teams": user.teams,
-        "api_only": user.api_only, "disabled": user.disabled,
-    })
-}
-
-fn duplicate(error: muster_store::StoreError, email: &str) -> IdentityError {
-    match error.kind() {
-        ErrorKind::Duplicate => IdentityError::Duplicate {
-            what: format!("a user with the address {email:?}"),
-        },
-        _ => error.into(),
-    }
-}
-
-fn check_text<'a>(field: &'static str, text: &'a str) -> Result<&'a str, IdentityError> {
-    let text = text.trim();
-    let characters = text.chars().count();
-    if characters == 0 || characters > MAX_TEXT_CHARACTERS || text.chars().any(char::is_control) {
-        let reason = format!("must have from 1 to {MAX_TEXT_CHARACTERS} printable characters");
-        return Err(IdentityError::invalid(field, reason));
-    }
-    Ok(text)
-}
-
-fn check_email(email: &str) -> Result<&str, IdentityError> {
-    let email = check_text("email", email)?;
-    match email.split_once('@') {
-        Some((user, host))
-            if !user.is_empty() && !host.is_empty() && !email.contains(char::is_whitespace) =>
-        {
-            Ok(email)
-        }
-        _ => Err(IdentityError::invalid(
-            "email",
-            "must be an address such as ann@example.com",
-        )),
-    }
-}
-
-fn check_roles(global_role: Option<Role>, teams: &[TeamRole]) -> Result<(), IdentityError> {
-    let distinct: HashSet<TeamId> = teams.iter().map(|role| role.team_id).collect();
-    if distinct.len() != teams.len() {
-        return Err(IdentityError::invalid("teams", "names a team twice"));
-    }
-    match (global_role, teams.is_empty()) {
-        (None, true) => Err(IdentityError::invalid(
-            "global_role",
-            "either global role or team role needs to be defined",
-        )),
-        (Some(_), false) => Err(IdentityError::invalid(
-            "global_role",
-            "Cannot specify both Global Role and Team Roles",
-        )),
-        _ => Ok(()),
-    }
 }

@@ -264,6 +264,27 @@ pub enum UsersCommand {
             \x20 muster users create --email eve@example.com --role observer --team Servers"
     )]
     Create(NewUserArguments),
+    /// Change a user, or shut it out. What you leave out stays.
+    #[command(
+        after_help = "Examples:\n  muster users edit bo@example.com --role admin\n\
+            \x20 muster users edit eve@example.com --role observer --team Servers --team Laptops\n\
+            \x20 muster users edit eve@example.com --disable"
+    )]
+    Edit(UserEditArguments),
+    /// Give a user a password for its next login, at which it has to choose another; prints it. Its sessions end.
+    #[command(
+        after_help = "Only the password goes to standard output.\n\nExamples:\n  muster users reset-password bo@example.com"
+    )]
+    ResetPassword {
+        /// Address or id.
+        name: String,
+    },
+    /// Take away the second factor of a user who lost it.
+    #[command(after_help = "Examples:\n  muster users reset-totp bo@example.com")]
+    ResetTotp {
+        /// Address or id.
+        name: String,
+    },
     /// Delete a user.
     #[command(after_help = "Examples:\n  muster users delete bo@example.com")]
     Delete {
@@ -291,6 +312,34 @@ pub struct NewUserArguments {
     /// An account for programs, which does not log in.
     #[arg(long)]
     pub api_only: bool,
+}
+
+/// `users edit`.
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true)
+    .args(["email", "full_name", "role", "disable", "enable"]))]
+pub struct UserEditArguments {
+    /// Address or id.
+    pub name: String,
+    /// Its new address.
+    #[arg(long)]
+    pub email: Option<String>,
+    /// Its new name.
+    #[arg(long = "name", value_name = "NAME")]
+    pub full_name: Option<String>,
+    /// What the user may do from now on, instead of all its roles until now: admin, maintainer, observer_plus, observer or
+    /// gitops.
+    #[arg(long)]
+    pub role: Option<String>,
+    /// The role is for this team only, by name or id (may be repeated) [default: everywhere].
+    #[arg(long, value_name = "NAME", requires = "role")]
+    pub team: Vec<String>,
+    /// Shut it out: its sessions end, its API tokens are refused.
+    #[arg(long, conflicts_with = "enable")]
+    pub disable: bool,
+    /// Let it in again.
+    #[arg(long)]
+    pub enable: bool,
 }
 
 /// `audit`.

@@ -6,7 +6,9 @@ use std::{fs, io};
 use serde_json::{Value, json};
 
 use super::{ALL, id_of, team_id};
-use crate::arguments::{Audit, Format, NewUserArguments, Teams, TeamsCommand, Users, UsersCommand};
+use crate::arguments::{
+    Audit, Format, NewUserArguments, Teams, TeamsCommand, UserEditArguments, Users, UsersCommand,
+};
 use crate::client::Client;
 use crate::error::CliError;
 use crate::output::{self, Column};
@@ -23,6 +25,7 @@ const USER_COLUMNS: &[Column] = &[
     Column("name", &["name"]),
     Column("role", &["global_role"]),
     Column("teams", &["teams"]),
+    Column("second factor", &["second_factor"]),
     Column("disabled", &["disabled"]),
 ];
 const AUDIT_COLUMNS: &[Column] = &[
@@ -32,6 +35,7 @@ const AUDIT_COLUMNS: &[Column] = &[
     Column("action", &["action"]),
     Column("subject", &["subject_kind"]),
     Column("id", &["subject_id"]),
+    Column("reason", &["after.reason"]),
 ];
 
 pub(super) async fn teams(client: &Client, arguments: Teams) -> Result<(), CliError> {
@@ -139,6 +143,24 @@ pub(super) async fn users(client: &Client, arguments: Users) -> Result<(), CliEr
         None => list(arguments.format).await,
         Some(UsersCommand::List(format)) => list(format).await,
         Some(UsersCommand::Create(new)) => create_user(client, new).await,
+        Some(UsersCommand::Edit(change)) => edit_user(client, change).await,
+        Some(UsersCommand::ResetPassword { name }) => {
+            let id = user_id(client, &name).await?.to_string();
+            let answer = client
+                .post(&["users", &id, "reset-password"], &json!({}))
+                .await?;
+            output::say(&format!(
+                "the sessions of `{name}` are ended; this is its password for the next login:"
+            ));
+            let password = answer["password"].as_str().unwrap_or_default();
+            output::print(&format!("{password}\n"))
+        }
+        Some(UsersCommand::ResetTotp { name }) => {
+            let id = user_id(client, &name).await?.to_string();
+            client.delete(&["users", &id, "totp"]).await?;
+            output::say(&format!("`{name}` has no second factor any more"));
+            Ok(())
+        }
         Some(UsersCommand::Delete { name }) => {
             let id = user_id(client, &name).await?;
             client.delete(&["users", &id.to_string()]).await?;
@@ -169,6 +191,33 @@ async fn name_teams(client: &Client, users: &mut [Value]) -> Result<(), CliError
             *role = json!(format!("{name}: {}", role["role"].as_str().unwrap_or("?")));
         }
     }
+    Ok(())
+}
+
+async fn edit_user(client: &Client, change: UserEditArguments) -> Result<(), CliError> {
+    let id = user_id(client, &change.name).await?.to_string();
+    let mut body = json!({});
+    for (member, value) in [("email", change.email), ("name", change.full_name)] {
+        if let Some(value) = value {
+            body[member] = json!(value);
+        }
+    }
+    if let Some(role) = change.role {
+        if change.team.is_empty() {
+            body["global_role"] = json!(role);
+        } else {
+            let mut roles = Vec::new();
+            for team in &change.team {
+                roles.push(json!({ "team_id": team_id(client, team).await?, "role": role }));
+            }
+            body["teams"] = json!(roles);
+        }
+    }
+    if change.disable || change.enable {
+        body["disabled"] = json!(change.disable);
+    }
+    client.patch(&["users", &id], &body).await?;
+    output::say(&format!("changed the user `{}`", change.name));
     Ok(())
 }
 

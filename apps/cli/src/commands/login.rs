@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::me;
 use crate::arguments::{ContextsCommand, Global, Login};
 use crate::client::Client;
 use crate::contexts::{self, Context, Contexts};
@@ -34,8 +35,18 @@ pub(super) async fn log_in(global: &Global, arguments: &Login) -> Result<(), Cli
         None => prompt::line("Email")?,
     };
     let password = prompt::password(&format!("Password of {email} at {url}"))?;
-    let body = json!({ "email": email, "password": password });
-    let answer = client.post(&["login"], &body).await?;
+    let mut body = json!({ "email": email, "password": password });
+    if let Some(code) = &arguments.code {
+        body["code"] = json!(code);
+    }
+    let answer = match client.post(&["login"], &body).await {
+        Err(CliError::LoginRefused { code, .. }) if code == "totp_required" => {
+            let code = prompt::line("Code of your authenticator app, or a recovery code")?;
+            body["code"] = json!(code);
+            client.post(&["login"], &body).await?
+        }
+        answer => answer?,
+    };
     let token = answer.get("token").and_then(Value::as_str);
     let token = token.ok_or_else(|| CliError::NotMuster {
         url: url.clone(),
@@ -43,6 +54,10 @@ pub(super) async fn log_in(global: &Global, arguments: &Login) -> Result<(), Cli
     })?;
     context.token = Some(token.to_owned());
     context.email = email;
+    if answer["user"]["must_reset_password"] == true {
+        output::say("this password was set by an administrator; you have to choose another");
+        me::set_password(&Client::new(context.clone())?, &password).await?;
+    }
     output::say(&format!(
         "logged in to {url} as {}; the context `{name}` is in use",
         context.email

@@ -181,7 +181,7 @@ pub(super) async fn api(client: &Client, arguments: ApiTokens) -> Result<(), Cli
 }
 
 /// The id of the user who was named; one's own without a name.
-async fn whose(client: &Client, user: Option<&str>) -> Result<String, CliError> {
+pub(super) async fn whose(client: &Client, user: Option<&str>) -> Result<String, CliError> {
     let id = match user {
         Some(name) => user_id(client, name).await?,
         None => super::id_in(&client.get(&["me"], &[]).await?).unwrap_or_default(),

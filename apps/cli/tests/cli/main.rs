@@ -4,6 +4,7 @@
 
 mod broken;
 mod help;
+mod people;
 mod real;
 
 use std::io::Write as _;

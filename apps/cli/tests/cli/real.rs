@@ -12,7 +12,7 @@ use super::{Run, finish, muster};
 const EMAIL: &str = "ann@example.com";
 const PASSWORD: &str = "correct horse battery 9";
 
-struct Server {
+pub(super) struct Server {
     folder: TempDir,
     running: Running,
     url: String,
@@ -20,7 +20,7 @@ struct Server {
 
 impl Server {
     /// A server with one admin.
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data_dir = folder.path().join("data");
         let flags = [
@@ -64,24 +64,33 @@ impl Server {
         assert_eq!(answer.status(), 200);
     }
 
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The program, for tests that talk with it.
+    pub(super) fn command(&self, arguments: &[&str]) -> std::process::Command {
+        muster(self.path(), arguments)
+    }
+
     fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    fn authority(&self) -> String {
+    pub(super) fn authority(&self) -> String {
         let path = self.path().join("data/tls/ca.pem");
         path.to_str().unwrap().to_owned()
     }
 
-    async fn run(&self, arguments: &[&str]) -> Run {
+    pub(super) async fn run(&self, arguments: &[&str]) -> Run {
         self.run_with(arguments, "").await
     }
 
-    async fn run_with(&self, arguments: &[&str], input: &str) -> Run {
+    pub(super) async fn run_with(&self, arguments: &[&str], input: &str) -> Run {
         finish(muster(self.path(), arguments), input).await
     }
 
-    async fn log_in(&self) {
+    pub(super) async fn log_in(&self) {
         let authority = self.authority();
         let arguments = [
             "login",

@@ -12,6 +12,7 @@ mod faults;
 mod fleet;
 mod metrics;
 mod monitoring;
+mod people;
 mod prefix;
 mod process;
 mod program;

@@ -199,6 +199,7 @@ impl TestServer {
             bus: Arc::clone(&bus),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             enrollment_tokens: identity.enrollment_tokens.clone(),
+            denials: identity.denials.clone(),
             agent_keys: identity.agent_keys.clone(),
             options: Arc::clone(&options) as Arc<dyn OptionsSource>,
             software: software.clone(),

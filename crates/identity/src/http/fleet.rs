@@ -131,7 +131,7 @@ async fn log_in(
 ) -> Result<axum::Json<Value>, Problem> {
     let login = identity
         .sessions
-        .log_in(&body.email, &body.password, address)
+        .log_in(&body.email, &body.password, None, address)
         .await?;
     let teams = available_teams(&identity, &login.user).await?;
     let user = FleetUser::new(&login.user, &teams);

@@ -9,6 +9,7 @@ use muster_http::{Json, Path, Problem, Query};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::principal::AnyPrincipal;
 use crate::{
     Action, Actor, Credential, Identity, NewApiToken, NewPassword, NewUser, Principal, Role, Scope,
     TeamFilter, TeamId, TeamRole, User, UserChange, UserId,
@@ -84,7 +85,7 @@ impl FleetUser {
             force_password_reset: user.must_reset_password,
             gravatar_url: "",
             sso_enabled: false,
-            mfa_enabled: false,
+            mfa_enabled: user.second_factor,
             global_role: user.global_role,
             api_only: user.api_only,
             teams: user.teams.iter().map(named).collect(),
@@ -541,12 +542,9 @@ async fn change_password(
 /// The only call that a user may make who must set a new password; so it takes the principal as it is.
 async fn reset_password(
     State(identity): State<Identity>,
-    principal: Option<axum::Extension<Principal>>,
+    AnyPrincipal(principal): AnyPrincipal,
     Json(body): Json<PasswordChange>,
 ) -> Result<axum::Json<Value>, Problem> {
-    let Some(axum::Extension(principal)) = principal else {
-        return Err(Problem::unauthenticated("Authentication required"));
-    };
     if !principal.must_reset_password {
         return Err(Problem::forbidden(
             "no password reset is required; use change_password",

@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{native_tokens, native_users};
+use super::{native_me, native_tokens, native_users};
 use crate::{
     Action, Actor, AuditFilter, AuditRecord, Credential, Identity, NewUser, Principal, Scope, Team,
     TeamId, User, UserId,
@@ -24,6 +24,7 @@ pub fn native_routes(identity: Identity) -> OpenApiRouter {
         .routes(routes!(list_teams, create_team))
         .routes(routes!(get_team, change_team, delete_team))
         .routes(routes!(list_audit))
+        .merge(native_me::routes())
         .merge(native_users::routes())
         .merge(native_tokens::routes())
         .with_state(identity)
@@ -89,13 +90,17 @@ struct LoginRequest {
     email: String,
     /// The user's password.
     password: String,
+    /// A code of the user's authenticator app, or a recovery code; when the user has a second factor.
+    #[serde(default)]
+    code: Option<String>,
 }
 
 /// Log in
 ///
-/// Limited per account and per address.
+/// Limited per account and per address. Whose account has a second factor is answered with the code `totp_required`
+/// until it sends one, and with `totp_wrong` when it is wrong.
 #[utoipa::path(post, path = "/login", tag = "identity", request_body = LoginRequest, responses(
-    (status = 200, body = LoginAnswer), (status = 401, description = "wrong address or password"),
+    (status = 200, body = LoginAnswer), (status = 401, description = "wrong address or password, or a code is needed"),
     (status = 429, description = "too many tries; see Retry-After")))]
 async fn log_in(
     State(identity): State<Identity>,
@@ -104,7 +109,7 @@ async fn log_in(
 ) -> Result<axum::Json<LoginAnswer>, Problem> {
     let login = identity
         .sessions
-        .log_in(&body.email, &body.password, address)
+        .log_in(&body.email, &body.password, body.code.as_deref(), address)
         .await?;
     Ok(axum::Json(LoginAnswer {
         token: login.token,

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use muster_http::{Json, Page, Path, Problem};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -16,50 +16,12 @@ use crate::{
 
 pub(super) fn routes() -> OpenApiRouter<Identity> {
     OpenApiRouter::new()
-        .routes(routes!(me))
-        .routes(routes!(change_password))
         .routes(routes!(list_users, create_user))
         .routes(routes!(get_user, change_user, delete_user))
+        .routes(routes!(reset_password))
+        .routes(routes!(remove_second_factor))
         .routes(routes!(list_sessions, end_sessions))
-}
-
-/// Who you are
-#[utoipa::path(get, path = "/me", tag = "identity", responses((status = 200, body = User)))]
-async fn me(
-    State(identity): State<Identity>,
-    principal: Principal,
-) -> Result<axum::Json<User>, Problem> {
-    Ok(axum::Json(identity.users.find(principal.user_id).await?))
-}
-
-#[derive(Deserialize, ToSchema)]
-struct PasswordChange {
-    /// The password until now.
-    old_password: String,
-    /// The password from now on.
-    new_password: String,
-}
-
-/// Change your password
-///
-/// All other sessions of yours end.
-#[utoipa::path(post, path = "/me/password", tag = "identity", request_body = PasswordChange, responses((status = 204)))]
-async fn change_password(
-    State(identity): State<Identity>,
-    principal: Principal,
-    Json(body): Json<PasswordChange>,
-) -> Result<StatusCode, Problem> {
-    let keep = match principal.credential {
-        Credential::Session(id) => Some(id),
-        Credential::ApiToken(_) => None,
-    };
-    let actor = Actor::from(&principal);
-    let (id, old, new) = (principal.user_id, &body.old_password, &body.new_password);
-    identity
-        .users
-        .change_password(&actor, id, old, new, keep)
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
+        .routes(routes!(end_session))
 }
 
 /// List users
@@ -209,21 +171,116 @@ fn own_or(principal: &Principal, id: i64, action: Action) -> Result<(), Problem>
     }
 }
 
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(default)]
+struct PasswordReset {
+    /// A password to log in with once; left out, one is made up.
+    password: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct TemporaryPassword {
+    /// What the user logs in with next, once: then it must set a password of its own.
+    password: String,
+}
+
+/// Reset a user's password
+///
+/// Gives the user a password that it must replace at its next login. Its sessions end; its API tokens stay.
+#[utoipa::path(post, path = "/users/{id}/reset-password", tag = "identity", params(("id" = i64, Path)),
+    request_body = PasswordReset, responses((status = 200, body = TemporaryPassword), (status = 404)))]
+async fn reset_password(
+    State(identity): State<Identity>,
+    principal: Principal,
+    Path(id): Path<i64>,
+    Json(body): Json<PasswordReset>,
+) -> Result<axum::Json<TemporaryPassword>, Problem> {
+    principal.authorize(Action::WriteUsers, Scope::Global)?;
+    if principal.user_id == UserId(id) {
+        let reason = "is your own; change it with POST /me/password, or `muster password`";
+        return Err(Problem::invalid("id", reason));
+    }
+    let password = identity
+        .users
+        .reset_password(&Actor::from(&principal), UserId(id), body.password)
+        .await?;
+    Ok(axum::Json(TemporaryPassword { password }))
+}
+
+/// Take a user's second factor away
+///
+/// For users who lost their authenticator app and their recovery codes. Having none is no error.
+#[utoipa::path(delete, path = "/users/{id}/totp", tag = "identity", params(("id" = i64, Path)),
+    responses((status = 204), (status = 404)))]
+async fn remove_second_factor(
+    State(identity): State<Identity>,
+    principal: Principal,
+    Path(id): Path<i64>,
+) -> Result<StatusCode, Problem> {
+    principal.authorize(Action::WriteUsers, Scope::Global)?;
+    if principal.user_id == UserId(id) {
+        let reason = "is your own; disable it with POST /me/totp/disable, or `muster totp disable`";
+        return Err(Problem::invalid("id", reason));
+    }
+    identity
+        .second_factor
+        .remove(&Actor::from(&principal), UserId(id))
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A session, as it is listed.
+#[derive(Serialize, ToSchema)]
+struct ListedSession {
+    #[serde(flatten)]
+    session: Session,
+    /// Whether it is the one that asks.
+    current: bool,
+}
+
 /// List the sessions of a user
+///
+/// Your own, or as an admin anybody's; oldest first.
 #[utoipa::path(get, path = "/users/{id}/sessions", tag = "identity", params(("id" = i64, Path)),
-    responses((status = 200, body = Page<Session>)))]
+    responses((status = 200, body = Page<ListedSession>), (status = 404)))]
 async fn list_sessions(
     State(identity): State<Identity>,
     principal: Principal,
     Path(id): Path<i64>,
-) -> Result<axum::Json<Page<Session>>, Problem> {
+) -> Result<axum::Json<Page<ListedSession>>, Problem> {
     own_or(&principal, id, Action::ReadUsers)?;
-    let items = identity.sessions.list(UserId(id)).await?;
+    identity.users.find(UserId(id)).await?;
+    let sessions = identity.sessions.list(UserId(id)).await?;
+    let items: Vec<ListedSession> = sessions
+        .into_iter()
+        .map(|session| ListedSession {
+            current: principal.credential == Credential::Session(session.id),
+            session,
+        })
+        .collect();
     Ok(axum::Json(Page {
         total: items.len() as u64,
         items,
         next_cursor: None,
     }))
+}
+
+/// End a session of a user
+///
+/// Whoever uses it has to log in again. Ending one that ended is no error.
+#[utoipa::path(delete, path = "/users/{id}/sessions/{session}", tag = "identity",
+    params(("id" = i64, Path), ("session" = i64, Path)), responses((status = 204), (status = 404)))]
+async fn end_session(
+    State(identity): State<Identity>,
+    principal: Principal,
+    Path((id, session)): Path<(i64, i64)>,
+) -> Result<StatusCode, Problem> {
+    own_or(&principal, id, Action::WriteUsers)?;
+    identity
+        .sessions
+        .end_of(&Actor::from(&principal), UserId(id), session)
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// End all sessions of a user

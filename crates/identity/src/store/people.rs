@@ -28,16 +28,20 @@ muster_store::statements! {
         must_reset_password = $6, disabled = $7, updated_at = $8 WHERE id = $1";
     DELETE_USER = "DELETE FROM identity_users WHERE id = $1";
     FIND_USER = "SELECT id, name, email, password_hash, role, api_only, must_reset_password, disabled, created_at,
-        updated_at FROM identity_users WHERE id = $1";
+        updated_at, (SELECT COUNT(*) FROM identity_second_factors f WHERE f.user_id = identity_users.id
+        AND f.confirmed_at IS NOT NULL) AS second_factor FROM identity_users WHERE id = $1";
     FIND_USER_BY_EMAIL = "SELECT id, name, email, password_hash, role, api_only, must_reset_password, disabled,
-        created_at, updated_at FROM identity_users WHERE email_key = $1";
+        created_at, updated_at, (SELECT COUNT(*) FROM identity_second_factors f WHERE f.user_id = identity_users.id
+        AND f.confirmed_at IS NOT NULL) AS second_factor
+        FROM identity_users WHERE email_key = $1";
     LIST_USERS = "SELECT id, name, email, password_hash, role, api_only, must_reset_password, disabled, created_at,
-        updated_at FROM identity_users ORDER BY name, id";
+        updated_at, (SELECT COUNT(*) FROM identity_second_factors f WHERE f.user_id = identity_users.id
+        AND f.confirmed_at IS NOT NULL) AS second_factor FROM identity_users ORDER BY name, id";
     ALL_TEAM_ROLES = "SELECT user_id, team_id, role FROM identity_user_teams ORDER BY team_id";
     TEAM_ROLES = "SELECT user_id, team_id, role FROM identity_user_teams WHERE user_id = $1 ORDER BY team_id";
     DELETE_TEAM_ROLES = "DELETE FROM identity_user_teams WHERE user_id = $1";
     PASSWORD_HASH = "SELECT password_hash FROM identity_users WHERE id = $1";
-    SET_PASSWORD = "UPDATE identity_users SET password_hash = $2, must_reset_password = 0, updated_at = $3
+    SET_PASSWORD = "UPDATE identity_users SET password_hash = $2, updated_at = $3, must_reset_password = $4
         WHERE id = $1";
 
     INSERT_SESSION = "INSERT INTO identity_sessions (user_id, token_hash, created_at, used_at, address)
@@ -156,6 +160,7 @@ fn user(row: &Row, teams: Vec<TeamRole>) -> Result<User, StoreError> {
         api_only: row.get("api_only")?,
         must_reset_password: row.get("must_reset_password")?,
         disabled: row.get("disabled")?,
+        second_factor: row.get("second_factor")?,
         created_at: row.get("created_at")?,
         updated_at: row.get("updated_at")?,
     })
@@ -300,9 +305,10 @@ pub(crate) async fn set_password(
     db: &mut impl Executor,
     id: UserId,
     hash: &str,
+    must_reset: bool,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    db.execute(SET_PASSWORD, args![id, hash, now])
+    db.execute(SET_PASSWORD, args![id, hash, now, must_reset])
         .await
         .map(drop)
 }

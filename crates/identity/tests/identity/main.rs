@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 mod agents;
+mod denials;
 mod people;
+mod second_factor;
 mod teams;
 
 use std::net::{IpAddr, Ipv4Addr};

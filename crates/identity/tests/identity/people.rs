@@ -55,7 +55,7 @@ on_both_databases! {
         let fixture = Fixture::new(db).await;
         let identity = &fixture.identity;
         identity.users.create(&Actor::system(), new_user("Ann@Example.com", Role::Admin)).await.unwrap();
-        let login = identity.sessions.log_in(" ann@example.com ", PASSWORD, address(1)).await.unwrap();
+        let login = identity.sessions.log_in(" ann@example.com ", PASSWORD, None, address(1)).await.unwrap();
         assert!(login.token.starts_with("mst_session_"));
         let principal = identity.sessions.authenticate(&login.token, address(2)).await.unwrap().unwrap();
         assert_eq!((principal.email.as_str(), principal.global_role), ("Ann@Example.com", Some(Role::Admin)));
@@ -75,14 +75,14 @@ on_both_databases! {
         let (identity, actor) = (&fixture.identity, Actor::system());
         identity.users.create(&actor, new_user("ann@example.com", Role::Admin)).await.unwrap();
         let bob = identity.users.create(&actor, new_user("bob@example.com", Role::Observer)).await.unwrap();
-        let bobs = identity.sessions.log_in("bob@example.com", PASSWORD, address(1)).await.unwrap();
+        let bobs = identity.sessions.log_in("bob@example.com", PASSWORD, None, address(1)).await.unwrap();
         let disable = UserChange { disabled: Some(true), ..UserChange::default() };
         identity.users.change(&actor, bob.id, disable).await.unwrap();
         assert!(identity.sessions.authenticate(&bobs.token, address(1)).await.unwrap().is_none());
         for (email, password) in
             [("ann@example.com", "wrong"), ("bob@example.com", PASSWORD), ("eve@example.com", PASSWORD), ("", "")]
         {
-            let refused = identity.sessions.log_in(email, password, address(1)).await.err().unwrap();
+            let refused = identity.sessions.log_in(email, password, None, address(1)).await.err().unwrap();
             assert!(matches!(refused, IdentityError::AuthenticationFailed), "{email}: {refused}");
         }
         let listing = muster_http::ListingQuery::default().check(&["id"]).unwrap();
@@ -90,9 +90,9 @@ on_both_databases! {
         assert_eq!(identity.audit.list(&listing, &failed).await.unwrap().total, 4);
         let all = identity.audit.list(&listing, &AuditFilter::default()).await.unwrap().total;
         fixture.clock.advance(Duration::from_secs(89 * 24 * 3600));
-        assert_eq!(identity.audit.forget_failed_logins().await.unwrap(), 0);
+        assert_eq!(identity.audit.forget_denials().await.unwrap(), 0);
         fixture.clock.advance(Duration::from_secs(2 * 24 * 3600));
-        assert_eq!(identity.audit.forget_failed_logins().await.unwrap(), 4);
+        assert_eq!(identity.audit.forget_denials().await.unwrap(), 4);
         assert_eq!(identity.audit.list(&listing, &AuditFilter::default()).await.unwrap().total, all - 4, "changes stay");
     }
 
@@ -101,13 +101,13 @@ on_both_databases! {
         let identity = &fixture.identity;
         identity.users.create(&Actor::system(), new_user("ann@example.com", Role::Admin)).await.unwrap();
         for _ in 0..10 {
-            let refused = identity.sessions.log_in("ann@example.com", "wrong", address(1)).await.err().unwrap();
+            let refused = identity.sessions.log_in("ann@example.com", "wrong", None, address(1)).await.err().unwrap();
             assert!(matches!(refused, IdentityError::AuthenticationFailed));
         }
-        let refused = identity.sessions.log_in("ann@example.com", PASSWORD, address(2)).await.err().unwrap();
+        let refused = identity.sessions.log_in("ann@example.com", PASSWORD, None, address(2)).await.err().unwrap();
         assert!(matches!(refused, IdentityError::TooMany { seconds } if seconds > 0), "{refused}");
         fixture.clock.advance(Duration::from_secs(10));
-        assert!(identity.sessions.log_in("ann@example.com", PASSWORD, address(2)).await.is_ok());
+        assert!(identity.sessions.log_in("ann@example.com", PASSWORD, None, address(2)).await.is_ok());
     }
 
     async fn api_tokens_act_for_their_user_until_they_end(db: TestDatabase) {
@@ -116,7 +116,7 @@ on_both_databases! {
         identity.users.create(&actor, new_user("ann@example.com", Role::Admin)).await.unwrap();
         let program = NewUser { api_only: true, ..new_user("ci@example.com", Role::Maintainer) };
         let program = identity.users.create(&actor, program).await.unwrap();
-        assert!(identity.sessions.log_in("ci@example.com", PASSWORD, address(1)).await.is_err());
+        assert!(identity.sessions.log_in("ci@example.com", PASSWORD, None, address(1)).await.is_err());
         let end = START.plus(Duration::from_secs(3600));
         let new = NewApiToken { name: "pipeline".into(), expires_at: Some(end) };
         let (token, secret) = identity.api_tokens.create(&actor, program.id, new).await.unwrap();
@@ -179,7 +179,7 @@ on_both_databases! {
         assert!(identity.users.change(&actor, bob.id, change("ann@example.com")).await.is_err());
         assert!(identity.users.knows_password(bob.id, PASSWORD).await.unwrap());
         identity.users.change(&actor, bob.id, change("rob@example.com")).await.unwrap();
-        assert!(identity.sessions.log_in("rob@example.com", "another password 1#", address(1)).await.is_ok());
+        assert!(identity.sessions.log_in("rob@example.com", "another password 1#", None, address(1)).await.is_ok());
     }
 
     async fn a_password_is_changed_by_who_knows_it_and_other_sessions_end(db: TestDatabase) {
@@ -187,8 +187,8 @@ on_both_databases! {
         let (identity, actor) = (&fixture.identity, Actor::system());
         let new = NewUser { must_reset_password: true, ..new_user("ann@example.com", Role::Admin) };
         let ann = identity.users.create(&actor, new).await.unwrap();
-        let one = identity.sessions.log_in("ann@example.com", PASSWORD, address(1)).await.unwrap();
-        let two = identity.sessions.log_in("ann@example.com", PASSWORD, address(1)).await.unwrap();
+        let one = identity.sessions.log_in("ann@example.com", PASSWORD, None, address(1)).await.unwrap();
+        let two = identity.sessions.log_in("ann@example.com", PASSWORD, None, address(1)).await.unwrap();
         let principal = identity.sessions.authenticate(&one.token, address(1)).await.unwrap().unwrap();
         assert!(principal.must_reset_password);
         let sessions = identity.sessions.list(ann.id).await.unwrap();
@@ -200,7 +200,7 @@ on_both_databases! {
         assert!(!change(PASSWORD, "other-password-1").await.unwrap().must_reset_password);
         assert!(identity.sessions.authenticate(&one.token, address(1)).await.unwrap().is_some());
         assert!(identity.sessions.authenticate(&two.token, address(1)).await.unwrap().is_none());
-        assert!(identity.sessions.log_in("ann@example.com", "other-password-1", address(1)).await.is_ok());
+        assert!(identity.sessions.log_in("ann@example.com", "other-password-1", None, address(1)).await.is_ok());
     }
 
     async fn team_names_are_unique_and_members_see_their_teams(db: TestDatabase) {
@@ -216,7 +216,7 @@ on_both_databases! {
         let role = TeamRole { team_id: laptops.id, role: Role::Maintainer };
         let ann = NewUser { global_role: None, teams: vec![role], ..new_user("ann@example.com", Role::Observer) };
         identity.users.create(&actor, ann).await.unwrap();
-        let login = identity.sessions.log_in("ann@example.com", PASSWORD, address(1)).await.unwrap();
+        let login = identity.sessions.log_in("ann@example.com", PASSWORD, None, address(1)).await.unwrap();
         let ann = identity.sessions.authenticate(&login.token, address(1)).await.unwrap().unwrap();
         assert_eq!(identity.teams.list(&ann.visible_teams()).await.unwrap().len(), 1);
         assert!(ann.authorize(Action::WriteHosts, Scope::Team(Some(laptops.id))).is_ok());
