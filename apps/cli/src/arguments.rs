@@ -201,6 +201,13 @@ Examples:
             \x20 muster labels create 'With Docker' --query \"SELECT 1 FROM deb_packages WHERE name = \
             'docker.io'\"\n  muster labels create 'Pilot group' --host web-1 --host web-2")]
     Labels(Labels),
+    /// Print the settings that hold for all, or change some.
+    #[command(after_help = "\
+Examples:
+  muster settings
+  muster settings set host_expiry_enabled=true host_expiry_days=60
+  muster settings set name='Example Ltd' live_queries_disabled=null")]
+    Settings(SettingsArguments),
     /// Look at who changed what.
     #[command(
         after_help = "Examples:\n  muster audit\n  muster audit --action created_team --json\n  muster audit --limit 500"
@@ -246,6 +253,29 @@ pub struct Login {
     /// A code of your authenticator app, or a recovery code; asked for when it is needed.
     #[arg(long)]
     pub code: Option<String>,
+}
+
+/// `settings`.
+#[derive(Args)]
+pub struct SettingsArguments {
+    /// What to do; without it they are printed as JSON.
+    #[command(subcommand)]
+    pub command: Option<SettingsCommand>,
+}
+
+/// `settings …`.
+#[derive(Subcommand)]
+pub enum SettingsCommand {
+    /// Change some; what you leave out stays.
+    #[command(
+        after_help = "A value is JSON, or else text; null brings the default back.\n\nExamples:\n\
+            \x20 muster settings set host_expiry_enabled=true host_expiry_days=60"
+    )]
+    Set {
+        /// A name as `muster settings` prints it, and its value.
+        #[arg(required = true, value_name = "NAME=VALUE")]
+        values: Vec<String>,
+    },
 }
 
 /// `hosts`.

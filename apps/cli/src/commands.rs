@@ -10,6 +10,7 @@ mod login;
 mod me;
 mod query;
 mod servers;
+mod settings;
 mod tokens;
 
 use clap::CommandFactory as _;
@@ -49,6 +50,7 @@ pub(crate) async fn run(line: CommandLine) -> Result<Outcome, CliError> {
         Command::Teams(arguments) => identity::teams(&client()?, arguments).await?,
         Command::Users(arguments) => identity::users(&client()?, arguments).await?,
         Command::Labels(arguments) => labels::run(&client()?, arguments).await?,
+        Command::Settings(arguments) => settings::run(&client()?, arguments).await?,
         Command::Audit(arguments) => identity::audit(&client()?, &arguments).await?,
     }
     Ok(Outcome::Done)

@@ -145,6 +145,9 @@ pub(crate) enum CliError {
         "no password was given\n  type it at the prompt, pipe it in, or set MUSTER_CLI_PASSWORD"
     )]
     NoPassword,
+    /// Something is not a name with a value.
+    #[error("`{text}` is not of the form NAME=VALUE")]
+    NoPair { text: String },
     /// A new password was typed in two ways.
     #[error("the passwords differ\n  try again")]
     PasswordsDiffer,

@@ -172,6 +172,11 @@ pub(crate) fn describe() {
         "Requests that were not answered as asked, by the class of the reason"
     );
     describe_counter!(
+        "muster_hosts_expired_total",
+        Unit::Count,
+        "Hosts that were deleted since they stayed away for longer than operators allow"
+    );
+    describe_counter!(
         "muster_enrollment_refusals_total",
         Unit::Count,
         "Enrollments that a rule refused, by that rule"

@@ -197,6 +197,11 @@ impl Services {
             async move { agents.run(&hosts, stop).await }
         });
         tasks.spawn({
+            let (hosts, settings) = (self.hosts.clone(), self.settings.clone());
+            let (lease, stop) = (upkeep("hosts.expiry"), stop.clone());
+            async move { hosts.run_expiry(Arc::new(settings), &lease, stop).await }
+        });
+        tasks.spawn({
             let (queries, stop) = (self.queries.clone(), stop.clone());
             async move { queries.run(&questions, stop).await }
         });

@@ -21,6 +21,7 @@ mod detail;
 mod device;
 mod enroll;
 mod error;
+mod expiry;
 pub mod http;
 mod inspect;
 mod logs;
@@ -42,6 +43,7 @@ pub use capability::Saying;
 pub use checkin::{CheckIn, HOST_TOPIC, LABELS_TOPIC};
 pub use configuration::{AgentOptions, OptionsSource};
 pub use error::HostsError;
+pub use expiry::{ExpiryRules, ExpirySource};
 pub use operators::{
     Ban, Census, HOST_SORTS, HostDetail, HostQuery, Hosts, KeyRotation, LabelChange,
     LabelSpecification, Membership, NewLabel, OperatorError, Presence as HostPresence, Selection,

@@ -248,6 +248,10 @@ impl Hosts {
         }))
     }
 
+    pub(crate) fn database(&self) -> &Database {
+        &self.0.database
+    }
+
     /// The hosts of teams, to be attached to them.
     pub fn belongings(&self) -> Arc<dyn TeamBelongings> {
         Arc::new(TeamHosts {

@@ -3,6 +3,7 @@
 pub(crate) mod capability;
 pub(crate) mod device;
 pub(crate) mod event;
+pub(crate) mod expiry;
 pub(crate) mod host;
 pub(crate) mod keys;
 pub(crate) mod label;

@@ -10,6 +10,7 @@
 mod belongings;
 mod default_options;
 mod error;
+mod expiry;
 pub mod http;
 mod migrations;
 mod options;
@@ -19,6 +20,7 @@ mod store;
 
 pub use default_options::default_agent_options;
 pub use error::SettingsError;
+pub use expiry::TeamExpiry;
 pub use migrations::MIGRATIONS;
 pub use options::{Strictness, check_agent_options, parse_agent_options};
 pub use organisation::Organisation;

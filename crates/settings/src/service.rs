@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use crate::belongings::TeamDocuments;
 use crate::store::{self, Document};
 use crate::{
-    Organisation, SettingsError, Strictness, check_agent_options, default_agent_options,
-    parse_agent_options,
+    Organisation, SettingsError, Strictness, TeamExpiry, check_agent_options,
+    default_agent_options, parse_agent_options,
 };
 
 /// Some document changed.
@@ -33,6 +33,7 @@ const MAX_ATTEMPTS: u32 = 20;
 
 const ORGANISATION: &str = "organisation";
 const AGENT_OPTIONS: &str = "agent_options";
+const HOST_EXPIRY: &str = "host_expiry";
 /// What concerns everybody is kept under this team.
 const EVERYBODY: i64 = 0;
 
@@ -65,12 +66,22 @@ pub struct Settings {
     pub agent_options: Arc<AgentOptions>,
     /// The options of teams that have their own.
     pub team_agent_options: HashMap<TeamId, Arc<AgentOptions>>,
+    /// When hosts of teams are deleted that stay away, where teams have a rule of their own.
+    pub team_expiry: HashMap<TeamId, TeamExpiry>,
     /// Changes with every change.
     pub version: u64,
 }
 
+/// What teams have of their own.
+#[derive(Default)]
+struct OfTeams {
+    options: HashMap<TeamId, Value>,
+    expiry: HashMap<TeamId, TeamExpiry>,
+}
+
 impl Settings {
-    fn new(documents: Documents, team_documents: HashMap<TeamId, Value>, version: u64) -> Self {
+    fn new(documents: Documents, teams: OfTeams, version: u64) -> Self {
+        let team_documents = teams.options;
         let parsed = |options: &Value| Arc::new(parse_agent_options(options));
         Self {
             agent_options: parsed(&documents.agent_options),
@@ -80,6 +91,7 @@ impl Settings {
                 .collect(),
             documents,
             team_documents,
+            team_expiry: teams.expiry,
             version,
         }
     }
@@ -111,7 +123,7 @@ impl SettingsService {
         identity: &Identity,
         server_url: impl Into<String>,
     ) -> Self {
-        let settings = Settings::new(Documents::default(), HashMap::new(), 0);
+        let settings = Settings::new(Documents::default(), OfTeams::default(), 0);
         Self(Arc::new(Inner {
             database,
             bus,
@@ -153,7 +165,7 @@ impl SettingsService {
         let _reading = self.0.reading.lock().await;
         let list = store::list(&mut &self.0.database).await?;
         let mut documents = Documents::default();
-        let mut teams = HashMap::new();
+        let mut teams = OfTeams::default();
         for document in list {
             match (document.name.as_str(), document.team_id) {
                 (ORGANISATION, EVERYBODY) => {
@@ -162,7 +174,12 @@ impl SettingsService {
                 (AGENT_OPTIONS, EVERYBODY) => documents.agent_options = document.body,
                 // A team that takes its options back leaves `null`, so that versions never begin anew.
                 (AGENT_OPTIONS, team) if !document.body.is_null() => {
-                    teams.insert(TeamId(team), document.body);
+                    teams.options.insert(TeamId(team), document.body);
+                }
+                (HOST_EXPIRY, team) if !document.body.is_null() => {
+                    teams
+                        .expiry
+                        .insert(TeamId(team), read_expiry(document.body)?);
                 }
                 // From a newer release.
                 _ => {}
@@ -173,7 +190,10 @@ impl SettingsService {
             .current
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        if current.documents != documents || current.team_documents != teams {
+        if current.documents != documents
+            || current.team_documents != teams.options
+            || current.team_expiry != teams.expiry
+        {
             let version = current.version + 1;
             *current = Arc::new(Settings::new(documents, teams, version));
         }
@@ -293,16 +313,42 @@ impl SettingsService {
         if dry_run {
             return Ok(());
         }
+        let names = (AGENT_OPTIONS, "edited_agent_options");
+        self.set_of_team(actor, team, names, options).await
+    }
+
+    /// Sets after how many days hosts of a team are deleted that stay away; none: the rule for all holds.
+    pub async fn set_team_expiry(
+        &self,
+        actor: &Actor,
+        team: TeamId,
+        rule: Option<TeamExpiry>,
+    ) -> Result<(), SettingsError> {
+        self.0.teams.find(team).await?;
+        rule.unwrap_or_default().check()?;
+        // Documents that say nothing of it say that it is off.
+        let rule = rule.filter(|rule| *rule != TeamExpiry::default());
+        let body = rule.map_or(Value::Null, |rule| json!(rule));
+        let names = (HOST_EXPIRY, "edited_host_expiry");
+        self.set_of_team(actor, team, names, body).await
+    }
+
+    async fn set_of_team(
+        &self,
+        actor: &Actor,
+        team: TeamId,
+        names: (&'static str, &'static str),
+        body: Value,
+    ) -> Result<(), SettingsError> {
         for _ in 0..MAX_ATTEMPTS {
             let mut transaction = self.0.database.begin().await?;
-            let before = store::find(&mut transaction, AGENT_OPTIONS, team.0).await?;
+            let before = store::find(&mut transaction, names.0, team.0).await?;
             let old_version = version(before.as_ref());
             let old = before.map_or(Value::Null, |document| document.body);
-            if old == options {
+            if old == body {
                 return Ok(());
             }
-            let names = (AGENT_OPTIONS, "edited_agent_options");
-            let bodies = (old, options.clone());
+            let bodies = (old, body.clone());
             let is_first = self
                 .save(&mut transaction, actor, names, team.0, bodies, old_version)
                 .await?;
@@ -377,6 +423,11 @@ fn version(document: Option<&Document>) -> i64 {
 fn read_organisation(body: Value) -> Result<Organisation, StoreError> {
     serde_json::from_value(body)
         .map_err(|error| StoreError::corrupt("read the organisation", error.to_string()))
+}
+
+fn read_expiry(body: Value) -> Result<TeamExpiry, StoreError> {
+    serde_json::from_value(body)
+        .map_err(|error| StoreError::corrupt("read when hosts are deleted", error.to_string()))
 }
 
 impl OptionsSource for SettingsService {

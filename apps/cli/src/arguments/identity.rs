@@ -231,6 +231,22 @@ pub enum TeamsCommand {
         #[arg(long, conflicts_with = "file")]
         inherit: bool,
     },
+    /// Print after how many days hosts of a team are deleted that stay away, or set it.
+    #[command(
+        after_help = "Examples:\n  muster teams expiry Laptops\n  muster teams expiry Laptops --days 90\n\
+            \x20 muster teams expiry Laptops --inherit\n\n\
+            The rule for all: muster settings set host_expiry_enabled=true host_expiry_days=60"
+    )]
+    Expiry {
+        /// Its name or id.
+        team: String,
+        /// After how many days without a word.
+        #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+        days: Option<u32>,
+        /// Take the team's own rule back: the one for all holds then.
+        #[arg(long, conflicts_with = "days")]
+        inherit: bool,
+    },
     /// Delete a team. Its hosts stay, without a team; its enrollment tokens, agent options, saved queries and the roles in
     /// it go.
     #[command(after_help = "Examples:\n  muster teams delete Workstations")]

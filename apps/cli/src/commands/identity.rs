@@ -52,6 +52,34 @@ pub(super) async fn teams(client: &Client, arguments: Teams) -> Result<(), CliEr
             output::say(&format!("made the team `{name}` with id {}", team["id"]));
             Ok(())
         }
+        Some(TeamsCommand::Expiry {
+            team,
+            days,
+            inherit,
+        }) => {
+            let id = team_id(client, &team).await?.to_string();
+            let path = ["teams", &id, "host-expiry"];
+            if inherit {
+                client.delete(&path).await?;
+            } else if let Some(days) = days {
+                client.put(&path, &json!({ "days": days })).await?;
+            }
+            let rule = client.get(&path, &[]).await?;
+            let text = if rule["enabled"] == true {
+                let whose = if rule["inherited"] == true {
+                    "as for all"
+                } else {
+                    "its own rule"
+                };
+                format!(
+                    "hosts of `{team}` are deleted after {} days without a word ({whose})\n",
+                    rule["days"]
+                )
+            } else {
+                format!("hosts of `{team}` are kept, however long they stay away\n")
+            };
+            output::print(&text)
+        }
         Some(TeamsCommand::Edit {
             team,
             name,

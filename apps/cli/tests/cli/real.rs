@@ -426,6 +426,28 @@ async fn a_team_is_renamed_and_its_agent_options_are_printed_set_and_taken_back(
     assert_eq!(teams.stdout, "id,name,description\r\n1,Racks,In racks\r\n");
     assert_eq!(server.run(&["teams", "edit", "Racks"]).await.code, Some(2));
 
+    let set = [
+        "settings",
+        "set",
+        "host_expiry_enabled=true",
+        "host_expiry_days=60",
+    ];
+    let settings = server.run(&set).await.ok().stdout;
+    assert!(settings.contains("\"host_expiry_days\": 60"), "{settings}");
+    let own = ["teams", "expiry", "Racks", "--days", "90"];
+    let rule = server.run(&own).await.ok().stdout;
+    assert!(
+        rule.contains("after 90 days") && rule.contains("its own rule"),
+        "{rule}"
+    );
+    let inherit = ["teams", "expiry", "Racks", "--inherit"];
+    let rule = server.run(&inherit).await.ok().stdout;
+    assert!(
+        rule.contains("after 60 days") && rule.contains("as for all"),
+        "{rule}"
+    );
+    let wrong = server.run(&["settings", "set", "nonsense"]).await;
+    assert!(wrong.stderr.contains("NAME=VALUE"), "{}", wrong.stderr);
     let options = ["teams", "agent-options", "Racks"];
     let inherited = server.run(&options).await.ok();
     assert!(

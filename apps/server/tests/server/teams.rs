@@ -49,6 +49,15 @@ on_both_databases! {
         let list = site.get(&format!("{FLEET}/teams")).await.body;
         assert_eq!(list, json!({ "teams": [old["team"]] }));
         let changed = site.patch(&format!("{FLEET}/fleets/{id}"), &json!({ "description": "x" })).await.body;
+        let expiry = json!({ "host_expiry_settings": { "host_expiry_enabled": true, "host_expiry_window": 90 } });
+        let kept = site.patch(&format!("{FLEET}/teams/{id}"), &expiry).await.body;
+        assert_eq!(kept["team"]["host_expiry_settings"], expiry["host_expiry_settings"]);
+        let none = json!({ "host_expiry_settings": { "host_expiry_enabled": true, "host_expiry_window": 0 } });
+        let refused = site.patch(&format!("{FLEET}/teams/{id}"), &none).await;
+        assert_eq!(refused.status, 422);
+        assert!(refused.body.to_string().contains("must be set to a positive number of days"), "{refused:?}");
+        let off = json!({ "host_expiry_settings": { "host_expiry_enabled": false, "host_expiry_window": 0 } });
+        assert_eq!(site.patch(&format!("{FLEET}/teams/{id}"), &off).await.status, 200);
         assert_eq!((&changed["fleet"]["description"], &changed["team"]["name"]), (&json!("x"), &json!("Laptops")));
         for path in ["teams", "fleets"] {
             let users = site.get(&format!("{FLEET}/{path}/{id}/users")).await.body;

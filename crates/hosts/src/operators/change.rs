@@ -1,5 +1,8 @@
 //! What operators do to hosts: delete them, move them, have them send their details.
 
+use std::collections::HashSet;
+
+use muster_clock::Timestamp;
 use muster_http::Problem;
 use muster_identity::{
     Action, Actor, AuditEntry, HostId, IdentityError, Principal, RefusedKey, Scope, TeamId,
@@ -38,17 +41,47 @@ impl Hosts {
     }
 
     async fn delete_all(&self, actor: &Actor, hosts: &[HostRecord]) -> Result<u64, Problem> {
+        let deleted = self.delete_unless_heard(actor, hosts, None).await;
+        Ok(deleted.map_err(OperatorError::from)?)
+    }
+
+    /// Deletes those of the hosts that were not heard since `before`; gives how many.
+    pub(crate) async fn delete_expired(
+        &self,
+        actor: &Actor,
+        hosts: &[HostRecord],
+        before: Timestamp,
+    ) -> Result<u64, StoreError> {
+        self.delete_unless_heard(actor, hosts, Some(before)).await
+    }
+
+    async fn delete_unless_heard(
+        &self,
+        actor: &Actor,
+        hosts: &[HostRecord],
+        before: Option<Timestamp>,
+    ) -> Result<u64, StoreError> {
         let now = self.now();
         let done = async {
             let mut transaction = self.0.database.begin().await?;
-            for host in hosts {
+            let ids: Vec<HostId> = hosts.iter().map(|host| host.id).collect();
+            let heard = match before {
+                Some(before) => store::expiry::heard(&mut transaction, &ids, before).await?,
+                None => HashSet::new(),
+            };
+            let silent = || hosts.iter().filter(|host| !heard.contains(&host.id));
+            for host in silent() {
                 self.0
                     .identity
                     .agent_keys
                     .revoke_host(&mut transaction, host.id, RefusedKey::Deleted, now)
                     .await?;
-                let details =
+                let mut details =
                     json!({ "hostname": host.facts.hostname, "identifier": host.identifier });
+                if before.is_some() {
+                    details["expired"] = true.into();
+                    details["seen_at"] = json!(host.seen_at);
+                }
                 let entry = AuditEntry::new("deleted_host", "host", host.id).before(details);
                 self.0
                     .identity
@@ -56,19 +89,19 @@ impl Hosts {
                     .record(&mut transaction, actor, entry, now)
                     .await?;
             }
-            let ids: Vec<HostId> = hosts.iter().map(|host| host.id).collect();
+            let ids: Vec<HostId> = silent().map(|host| host.id).collect();
             self.0.software.forget(&mut transaction, &ids).await?;
             store::operator::delete(&mut transaction, &ids).await?;
-            transaction.commit().await
+            transaction.commit().await?;
+            Ok(ids.len() as u64)
         };
-        let done: Result<(), StoreError> = done.await;
+        let done: Result<u64, StoreError> = done.await;
         // Also after an error: when the answer to the commit is lost it may have been kept, and looking again harms not.
         for host in hosts {
             self.0.identity.agent_keys.revoked(host.id).await;
             self.hint(HOST_TOPIC, host.id).await;
         }
-        done.map_err(OperatorError::from)?;
-        Ok(hosts.len() as u64)
+        done
     }
 
     async fn authorized(

@@ -7,6 +7,7 @@ mod check_in;
 mod configuration;
 mod device;
 mod enroll;
+mod expiry;
 mod faults;
 mod fleet;
 mod harness;

@@ -17,7 +17,7 @@ use muster_identity::{
     Action, Actor, EnrollmentTokens, Identity, IdentityError, NewEnrollmentToken, Principal, Role,
     Scope, ScopedSecret, Team, TeamFilter, TeamId, UserId,
 };
-use muster_wire_fleet::config::Features;
+use muster_wire_fleet::config::{Features, HostExpirySettings};
 use muster_wire_fleet::team::{
     EnrollSecret, Team as FleetTeam, TeamAnswer, TeamIdsByName, TeamRequest, TeamSpec,
     TeamUsersRequest, TeamsAnswer,
@@ -27,7 +27,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::fleet::ChangeQuery;
-use crate::{SettingsError, SettingsService, check_agent_options};
+use crate::{SettingsError, SettingsService, TeamExpiry, check_agent_options};
 
 /// The largest body with agent options: 2 MiB.
 const MAX_OPTIONS_BYTES: usize = 2 * 1024 * 1024;
@@ -134,6 +134,7 @@ impl Rooms {
                 enable_software_inventory: organisation.collect_software,
                 additional_queries: None,
             },
+            host_expiry_settings: shown_expiry(current.team_expiry.get(&team.id)),
             user_count: count(&users, team.id),
             host_count: count(&hosts, team.id),
             secrets: revealed
@@ -212,6 +213,23 @@ fn shown_secrets(team: TeamId, secrets: Option<Vec<ScopedSecret>>) -> Vec<Enroll
         team_id: Some(team.0),
     });
     shown.collect()
+}
+
+fn shown_expiry(rule: Option<&TeamExpiry>) -> HostExpirySettings {
+    let rule = rule.copied().unwrap_or_default();
+    HostExpirySettings {
+        host_expiry_enabled: rule.enabled,
+        host_expiry_window: rule.days,
+    }
+}
+
+fn expiry(settings: HostExpirySettings) -> Result<TeamExpiry, Problem> {
+    let rule = TeamExpiry {
+        enabled: settings.host_expiry_enabled,
+        days: settings.host_expiry_window,
+    };
+    rule.check()?;
+    Ok(rule)
 }
 
 fn texts(secrets: Vec<EnrollSecret>) -> Vec<String> {
@@ -308,9 +326,16 @@ async fn create(
     let secrets = body.secrets.map(texts);
     EnrollmentTokens::check_secrets(secrets.as_deref().unwrap_or_default())?;
     let (name, description) = (body.name.unwrap_or_default(), body.description);
+    let rule = body.host_expiry_settings.map(expiry).transpose()?;
     let actor = Actor::from(&principal);
     let description = description.unwrap_or_default();
     let team = rooms.create(&actor, &name, &description, secrets).await?;
+    if let Some(rule) = rule.filter(|rule| *rule != TeamExpiry::default()) {
+        let settings = &rooms.settings;
+        settings
+            .set_team_expiry(&actor, team.id, Some(rule))
+            .await?;
+    }
     rooms.answer(&principal, spelling, team.id).await
 }
 
@@ -325,9 +350,14 @@ async fn change(
     let actor = Actor::from(&principal);
     let secrets = body.secrets.map(texts);
     EnrollmentTokens::check_secrets(secrets.as_deref().unwrap_or_default())?;
+    let rule = body.host_expiry_settings.map(expiry).transpose()?;
     let (name, description) = (body.name.as_deref(), body.description.as_deref());
     let teams = &rooms.identity.teams;
     teams.change(&actor, team.id, name, description).await?;
+    if rule.is_some() {
+        let settings = &rooms.settings;
+        settings.set_team_expiry(&actor, team.id, rule).await?;
+    }
     if let Some(secrets) = secrets {
         let tokens = &rooms.identity.enrollment_tokens;
         tokens
@@ -405,6 +435,7 @@ struct Checked {
     existing: Option<TeamId>,
     /// Absent: as they are; `null`: none of its own.
     agent_options: Option<Value>,
+    expiry: Option<TeamExpiry>,
     secrets: Option<Vec<String>>,
 }
 
@@ -461,6 +492,7 @@ impl Rooms {
             name,
             existing,
             agent_options: spec.agent_options.map(Option::unwrap_or_default),
+            expiry: spec.host_expiry_settings.map(expiry).transpose()?,
             secrets,
         })
     }
@@ -484,6 +516,12 @@ impl Rooms {
             }
             (Some(id), None) => id,
         };
+        if document.expiry.is_some() {
+            let settings = &self.settings;
+            settings
+                .set_team_expiry(&actor, id, document.expiry)
+                .await?;
+        }
         if let Some(options) = document.agent_options {
             let strictness = query.strictness();
             self.settings

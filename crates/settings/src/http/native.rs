@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::{Documents, Organisation, SettingsError, SettingsService, Strictness};
+use crate::{Documents, Organisation, SettingsError, SettingsService, Strictness, TeamExpiry};
 
 /// The routes, relative to `/api/muster`.
 pub fn native_routes(settings: SettingsService) -> OpenApiRouter {
@@ -20,6 +20,11 @@ pub fn native_routes(settings: SettingsService) -> OpenApiRouter {
             get_team_options,
             set_team_options,
             delete_team_options
+        ))
+        .routes(routes!(
+            get_team_expiry,
+            set_team_expiry,
+            delete_team_expiry
         ))
         .with_state(settings)
 }
@@ -182,6 +187,101 @@ async fn set_team(
         .set_team_agent_options(&actor, team, options, Strictness::Full, false)
         .await?;
     Ok(axum::Json(of_team(settings, team)))
+}
+
+/// When hosts are deleted that stay away, and whose rule it is.
+#[derive(Serialize, ToSchema)]
+struct ExpiryAnswer {
+    /// Whether they are.
+    enabled: bool,
+    /// After how many days without a word.
+    days: u32,
+    /// The team has no rule of its own: this is everybody's.
+    inherited: bool,
+}
+
+#[derive(Deserialize, ToSchema)]
+struct ExpiryRequest {
+    /// After how many days without a word hosts of the team are deleted; at least 1.
+    days: u32,
+}
+
+fn expiry_of(settings: &SettingsService, team: TeamId) -> ExpiryAnswer {
+    let current = settings.current();
+    let organisation = &current.documents.organisation;
+    match current.team_expiry.get(&team).filter(|own| own.enabled) {
+        Some(own) => ExpiryAnswer {
+            enabled: true,
+            days: own.days,
+            inherited: false,
+        },
+        None => ExpiryAnswer {
+            enabled: organisation.host_expiry_enabled,
+            days: organisation.host_expiry_days,
+            inherited: true,
+        },
+    }
+}
+
+/// When hosts of a team are deleted that stay away
+///
+/// The rule for all is `host_expiry_enabled` and `host_expiry_days` of the settings.
+#[utoipa::path(get, path = "/teams/{id}/host-expiry", tag = "settings", params(("id" = i64, Path, description = "The team")),
+    responses((status = 200, body = ExpiryAnswer), (status = 404, description = "no such team")))]
+async fn get_team_expiry(
+    State(settings): State<SettingsService>,
+    principal: Principal,
+    Path(id): Path<i64>,
+) -> Result<axum::Json<ExpiryAnswer>, Problem> {
+    let team = settings.visible_team(&principal, TeamId(id)).await?;
+    Ok(axum::Json(expiry_of(&settings, team.id)))
+}
+
+/// Set when hosts of a team are deleted that stay away
+#[utoipa::path(put, path = "/teams/{id}/host-expiry", tag = "settings", request_body = ExpiryRequest,
+    params(("id" = i64, Path, description = "The team")), responses((status = 200, body = ExpiryAnswer),
+    (status = 404, description = "no such team"), (status = 422, description = "no days")))]
+async fn set_team_expiry(
+    State(settings): State<SettingsService>,
+    principal: Principal,
+    Path(id): Path<i64>,
+    Json(body): Json<ExpiryRequest>,
+) -> Result<axum::Json<ExpiryAnswer>, Problem> {
+    if body.days == 0 {
+        return Err(Problem::invalid("days", "must be at least 1"));
+    }
+    let rule = TeamExpiry {
+        enabled: true,
+        days: body.days,
+    };
+    put_team_expiry(&settings, &principal, id, Some(rule)).await
+}
+
+/// Take a team's rule back
+///
+/// The rule for all holds for it then.
+#[utoipa::path(delete, path = "/teams/{id}/host-expiry", tag = "settings",
+    params(("id" = i64, Path, description = "The team")),
+    responses((status = 200, body = ExpiryAnswer), (status = 404, description = "no such team")))]
+async fn delete_team_expiry(
+    State(settings): State<SettingsService>,
+    principal: Principal,
+    Path(id): Path<i64>,
+) -> Result<axum::Json<ExpiryAnswer>, Problem> {
+    put_team_expiry(&settings, &principal, id, None).await
+}
+
+async fn put_team_expiry(
+    settings: &SettingsService,
+    principal: &Principal,
+    id: i64,
+    rule: Option<TeamExpiry>,
+) -> Result<axum::Json<ExpiryAnswer>, Problem> {
+    let team = settings.visible_team(principal, TeamId(id)).await?.id;
+    principal.authorize(Action::WriteTeams, Scope::Team(Some(team)))?;
+    let actor = Actor::from(principal);
+    settings.set_team_expiry(&actor, team, rule).await?;
+    Ok(axum::Json(expiry_of(settings, team)))
 }
 
 impl Organisation {

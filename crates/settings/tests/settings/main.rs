@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Method, Request};
@@ -11,7 +12,7 @@ use axum::{Extension, Router};
 use http_body_util::BodyExt as _;
 use muster_bus::LocalBus;
 use muster_clock::{ManualClock, SeededRandomness, Timestamp};
-use muster_hosts::OptionsSource as _;
+use muster_hosts::{ExpiryRules, ExpirySource as _, OptionsSource as _};
 use muster_http::{ClientAddress, Listing, OrderDirection, Shape};
 use muster_identity::{
     Actor, AuditFilter, Credential, Identity, MasterKey, Principal, Role, TeamId, UserId,
@@ -293,6 +294,29 @@ on_both_databases! {
         }
         let (status, _) = fixture.as_admin(Method::PUT, "/native/teams/999/agent-options", body).await;
         assert_eq!(status, 404);
+    }
+
+    async fn hosts_run_out_by_the_rule_of_their_team_or_of_all(db: TestDatabase) {
+        let fixture = Fixture::new(db).await;
+        let team = fixture.identity.teams.create(&Actor::system(), "Laptops", "").await.unwrap().id;
+        let path = format!("/native/teams/{team}/host-expiry");
+        let day = Duration::from_secs(24 * 3_600);
+        assert_eq!(fixture.settings.expiry(), ExpiryRules::default());
+        let wrong = fixture.as_admin(Method::PUT, "/native/settings", json!({ "host_expiry_enabled": true })).await;
+        assert_eq!(wrong.0, 422, "{wrong:?}");
+        let settings = json!({ "host_expiry_enabled": true, "host_expiry_days": 30 });
+        assert_eq!(fixture.as_admin(Method::PUT, "/native/settings", settings).await.0, 200);
+        let (_, rule) = fixture.as_admin(Method::GET, &path, Value::Null).await;
+        assert_eq!(rule, json!({ "enabled": true, "days": 30, "inherited": true }));
+        assert_eq!(fixture.as_admin(Method::PUT, &path, json!({ "days": 0 })).await.0, 422);
+        let (_, rule) = fixture.as_admin(Method::PUT, &path, json!({ "days": 90 })).await;
+        assert_eq!(rule, json!({ "enabled": true, "days": 90, "inherited": false }));
+        let rules = ExpiryRules { everybody: Some(30 * day), teams: [(team, 90 * day)].into() };
+        assert_eq!(fixture.settings.expiry(), rules);
+        let (_, rule) = fixture.as_admin(Method::DELETE, &path, Value::Null).await;
+        assert_eq!(rule["inherited"], true);
+        assert!(fixture.settings.expiry().teams.is_empty());
+        assert_eq!(fixture.as_admin(Method::GET, "/native/teams/99/host-expiry", Value::Null).await.0, 404);
     }
 
     async fn who_may_read_and_change_settings(db: TestDatabase) {
