@@ -129,6 +129,10 @@ pub(crate) fn describe() {
             "muster_notification_sockets",
             "Sockets over which agents are told to ask now",
         ),
+        (
+            "muster_timer_late_seconds",
+            "How late a timer of the server comes: beyond 0.25 it asks for no details, beyond 0.5 it takes no logs",
+        ),
         ("muster_connections", "Connections of clients that are open"),
         ("muster_connections_max", "The most connections of clients"),
         (
@@ -170,6 +174,12 @@ pub(crate) fn describe() {
         "muster_refusals_total",
         Unit::Count,
         "Requests that were not answered as asked, by the class of the reason"
+    );
+    describe_counter!(
+        "muster_put_off_total",
+        Unit::Count,
+        "What was put off since there was too much to do, by class: logs that agents were told to send later, details \
+         that hosts were not asked for"
     );
     describe_counter!(
         "muster_hosts_expired_total",

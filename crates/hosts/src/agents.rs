@@ -115,7 +115,8 @@ impl Agents {
     pub async fn run(&self, upkeep: &Lease, stop: CancellationToken) {
         let presence = self.0.check_in.presence().clone();
         let writing = presence.run(Arc::clone(&self.0.clock), stop.clone());
-        tokio::join!(writing, self.follow(upkeep, stop));
+        let watching = self.0.check_in.load().run(stop.clone());
+        tokio::join!(writing, watching, self.follow(upkeep, stop));
     }
 
     /// Keeps memory in step with what other replicas and the operators' side write.

@@ -20,6 +20,7 @@ use muster_wire_osquery::{DistributedResult, ReadAnswerRef};
 use crate::cache::HostCache;
 use crate::detail;
 use crate::error::HostsError;
+use crate::load::Load;
 use crate::membership::{self, Labels};
 use crate::pace::Pace;
 use crate::presence::Presence;
@@ -51,6 +52,7 @@ struct Shared {
     labels: Labels,
     presence: Presence,
     pace: Pace,
+    load: Load,
     agent_keys: AgentKeys,
     software: Software,
     sources: Vec<Arc<dyn DistributedSource>>,
@@ -70,6 +72,7 @@ impl CheckIn {
             hosts: HostCache::new(clock.now()),
             labels: Labels::default(),
             pace: Pace::new(),
+            load: Load::default(),
             database,
             bus,
             clock,
@@ -151,6 +154,11 @@ impl CheckIn {
         }
     }
 
+    /// How much there is to do.
+    pub(crate) fn load(&self) -> &Load {
+        &self.0.load
+    }
+
     /// What a host is to run now: the body of the answer.
     pub async fn read(&self, host: HostId) -> Result<Bytes, HostsError> {
         let now = self.0.clock.now();
@@ -161,7 +169,7 @@ impl CheckIn {
         let mut due = DueQueries::default();
         let (details, labels) = (state.is_detail_due(now), self.0.labels.are_due(&state, now));
         // What is not urgent waits for its turn; what an operator asks now does not.
-        if (details || labels) && self.0.pace.admits(host, now) {
+        if (details || labels) && self.0.load.admits_details() && self.0.pace.admits(host, now) {
             if details {
                 detail::ask(&profile, &mut due);
                 state.ask_details();
@@ -230,6 +238,12 @@ impl CheckIn {
                 }
             }
         }
+        // What somebody waits for goes first.
+        for (source, results) in self.0.sources.iter().zip(others) {
+            if !results.is_empty() {
+                settle(source.ingest(&state, results, now).await)?;
+            }
+        }
         if !details.is_empty() || !labels.is_empty() {
             let begun = tokio::time::Instant::now();
             let mut kept = self
@@ -255,11 +269,6 @@ impl CheckIn {
                 return Err(self.is_gone(host));
             }
             settle(kept.map(drop).map_err(SourceError::from))?;
-        }
-        for (source, results) in self.0.sources.iter().zip(others) {
-            if !results.is_empty() {
-                settle(source.ingest(&state, results, now).await)?;
-            }
         }
         Ok(())
     }

@@ -6,6 +6,8 @@ use muster_identity::AgentAuthError;
 use muster_sinks::SinkError;
 use muster_store::{ErrorKind, StoreError};
 
+use crate::load::LOGS_RETRY_SECONDS;
+
 /// An agent's request was not answered as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum HostsError {
@@ -27,6 +29,9 @@ pub enum HostsError {
     /// The logs could not be kept; the agent has to keep them.
     #[error("keep the logs of an agent")]
     LogDestination(#[source] SinkError),
+    /// There is too much to do; the agent keeps its logs for later.
+    #[error("too much to do for logs")]
+    Overloaded,
     /// Something that the answer depends on is away; it passes by itself.
     #[error("answer an agent")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -108,6 +113,12 @@ impl HostsError {
                 Problem::too_large("the log destination failed; keep the logs")
                     .with_code("log_destination")
             }
+            Self::Overloaded => Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overloaded",
+                "the server has too much to do; keep the logs and send them later",
+            )
+            .retry_after(LOGS_RETRY_SECONDS),
             Self::Unavailable(_) => Problem::unavailable(&self),
             Self::Defect(_) => Problem::internal(&self),
         }

@@ -24,6 +24,7 @@ mod error;
 mod expiry;
 pub mod http;
 mod inspect;
+mod load;
 mod logs;
 mod matching;
 mod membership;

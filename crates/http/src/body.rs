@@ -28,20 +28,50 @@ pub struct BodyLimit(pub usize);
 /// How many bytes of bodies may wait in memory at a time until they are complete, over all connections: an extension of
 /// the request. Without it only the route's own limit holds. Whoever comes when it is used up is told 503.
 #[derive(Debug, Clone)]
-pub struct BodyBudget(Arc<Semaphore>);
+pub struct BodyBudget(Arc<Budget>);
+
+#[derive(Debug)]
+struct Budget {
+    all: Semaphore,
+    /// What routes that are less urgent may take of it.
+    less_urgent: Semaphore,
+}
 
 impl BodyBudget {
-    /// A budget of so many bytes.
+    /// A budget of so many bytes; of which routes that are [less urgent](LessUrgent) may take half.
     pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes)))
+        Self(Arc::new(Budget {
+            all: Semaphore::new(bytes),
+            less_urgent: Semaphore::new(bytes / 2),
+        }))
     }
 }
+
+/// Marks a route whose bodies may wait when there is too much to do: `layer(Extension(LessUrgent))`.
+#[derive(Debug, Clone, Copy)]
+pub struct LessUrgent;
 
 /// What one body has taken of the budget, until it is complete.
 #[derive(Default)]
 struct Share<'a> {
     budget: Option<&'a BodyBudget>,
+    is_less_urgent: bool,
     taken: Option<SemaphorePermit<'a>>,
+    taken_less_urgent: Option<SemaphorePermit<'a>>,
+}
+
+fn more<'a>(
+    room: &'a Semaphore,
+    taken: &mut Option<SemaphorePermit<'a>>,
+    bytes: u32,
+) -> Result<(), Problem> {
+    let permit = room.try_acquire_many(bytes);
+    let permit = permit.map_err(|_| Problem::unavailable(&BudgetUsedUp))?;
+    match taken {
+        Some(taken) => taken.merge(permit),
+        None => *taken = Some(permit),
+    }
+    Ok(())
 }
 
 impl Share<'_> {
@@ -50,13 +80,10 @@ impl Share<'_> {
             return Ok(());
         };
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let permit = budget.0.try_acquire_many(bytes);
-        let permit = permit.map_err(|_| Problem::unavailable(&BudgetUsedUp))?;
-        match &mut self.taken {
-            Some(taken) => taken.merge(permit),
-            None => self.taken = Some(permit),
+        if self.is_less_urgent {
+            more(&budget.0.less_urgent, &mut self.taken_less_urgent, bytes)?;
         }
-        Ok(())
+        more(&budget.0.all, &mut self.taken, bytes)
     }
 }
 
@@ -157,7 +184,8 @@ pub async fn read_body(request: Request, limit_bytes: usize) -> Result<Bytes, Pr
     let (parts, body) = request.into_parts();
     let mut share = Share {
         budget: parts.extensions.get(),
-        taken: None,
+        is_less_urgent: parts.extensions.get::<LessUrgent>().is_some(),
+        ..Share::default()
     };
     let collected = collect(body, limit_bytes, &mut share);
     let collected = tokio::time::timeout(BODY_TIME, collected).await;
@@ -298,7 +326,7 @@ mod tests {
             }
         });
         let slow = send(Body::from_stream(halves), "identity");
-        while budget.0.available_permits() == 100 {
+        while budget.0.all.available_permits() == 100 {
             tokio::task::yield_now().await;
         }
         let refused = send("x".repeat(50).into(), "identity").await.unwrap();
@@ -307,9 +335,25 @@ mod tests {
         assert_eq!(bomb.unwrap_err().status(), 503);
         tell.send(()).unwrap();
         assert_eq!(slow.await.unwrap().unwrap().len(), 90);
-        assert_eq!(budget.0.available_permits(), 100, "all is given back");
+        assert_eq!(budget.0.all.available_permits(), 100, "all is given back");
         let late = send("x".repeat(90).into(), "identity").await.unwrap();
         assert_eq!(late.unwrap().len(), 90);
+    }
+
+    #[tokio::test]
+    async fn bodies_that_are_less_urgent_leave_room_for_the_others() {
+        let budget = BodyBudget::new(100);
+        let read = |bytes: usize, is_less_urgent: bool| {
+            let mut request = Request::post("/").extension(budget.clone());
+            if is_less_urgent {
+                request = request.extension(LessUrgent);
+            }
+            read_body(request.body("x".repeat(bytes).into()).unwrap(), 1_000)
+        };
+        assert_eq!(read(50, true).await.unwrap().len(), 50);
+        assert_eq!(read(51, true).await.unwrap_err().status(), 503);
+        assert_eq!(read(100, false).await.unwrap().len(), 100);
+        assert_eq!(read(50, true).await.unwrap().len(), 50, "all is given back");
     }
 
     #[tokio::test]

@@ -13,7 +13,9 @@ mod listing;
 mod network;
 mod problem;
 
-pub use body::{BodyBudget, BodyLimit, DEFAULT_BODY_BYTES, Json, parse_json, read_body, read_text};
+pub use body::{
+    BodyBudget, BodyLimit, DEFAULT_BODY_BYTES, Json, LessUrgent, parse_json, read_body, read_text,
+};
 pub use client::{ClientAddress, bearer_token};
 pub use extract::{Path, Query};
 pub use listing::{Listing, ListingQuery, MAX_PAGE_ROWS, OrderDirection, Page};

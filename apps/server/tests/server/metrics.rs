@@ -12,7 +12,7 @@ use crate::site::Site;
 use crate::{client, running, url};
 
 /// Every label that a metric may have. What a label says must never grow with the number of hosts.
-const LABELS: [&str; 11] = [
+const LABELS: [&str; 12] = [
     "route",
     "method",
     "status",
@@ -24,6 +24,7 @@ const LABELS: [&str; 11] = [
     "operation",
     "state",
     "folder",
+    "class",
 ];
 /// How many times a host asks in vain.
 const READS: u64 = 500;

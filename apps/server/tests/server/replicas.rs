@@ -196,7 +196,7 @@ async fn a_change_reaches_the_other_server(more: &[(&str, &str)]) {
         .iter()
         .flat_map(|item| item["leases"].as_array().unwrap())
         .collect();
-    assert_eq!(leases.len(), 3, "{listed:?}");
+    assert_eq!(leases.len(), 4, "{listed:?}");
     pair.shut_down().await;
 }
 

@@ -3,14 +3,16 @@
 //! No versions, no capabilities, and the body decides, not the status: an error carries `node_invalid` only when the key
 //! or the secret is certainly wrong, since the agent then throws its key away.
 
-use axum::Router;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::{HeaderValue, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::post;
+use axum::{Extension, Router};
 use bytes::Bytes;
-use muster_http::{ClientAddress, DEFAULT_BODY_BYTES, Problem, Shape, read_text, shape};
+use muster_http::{
+    ClientAddress, DEFAULT_BODY_BYTES, LessUrgent, Problem, Shape, read_text, shape,
+};
 use muster_identity::{Family, HostId};
 use muster_wire_osquery::{
     ConfigRequest, EnrollAnswer, EnrollRequest, LogRequest, NodeKeyRequest, WriteRequest,
@@ -33,7 +35,7 @@ pub fn osquery_routes(agents: Agents) -> Router {
         .route("/config", post(config))
         .route("/distributed/read", post(read))
         .route("/distributed/write", post(write))
-        .route("/log", post(log))
+        .route("/log", post(log).layer(Extension(LessUrgent)))
         .layer(from_fn_with_state(Shape::Osquery, shape))
         .with_state(agents)
 }
@@ -110,6 +112,9 @@ async fn write(State(agents): State<Agents>, request: Request) -> Result<Respons
 }
 
 async fn log(State(agents): State<Agents>, request: Request) -> Result<Response, Problem> {
+    // Before anything is read: that is work, too.
+    let turn = agents.check_in().load().admit_logs();
+    let _turn = turn.ok_or_else(|| HostsError::Overloaded.into_osquery())?;
     let (address, body) = take(request, MAX_LOG_BYTES).await?;
     let request: LogRequest = parse_object(&body)?;
     drop(body);

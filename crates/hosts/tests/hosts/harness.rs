@@ -1,7 +1,7 @@
 //! A server in the test's own process: the routers of this crate over a database of their own.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use async_trait::async_trait;
@@ -100,6 +100,10 @@ pub(crate) struct TestSink {
     pub(crate) lines: Mutex<Vec<(LogKind, String)>>,
     pub(crate) is_full: AtomicBool,
     pub(crate) is_busy: AtomicBool,
+    /// Writes wait as long as somebody holds it.
+    pub(crate) gate: tokio::sync::RwLock<()>,
+    /// How many wait.
+    pub(crate) waiting: AtomicUsize,
 }
 
 #[async_trait]
@@ -114,6 +118,9 @@ impl Sink for TestSink {
         if self.is_busy.load(Ordering::SeqCst) {
             return Err(SinkError::Busy);
         }
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let _open = self.gate.read().await;
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
         let mut lines = self.lines.lock().unwrap();
         for line in batch.lines() {
             lines.push((kind, String::from_utf8(line.to_vec()).unwrap()));

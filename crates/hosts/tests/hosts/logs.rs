@@ -1,6 +1,7 @@
 //! Logs of agents.
 
 use std::io::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use axum::body::Body;
@@ -112,5 +113,33 @@ on_both_databases! {
         let deep = format!(r#"{{"node_key":"{key}","queries":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
         assert_eq!(server.post_bytes("/api/osquery/distributed/write", deep).await.status, 400);
         let _: Value = server.read(&key).await.json();
+    }
+
+    async fn while_the_destination_hangs_logs_are_put_off_and_everything_else_goes_on(db: TestDatabase) {
+        const MORE: usize = 100;
+        let server = Arc::new(TestServer::new(&db).await);
+        let key = server.enroll("a").await;
+        let hanging = server.sink.gate.write().await;
+        let (begin, mut sending) = (log(&key, "result", r#"[{"name":"x"}]"#), Vec::new());
+        for _ in 0..512 {
+            let (server, body) = (Arc::clone(&server), begin.clone());
+            sending.push(tokio::spawn(async move { server.post_bytes("/api/osquery/log", body).await }));
+        }
+        while server.sink.waiting.load(Ordering::SeqCst) < 512 {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..MORE {
+            let refused = server.post_bytes("/api/osquery/log", begin.clone()).await;
+            assert_eq!((refused.status, refused.header("retry-after")), (503, Some("30")));
+            assert!(refused.json().get("node_invalid").is_none(), "it keeps its key and its logs");
+        }
+        assert_eq!(server.read(&key).await.status, 200);
+        server.enroll("b").await;
+        drop(hanging);
+        for sent in sending {
+            assert_eq!(sent.await.unwrap().status, 200);
+        }
+        assert_eq!(server.post_bytes("/api/osquery/log", begin).await.status, 200);
+        assert_eq!(server.sink.lines.lock().unwrap().len(), 513, "what was acknowledged, and nothing else");
     }
 }
