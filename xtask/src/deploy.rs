@@ -12,7 +12,7 @@ use std::process::Command;
 use crate::error::XtaskError;
 use crate::process;
 use crate::steps::Outcome;
-use crate::workspace::Workspace;
+use crate::workspace::{self, Workspace};
 
 /// How exposed systemd may find the service at most, in tenths: 0 is nothing, 100 everything.
 const MAX_EXPOSURE: &str = "20";
@@ -64,10 +64,10 @@ impl Tool {
 
 /// `$MUSTER_CACHE`, else the user's cache.
 fn cache() -> Option<PathBuf> {
-    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from);
-    let named = folder("MUSTER_CACHE").map(|folder| folder.join("tools"));
-    let own = || folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
-    named.or_else(|| Some(own()?.join("muster")))
+    let named = std::env::var_os(workspace::CACHE_VARIABLE).map(PathBuf::from);
+    named
+        .map(|folder| folder.join("tools"))
+        .or_else(workspace::user_cache)
 }
 
 pub(crate) fn check(workspace: &Workspace) -> Result<Outcome, XtaskError> {

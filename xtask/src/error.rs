@@ -65,6 +65,22 @@ pub(crate) enum XtaskError {
     #[error("these committed pages differ from what generates them: {0}\n  run `cargo xtask docs`")]
     PagesDiffer(String),
 
+    /// The repository does not have the commit of a release, as a shallow clone or an unpacked archive has it not.
+    #[error(
+        "release {version} cannot be built: its commit {commit} is not in this repository's history\n  \
+         fetch all of it with `git fetch --unshallow` (in CI: check out with full history) and run this again"
+    )]
+    NoHistory {
+        version: String,
+        commit: String,
+        #[source]
+        source: Box<XtaskError>,
+    },
+
+    /// There is no folder for what outlives `target`.
+    #[error("no folder for programs of earlier releases: set HOME, XDG_CACHE_HOME or MUSTER_CACHE")]
+    NoCache,
+
     /// The private PostgreSQL cluster cannot be used.
     #[error("PostgreSQL: {0}")]
     Postgres(String),

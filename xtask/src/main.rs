@@ -18,6 +18,7 @@ mod licences;
 mod postgres;
 mod prerequisites;
 mod process;
+mod releases;
 mod steps;
 mod test;
 mod tidy;
@@ -53,6 +54,7 @@ enum Verb {
     Docs(docs::Arguments),
     Postgres(postgres::Arguments),
     Prerequisites(prerequisites::Arguments),
+    Releases(releases::Arguments),
     Bench(bench::Arguments),
     Fuzz(fuzz::Arguments),
 }
@@ -78,6 +80,7 @@ fn dispatch(verb: Verb, workspace: Workspace) -> Result<(), XtaskError> {
         Verb::Docs(arguments) => docs::run(&arguments, &workspace),
         Verb::Postgres(arguments) => postgres::run(&arguments, &workspace),
         Verb::Prerequisites(arguments) => prerequisites::run(&arguments),
+        Verb::Releases(arguments) => releases::run(&arguments, &workspace),
         Verb::Bench(arguments) => bench::run(&arguments, &workspace),
         Verb::Fuzz(arguments) => fuzz::run(&arguments, &workspace),
     }

@@ -24,8 +24,6 @@ use cluster::{Cluster, Contents};
 
 /// Names the server on which tests may make databases; `muster_store::testing` reads it.
 pub(crate) const VARIABLE: &str = "MUSTER_TEST_POSTGRES";
-/// Moves the cluster out of the build folder.
-const CACHE_VARIABLE: &str = "MUSTER_CACHE";
 /// The program that tells that the server is installed.
 pub(crate) const SERVER_PROGRAM: &str = "postgres";
 

@@ -7,7 +7,7 @@ use clap::Args;
 use crate::error::XtaskError;
 use crate::steps::{self, Context, Outcome, Step};
 use crate::workspace::Workspace;
-use crate::{deploy, docs, licences, postgres, prerequisites, process, tidy, up};
+use crate::{deploy, docs, licences, postgres, prerequisites, process, releases, tidy, up};
 
 const STEPS: &[Step] = &[
     Step {
@@ -49,6 +49,11 @@ const STEPS: &[Step] = &[
         name: "deploy",
         about: "systemd, HAProxy, Helm and compose accept what operators install",
         run: |context| deploy::check(&context.workspace),
+    },
+    Step {
+        name: "releases",
+        about: "programs of earlier releases are there, or are built from the history",
+        run: |context| releases::ensure(&context.workspace).map(|()| Outcome::Passed),
     },
     Step {
         name: "tests",

@@ -99,6 +99,16 @@ impl Workspace {
     }
 }
 
+/// Names the folder of what outlives `target`, instead of the user's cache.
+pub(crate) const CACHE_VARIABLE: &str = "MUSTER_CACHE";
+
+/// The project's folder in the user's cache.
+pub(crate) fn user_cache() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let own = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+    Some(own?.join("muster"))
+}
+
 fn is_workspace_root(folder: &Path) -> bool {
     std::fs::read_to_string(folder.join("Cargo.toml"))
         .is_ok_and(|text| text.lines().any(|line| line.trim() == "[workspace]"))

@@ -22,6 +22,9 @@ const PAGE_ROWS: usize = 500;
 /// Where the API is.
 const ROOT: &str = "api/muster";
 
+/// What servers of all releases say of a path that they do not serve.
+const NO_SUCH_PATH: &str = "this path does not exist";
+
 /// Talks to one server as one user.
 pub(crate) struct Client {
     http: reqwest::Client,
@@ -247,6 +250,7 @@ impl Client {
                 message,
             },
             _ if problem.code == "unsupported_version" => CliError::Version { url, message },
+            StatusCode::NOT_FOUND if message == NO_SUCH_PATH => CliError::NotServed { url },
             _ => CliError::Refused {
                 status: status.as_u16(),
                 message,

@@ -122,6 +122,15 @@ pub(crate) enum CliError {
         message: String,
         retry_after_seconds: Option<u64>,
     },
+    /// The server does not serve what the command needs.
+    #[error("{url} does not have this\n  it may be of an older release than this program, muster {}", env!("CARGO_PKG_VERSION"))]
+    NotServed { url: String },
+    /// The server made an enrollment token without what it does not know.
+    #[error(
+        "{url} is of an older release, whose enrollment tokens have neither labels nor networks\n\
+            \x20 the token that it made without them is revoked; update the server first"
+    )]
+    TokenUnbound { url: String },
     /// Something named by its name is not there.
     #[error("there is no {kind} `{name}`{}", hint(.similar.as_deref()))]
     Unknown {

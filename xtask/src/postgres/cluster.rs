@@ -7,9 +7,9 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::CACHE_VARIABLE;
 use crate::error::XtaskError;
 use crate::process;
+use crate::workspace::CACHE_VARIABLE;
 use crate::workspace::Workspace;
 
 /// The cluster's superuser, whom everybody on this machine may be.

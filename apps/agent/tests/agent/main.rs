@@ -5,6 +5,7 @@
 mod query;
 mod real;
 mod run;
+mod skew;
 
 use std::process::{Command, Output};
 

@@ -101,7 +101,6 @@ async fn create(client: &Client, new: TokensCreate) -> Result<(), CliError> {
     if let Some(uses) = new.max_uses {
         body["max_uses"] = json!(uses);
     }
-    // An older server knows neither, and what is not asked for it need not know.
     if !new.label.is_empty() {
         let mut ids = Vec::new();
         for label in &new.label {
@@ -114,6 +113,17 @@ async fn create(client: &Client, new: TokensCreate) -> Result<(), CliError> {
     }
     expiry(&mut body, new.expires_in);
     let answer = client.post(&["enrollment-tokens"], &body).await?;
+    let token = &answer["token"];
+    let is_left_out = |wanted: bool, member: &str| wanted && token.get(member).is_none();
+    if is_left_out(!new.label.is_empty(), "labels")
+        || is_left_out(!new.network.is_empty(), "networks")
+    {
+        // An older server ignores what it does not know, and such a token would admit from everywhere.
+        let id = token["id"].to_string();
+        client.delete(&["enrollment-tokens", &id]).await?;
+        let url = client.url().to_owned();
+        return Err(CliError::TokenUnbound { url });
+    }
     secret(client, &answer, new.json)
 }
 

@@ -6,6 +6,7 @@ mod broken;
 mod help;
 mod people;
 mod real;
+mod skew;
 
 use std::io::Write as _;
 use std::path::Path;

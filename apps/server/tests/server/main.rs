@@ -19,6 +19,7 @@ mod program;
 mod replicas;
 mod serving;
 mod site;
+mod skew;
 mod slow;
 mod teams;
 
