@@ -4,6 +4,7 @@
 
 mod agents;
 mod backup;
+mod chaos;
 mod crash;
 mod doctor;
 mod draining;
