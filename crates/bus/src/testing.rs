@@ -109,6 +109,8 @@ pub enum Fate {
     Arrives,
     /// It arrives twice.
     Twice,
+    /// It arrives after the next one.
+    Late,
     /// It never arrives, and nobody is told.
     Lost,
 }
@@ -116,9 +118,10 @@ pub enum Fate {
 /// Decides what becomes of a hint; given how many there were before it.
 type Decide = dyn Fn(usize, &Hint) -> Fate + Send + Sync;
 
-/// A bus of one process that loses or doubles hints as it is told.
+/// A bus of one process that loses, doubles and holds back hints as it is told.
 pub struct UnreliableBus {
     local: LocalBus,
+    late: Mutex<Vec<Hint>>,
     published: AtomicUsize,
     decide: Box<Decide>,
 }
@@ -128,6 +131,7 @@ impl UnreliableBus {
     pub fn new(decide: impl Fn(usize, &Hint) -> Fate + Send + Sync + 'static) -> Self {
         Self {
             local: LocalBus::new(),
+            late: Mutex::default(),
             published: AtomicUsize::new(0),
             decide: Box::new(decide),
         }
@@ -138,13 +142,22 @@ impl UnreliableBus {
 impl Bus for UnreliableBus {
     async fn publish(&self, hint: Hint) -> Result<(), BusError> {
         let number = self.published.fetch_add(1, Ordering::Relaxed);
+        let late = std::mem::take(&mut *self.late.lock().expect("no test failed here"));
         let times = match (self.decide)(number, &hint) {
             Fate::Arrives => 1,
             Fate::Twice => 2,
             Fate::Lost => 0,
+            Fate::Late => {
+                let mut late = self.late.lock().expect("no test failed here");
+                late.push(hint.clone());
+                0
+            }
         };
         for _ in 0..times {
             self.local.deliver(Received::Hint(hint.clone()));
+        }
+        for hint in late {
+            self.local.deliver(Received::Hint(hint));
         }
         Ok(())
     }

@@ -4,8 +4,12 @@
 //! The moments follow from a seed, which a failure names: `MUSTER_FAULT_SEED` sets it, `MUSTER_FAULT_ROUNDS` sets how many
 //! moments there are.
 
+mod certificate;
+mod clock;
 mod cluster;
+mod disk;
 mod load;
+mod silence;
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;

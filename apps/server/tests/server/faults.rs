@@ -16,16 +16,16 @@ use crate::site::{Site, until};
 use crate::{client, running, url};
 
 /// A way to a database that can be cut, or fall silent.
-struct Way {
-    address: SocketAddr,
+pub(crate) struct Way {
+    pub(crate) address: SocketAddr,
     is_cut: Arc<AtomicBool>,
-    is_silent: watch::Sender<bool>,
+    pub(crate) is_silent: watch::Sender<bool>,
     cut: std::sync::Mutex<CancellationToken>,
     shared: Arc<std::sync::Mutex<CancellationToken>>,
 }
 
 impl Way {
-    async fn to(target: String) -> Self {
+    pub(crate) async fn to(target: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let is_cut = Arc::new(AtomicBool::new(false));

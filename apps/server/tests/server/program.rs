@@ -87,6 +87,11 @@ impl Program {
         link.trim()
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Tells it to end.
     pub(crate) fn terminate(&self) {
         let pid = Pid::from_child(&self.child);

@@ -228,15 +228,17 @@ async fn a_redis_that_is_not_there_keeps_no_server_from_starting() {
     pair.shut_down().await;
 }
 
-/// Hints carry no truth: with every second one lost and some doubled, everything is found within a minute or so.
+/// Hints carry no truth: with every second one lost, some doubled and some late, everything is found within a minute or so.
 #[tokio::test]
-async fn lost_hints_only_delay() {
+async fn hints_that_are_lost_doubled_or_late_only_delay() {
     let db = TestDatabase::new(Dialect::Postgres).await;
     let bus = UnreliableBus::new(|number, _| {
         if number % 2 == 0 {
             Fate::Lost
         } else if number % 3 == 0 {
             Fate::Twice
+        } else if number % 5 == 0 {
+            Fate::Late
         } else {
             Fate::Arrives
         }
