@@ -433,7 +433,7 @@ impl Users {
     }
 
     /// Gives a user a password that it must replace at its next login, and ends its sessions; for those who forgot theirs.
-    /// Makes one up when none is given. API tokens stay.
+    /// Makes one up when none is given. API tokens are refused until then.
     pub async fn reset_password(
         &self,
         actor: &Actor,

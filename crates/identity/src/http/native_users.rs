@@ -186,7 +186,8 @@ struct TemporaryPassword {
 
 /// Reset a user's password
 ///
-/// Gives the user a password that it must replace at its next login. Its sessions end; its API tokens stay.
+/// Gives the user a password that it must replace at its next login. Its sessions end; its API tokens are refused until it has
+/// done so.
 #[utoipa::path(post, path = "/users/{id}/reset-password", tag = "identity", params(("id" = i64, Path)),
     request_body = PasswordReset, responses((status = 200, body = TemporaryPassword), (status = 404)))]
 async fn reset_password(
