@@ -49,10 +49,20 @@ impl Load {
         Duration::from_micros(self.0.late.load(Ordering::Relaxed))
     }
 
-    /// Whether logs are taken now; held until they are kept.
+    /// Whether logs would be taken now: asked before anything of them is read.
+    pub(crate) fn admits_logs(&self) -> bool {
+        !self.is_too_much(self.0.logs.load(Ordering::Relaxed))
+    }
+
+    /// Whether logs are taken now; held until they are kept. Only those that came whole, of an agent that is known, take
+    /// room: others could hold it for as long as they like.
     pub(crate) fn admit_logs(&self) -> Option<LogTurn> {
         let under_way = self.0.logs.fetch_add(1, Ordering::Relaxed);
         let turn = LogTurn(Arc::clone(&self.0));
+        (!self.is_too_much(under_way)).then_some(turn)
+    }
+
+    fn is_too_much(&self, under_way: usize) -> bool {
         let is_too_much = under_way >= MOST_LOGS || self.late() >= LATE_FOR_LOGS;
         if is_too_much != self.0.sheds_logs.swap(is_too_much, Ordering::Relaxed) && is_too_much {
             tracing::warn!(
@@ -63,9 +73,8 @@ impl Load {
         }
         if is_too_much {
             metrics::counter!("muster_put_off_total", "class" => "logs").increment(1);
-            return None;
         }
-        Some(turn)
+        is_too_much
     }
 
     /// Whether hosts are asked for details now.

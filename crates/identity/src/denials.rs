@@ -111,7 +111,8 @@ impl Denials {
     /// Writes what is due; `all` when no more is going to come. What cannot be written stays for the next time.
     pub(crate) async fn flush(&self, all: bool) -> Result<(), StoreError> {
         let now = self.0.context.now();
-        for (denial, calls, since) in self.take_due(all, now) {
+        let mut due = self.take_due(all, now).into_iter();
+        while let Some((denial, calls, since)) = due.next() {
             let entry = AuditEntry {
                 action: denial.action,
                 subject_kind: denial.subject_kind,
@@ -122,6 +123,9 @@ impl Denials {
             let mut db = &self.0.context.database;
             if let Err(error) = store::insert(&mut db, &denial.actor, entry, now).await {
                 self.put_back(denial, calls, since);
+                for (denial, calls, since) in due {
+                    self.put_back(denial, calls, since);
+                }
                 return Err(error);
             }
         }

@@ -13,6 +13,8 @@ use crate::site::Site;
 const PATIENCE_SECONDS: usize = 30;
 /// How many connections of each kind hang.
 const CLIENTS: usize = 20;
+/// How many more hang in a body of logs: more than there may be under way at a time.
+const LOGS: usize = 600;
 
 async fn rest(stream: &mut TcpStream) -> String {
     let mut text = Vec::new();
@@ -39,6 +41,9 @@ async fn clients_that_drip_or_say_nothing_are_cut_off_and_hold_nobody_up() {
     for _ in 0..CLIENTS {
         silent.push(connect("").await);
         heads.push(connect("GET /version HTTP/1.1\r\nHost: x\r\nX-Long: ").await);
+        bodies.push(connect(body).await);
+    }
+    for _ in CLIENTS..LOGS {
         bodies.push(connect(body).await);
     }
     assert_eq!(

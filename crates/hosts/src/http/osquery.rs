@@ -112,13 +112,17 @@ async fn write(State(agents): State<Agents>, request: Request) -> Result<Respons
 }
 
 async fn log(State(agents): State<Agents>, request: Request) -> Result<Response, Problem> {
+    let load = agents.check_in().load().clone();
+    let overloaded = || HostsError::Overloaded.into_osquery();
     // Before anything is read: that is work, too.
-    let turn = agents.check_in().load().admit_logs();
-    let _turn = turn.ok_or_else(|| HostsError::Overloaded.into_osquery())?;
+    if !load.admits_logs() {
+        return Err(overloaded());
+    }
     let (address, body) = take(request, MAX_LOG_BYTES).await?;
     let request: LogRequest = parse_object(&body)?;
     drop(body);
     let host = authenticate(&agents, &request.node_key, address).await?;
+    let _turn = load.admit_logs().ok_or_else(overloaded)?;
     agents
         .log(host, request)
         .await

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use muster_identity::{Actor, AuditFilter, AuditRecord, DENIED_REQUEST, Denial};
 use muster_replicas::Lease;
+use muster_store::Executor as _;
 use muster_store::testing::on_both_databases;
 use tokio_util::sync::CancellationToken;
 
@@ -63,6 +64,28 @@ on_both_databases! {
         assert_eq!((&details[1]["times"], &details[1]["reason"]), (&500.into(), &"unauthenticated".into()));
         assert_eq!((kept[0].actor_kind.as_str(), kept[0].subject_id.as_str()), ("unknown", "GET /a"));
         assert_eq!(kept[0].address, "192.0.2.1");
+    }
+
+    async fn what_cannot_be_written_is_written_later(db: TestDatabase) {
+        let fixture = Fixture::new(db).await;
+        let maintain = async || {
+            let stop = CancellationToken::new();
+            stop.cancel();
+            fixture.identity.run_maintenance(&Lease::always(), stop).await;
+        };
+        let rename = async |from: &str, to: &str| {
+            let sql = format!("ALTER TABLE {from} RENAME TO {to}");
+            let database = fixture.db.database();
+            (&mut &database).execute(&sql, Vec::new()).await.unwrap();
+        };
+        for number in 0..3 {
+            fixture.identity.denials.note(denial(&format!("GET /{number}")));
+        }
+        rename("identity_audit", "identity_audit_away").await;
+        maintain().await;
+        rename("identity_audit_away", "identity_audit").await;
+        maintain().await;
+        assert_eq!(kept(&fixture).await.len(), 3);
     }
 
     async fn what_is_denied_in_very_many_ways_stays_bounded(db: TestDatabase) {
