@@ -61,7 +61,8 @@ fn listed(style: Style, columns: &[Column], items: &[Value]) -> String {
     let rows = items.iter().map(|item| {
         let cells = columns.iter().map(|Column(_, members)| {
             let value = members.iter().map(|member| member_of(item, member));
-            cell(value.flatten().find(|value| !value.is_null()))
+            let says = |value: &&Value| !value.is_null() && *value != "";
+            cell(value.flatten().find(says))
         });
         cells.collect::<Vec<String>>()
     });

@@ -8,6 +8,9 @@ use clap::{Args, Subcommand};
 use super::Format;
 use crate::duration::parse as duration;
 
+/// What users may be. A server that does not know one says so.
+const ROLES: [&str; 5] = ["admin", "maintainer", "observer_plus", "observer", "gitops"];
+
 /// `tokens`.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -320,7 +323,7 @@ pub struct NewUserArguments {
     pub name: Option<String>,
     /// What the user may do: admin, maintainer, observer_plus (reads, and runs any query), observer or gitops (writes
     /// configuration, and sees no hosts).
-    #[arg(long)]
+    #[arg(long, value_parser = ROLES, hide_possible_values = true)]
     pub role: String,
     /// The role is for this team only, by name or id (may be repeated) [default: everywhere].
     #[arg(long, value_name = "NAME")]
@@ -343,9 +346,8 @@ pub struct UserEditArguments {
     /// Its new name.
     #[arg(long = "name", value_name = "NAME")]
     pub full_name: Option<String>,
-    /// What the user may do from now on, instead of all its roles until now: admin, maintainer, observer_plus, observer or
-    /// gitops.
-    #[arg(long)]
+    /// What the user may do from now on, instead of all its roles until now.
+    #[arg(long, value_parser = ROLES)]
     pub role: Option<String>,
     /// The role is for this team only, by name or id (may be repeated) [default: everywhere].
     #[arg(long, value_name = "NAME", requires = "role")]

@@ -82,8 +82,27 @@ async fn set_settings(
     let actor = Actor::from(&principal);
     let kept = settings
         .change(&actor, Strictness::Full, false, change)
-        .await?;
+        .await
+        .map_err(in_our_words)?;
     Ok(axum::Json(kept.organisation))
+}
+
+/// With the names that members have here instead of Fleet's.
+fn in_our_words(error: SettingsError) -> SettingsError {
+    match error {
+        SettingsError::Invalid { field, reason } => {
+            let field = match field {
+                "org_name" => "name",
+                "org_logo_url" => "logo_url",
+                "org_logo_url_light_background" => "logo_url_light_background",
+                "host_expiry_window" => "host_expiry_days",
+                "activity_expiry_window" => "audit_expiry_days",
+                other => other,
+            };
+            SettingsError::Invalid { field, reason }
+        }
+        other => other,
+    }
 }
 
 /// Agent options of hosts whose team has none of its own

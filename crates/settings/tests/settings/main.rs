@@ -303,7 +303,7 @@ on_both_databases! {
         let day = Duration::from_secs(24 * 3_600);
         assert_eq!(fixture.settings.expiry(), ExpiryRules::default());
         let wrong = fixture.as_admin(Method::PUT, "/native/settings", json!({ "host_expiry_enabled": true })).await;
-        assert_eq!(wrong.0, 422, "{wrong:?}");
+        assert_eq!((wrong.0, &wrong.1["fields"][0]["name"]), (422, &json!("host_expiry_days")), "{wrong:?}");
         let settings = json!({ "host_expiry_enabled": true, "host_expiry_days": 30 });
         assert_eq!(fixture.as_admin(Method::PUT, "/native/settings", settings).await.0, 200);
         let (_, rule) = fixture.as_admin(Method::GET, &path, Value::Null).await;
