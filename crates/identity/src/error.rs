@@ -3,7 +3,7 @@
 use muster_http::Problem;
 use muster_store::StoreError;
 
-use crate::MasterKeyError;
+use crate::{MasterKeyError, TooMany};
 
 /// A service could not do as asked.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +69,12 @@ impl IdentityError {
             field,
             reason: reason.into(),
         }
+    }
+}
+
+impl From<TooMany> for IdentityError {
+    fn from(TooMany { seconds }: TooMany) -> Self {
+        Self::TooMany { seconds }
     }
 }
 

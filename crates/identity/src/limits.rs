@@ -69,34 +69,21 @@ impl LoginLimits {
     }
 }
 
-/// Counts tries of codes, by whoever knows the password already.
+/// Counts what a user whose password or session is known already may still try: either may be stolen.
 #[derive(Debug)]
-pub(crate) struct CodeLimit(Limiter);
+pub(crate) struct UserLimit(Limiter);
 
-impl Default for CodeLimit {
-    fn default() -> Self {
+impl UserLimit {
+    /// For codes of a second factor.
+    pub(crate) fn codes() -> Self {
         Self(Limiter::new(CODE_BURST, CODE_REFILL))
     }
-}
 
-impl CodeLimit {
-    /// Counts a try, or says how long to wait.
-    pub(crate) fn attempt(&self, user: UserId, now: Timestamp) -> Result<(), TooMany> {
-        self.0.attempt(&user.0.to_le_bytes(), now)
-    }
-}
-
-/// Counts tries of the own password, by whoever has a session already: it may be a stolen one.
-#[derive(Debug)]
-pub(crate) struct PasswordLimit(Limiter);
-
-impl Default for PasswordLimit {
-    fn default() -> Self {
+    /// For the user's own password.
+    pub(crate) fn passwords() -> Self {
         Self(Limiter::new(ACCOUNT_BURST, ACCOUNT_REFILL))
     }
-}
 
-impl PasswordLimit {
     /// Counts a try, or says how long to wait.
     pub(crate) fn attempt(&self, user: UserId, now: Timestamp) -> Result<(), TooMany> {
         self.0.attempt(&user.0.to_le_bytes(), now)

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
-use crate::limits::{CodeLimit, TooMany};
+use crate::limits::UserLimit;
 use crate::service::Context;
 use crate::store::second_factor as store;
 use crate::{Actor, Audit, AuditEntry, IdentityError, MasterKey, User, UserId, Users, secret};
@@ -62,7 +62,7 @@ struct Inner {
     audit: Audit,
     master_key: Arc<MasterKey>,
     issuer: String,
-    limit: CodeLimit,
+    limit: UserLimit,
 }
 
 /// Second factors.
@@ -84,7 +84,7 @@ impl SecondFactor {
             audit,
             master_key,
             issuer,
-            limit: CodeLimit::default(),
+            limit: UserLimit::codes(),
         }))
     }
 
@@ -136,7 +136,7 @@ impl SecondFactor {
     ) -> Result<Vec<String>, IdentityError> {
         let context = &self.0.context;
         let now = context.now();
-        self.limited(user, now)?;
+        self.0.limit.attempt(user, now)?;
         let kept = store::find(&mut &context.database, user).await?;
         let kept = kept.ok_or_else(|| IdentityError::Conflict {
             what: "no second factor was begun; begin with one first".to_owned(),
@@ -242,7 +242,7 @@ impl SecondFactor {
         let context = &self.0.context;
         let now = context.now();
         let typed = typed.trim();
-        self.limited(user, now)?;
+        self.0.limit.attempt(user, now)?;
         let kept = store::find(&mut &context.database, user).await?;
         let Some(kept) = kept.filter(|kept| kept.confirmed_at.is_some()) else {
             return Err(IdentityError::Conflict {
@@ -273,11 +273,6 @@ impl SecondFactor {
             .await?;
         transaction.commit().await?;
         Ok(())
-    }
-
-    fn limited(&self, user: UserId, now: Timestamp) -> Result<(), IdentityError> {
-        let limited = self.0.limit.attempt(user, now);
-        limited.map_err(|TooMany { seconds }| IdentityError::TooMany { seconds })
     }
 
     fn new_codes(&self) -> Vec<String> {

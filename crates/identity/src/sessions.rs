@@ -8,7 +8,7 @@ use muster_http::ClientAddress;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::limits::{LoginLimits, TooMany};
+use crate::limits::LoginLimits;
 use crate::service::Context;
 use crate::store::people as store;
 use crate::users::MAX_PASSWORD_BYTES;
@@ -103,8 +103,7 @@ impl Sessions {
                 seconds: BUSY_SECONDS,
             });
         }
-        let limited = self.0.limits.attempt(&key, address, now);
-        limited.map_err(|TooMany { seconds }| IdentityError::TooMany { seconds })?;
+        self.0.limits.attempt(&key, address, now)?;
         let found = store::find_user_by_email(&mut &context.database, email).await?;
         let (user, hash) = found.map_or((None, None), |(user, hash)| (Some(user), Some(hash)));
         let right = password.len() <= MAX_PASSWORD_BYTES

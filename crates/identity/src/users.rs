@@ -11,7 +11,7 @@ use muster_store::{ErrorKind, Transaction};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::limits::{PasswordLimit, TooMany};
+use crate::limits::UserLimit;
 use crate::password::{self, Passwords};
 
 use crate::service::Context;
@@ -116,7 +116,7 @@ struct Inner {
     context: Arc<Context>,
     audit: Audit,
     passwords: Passwords,
-    limit: PasswordLimit,
+    limit: UserLimit,
     /// Once there is a user there always is one: the last admin cannot be deleted.
     any: AtomicBool,
 }
@@ -132,7 +132,7 @@ impl Users {
             context,
             audit,
             passwords: Passwords::new(),
-            limit: PasswordLimit::default(),
+            limit: UserLimit::passwords(),
             any,
         }))
     }
@@ -411,8 +411,7 @@ impl Users {
     /// limited.
     pub async fn knows_password(&self, id: UserId, password: &str) -> Result<bool, IdentityError> {
         let context = &self.0.context;
-        let limited = self.0.limit.attempt(id, context.now());
-        limited.map_err(|TooMany { seconds }| IdentityError::TooMany { seconds })?;
+        self.0.limit.attempt(id, context.now())?;
         if password.len() > MAX_PASSWORD_BYTES {
             return Ok(false);
         }

@@ -11,8 +11,6 @@ mod disk;
 mod load;
 mod silence;
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +20,7 @@ use muster_clock::{Clock as _, Randomness as _, SeededRandomness, SystemClock};
 use muster_store::Dialect;
 use muster_store::testing::TestDatabase;
 
-use crate::program::{Program, plain};
+use crate::program::{Program, folder, plain};
 use crate::site::{Site, until};
 use cluster::Cluster;
 use load::{Shared, Worker, assert_kept};
@@ -78,14 +76,7 @@ struct Fleet {
 
 impl Fleet {
     fn start(parent: &Path, servers: usize, database: &str, bus: Option<String>) -> Self {
-        let folders = (0..servers).map(|number| {
-            let folder = parent.join(format!("server-{number}"));
-            std::fs::create_dir(&folder).unwrap();
-            let key = folder.join("master.key");
-            std::fs::write(&key, "07".repeat(32)).unwrap();
-            std::fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
-            folder
-        });
+        let folders = (0..servers).map(|number| folder(parent, &format!("server-{number}")));
         let mut fleet = Self {
             folders: folders.collect(),
             database: database.to_owned(),

@@ -17,7 +17,7 @@ use crate::{client, running, url};
 
 /// A way to a database that can be cut, or fall silent.
 pub(crate) struct Way {
-    pub(crate) address: SocketAddr,
+    address: SocketAddr,
     is_cut: Arc<AtomicBool>,
     pub(crate) is_silent: watch::Sender<bool>,
     cut: std::sync::Mutex<CancellationToken>,
@@ -25,7 +25,16 @@ pub(crate) struct Way {
 }
 
 impl Way {
-    pub(crate) async fn to(target: String) -> Self {
+    /// A way to a test's database, and the address of the database through it.
+    pub(crate) async fn before(db: &TestDatabase) -> (Self, String) {
+        let (user, rest) = db.address().split_once('@').unwrap();
+        let (target, name) = rest.split_once('/').unwrap();
+        let way = Self::to(target.to_owned()).await;
+        let through = format!("{user}@{}/{name}", way.address);
+        (way, through)
+    }
+
+    async fn to(target: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let is_cut = Arc::new(AtomicBool::new(false));
@@ -128,10 +137,7 @@ async fn a_table_that_somebody_locked_is_no_reason_to_hang() {
 #[tokio::test]
 async fn a_network_that_says_nothing_is_a_database_that_is_away() {
     let db = TestDatabase::new(Dialect::Postgres).await;
-    let (user, rest) = db.address().split_once('@').unwrap();
-    let (target, name) = rest.split_once('/').unwrap();
-    let way = Way::to(target.to_owned()).await;
-    let through = format!("{user}@{}/{name}", way.address);
+    let (way, through) = Way::before(&db).await;
     let folder = tempfile::tempdir().unwrap();
     let (server, site, secret) = impatient(&through, folder.path()).await;
     way.is_silent.send_replace(true);
@@ -153,10 +159,7 @@ async fn a_network_that_says_nothing_is_a_database_that_is_away() {
 #[tokio::test]
 async fn while_the_database_is_gone_agents_are_told_to_come_again_and_nobody_is_refused() {
     let db = TestDatabase::new(Dialect::Postgres).await;
-    let (user, rest) = db.address().split_once('@').unwrap();
-    let (target, name) = rest.split_once('/').unwrap();
-    let way = Way::to(target.to_owned()).await;
-    let through = format!("{user}@{}/{name}", way.address);
+    let (way, through) = Way::before(&db).await;
     let folder = tempfile::tempdir().unwrap();
     let more = [
         ("database.url", through.as_str()),

@@ -1,8 +1,10 @@
 //! The program itself as a process that can be told to end, and killed.
 
+use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,16 @@ pub(crate) fn command(data_dir: &Path) -> Command {
         .env("MUSTER_DATA_DIR", data_dir)
         .env("MUSTER_LISTEN", "127.0.0.1:0");
     command
+}
+
+/// A data folder with the master key that all servers of the database share.
+pub(crate) fn folder(parent: &Path, name: &str) -> PathBuf {
+    let folder = parent.join(name);
+    std::fs::create_dir(&folder).unwrap();
+    let key = folder.join("master.key");
+    std::fs::write(&key, "07".repeat(32)).unwrap();
+    std::fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+    folder
 }
 
 /// [`command`] without TLS, on a database.

@@ -1,8 +1,5 @@
 //! Several servers on one database.
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -16,19 +13,9 @@ use muster_store::testing::TestDatabase;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
-use crate::program::{Program, plain};
+use crate::program::{Program, folder, plain};
 use crate::settings;
 use crate::site::{Site, until};
-
-/// A data folder with the master key that all servers of the database share.
-fn folder(parent: &Path, name: &str) -> std::path::PathBuf {
-    let folder = parent.join(name);
-    std::fs::create_dir(&folder).unwrap();
-    let key = folder.join("master.key");
-    std::fs::write(&key, "07".repeat(32)).unwrap();
-    std::fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
-    folder
-}
 
 /// Two servers in this process, and what an operator and agents see of each.
 struct Pair {

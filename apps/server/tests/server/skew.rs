@@ -3,9 +3,7 @@
 //! An earlier release hears nothing from other servers: what changed at this one it finds when it looks, within the times
 //! that `docs/operations.md` promises. Waiting for that makes these tests take most of a minute.
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,7 +14,7 @@ use muster_store::Dialect;
 use muster_store::testing::TestDatabase;
 use serde_json::{Value, json};
 
-use crate::program::{Program, command, plain};
+use crate::program::{Program, command, folder, plain};
 use crate::site::{PASSWORD, Site};
 
 /// How long what one server wrote may take to be found by the other.
@@ -29,16 +27,6 @@ async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> 
         // As often as a host that is asked live: what is waited for takes half a minute.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-}
-
-/// A data folder with the master key that all servers of the database share.
-fn folder(parent: &Path, name: &str) -> PathBuf {
-    let folder = parent.join(name);
-    std::fs::create_dir(&folder).unwrap();
-    let key = folder.join("master.key");
-    std::fs::write(&key, "07".repeat(32)).unwrap();
-    std::fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
-    folder
 }
 
 /// A server of an earlier release without TLS, on a database.

@@ -36,10 +36,7 @@ fn resident(pid: u32) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_database_says_nothing_check_ins_go_on_and_memory_stays_bounded() {
     let db = TestDatabase::new(Dialect::Postgres).await;
-    let (user, rest) = db.address().split_once('@').unwrap();
-    let (target, name) = rest.split_once('/').unwrap();
-    let way = Way::to(target.to_owned()).await;
-    let through = format!("{user}@{}/{name}", way.address);
+    let (way, through) = Way::before(&db).await;
     let folder = tempfile::tempdir().unwrap();
     let mut start = plain(folder.path(), &through);
     let program = Program::start(start.env("MUSTER_DATABASE_TIMEOUT", "2s"));
