@@ -36,6 +36,17 @@ impl Release {
         releases.release
     }
 
+    /// Whether it was made before another one, such as 0.2.0.
+    pub fn is_before(&self, other: &str) -> bool {
+        let numbers = |version: &str| -> Vec<u64> {
+            let numbers = version.split('.').map(str::parse);
+            numbers
+                .collect::<Result<_, _>>()
+                .expect("a release has three numbers")
+        };
+        numbers(&self.version) < numbers(other)
+    }
+
     /// One of its programs: `muster-server`, `muster-agent` or `muster`, without what the environment says of Muster.
     pub fn command(&self, program: &str) -> Command {
         let path = self.folder().join(program);
