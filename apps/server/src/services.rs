@@ -185,6 +185,11 @@ impl Services {
             async move { replicas.run(stop).await }
         });
         tasks.spawn({
+            let (identity, settings) = (self.identity.clone(), Arc::new(self.settings.clone()));
+            let (lease, stop) = (people.clone(), stop.clone());
+            async move { identity.run_audit_expiry(settings, &lease, stop).await }
+        });
+        tasks.spawn({
             let (identity, stop) = (self.identity.clone(), stop.clone());
             async move { identity.run_maintenance(&people, stop).await }
         });

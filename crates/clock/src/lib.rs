@@ -7,9 +7,11 @@
 //! Not responsible for timers: waiting is tokio's, which has its own pausable clock.
 
 mod random;
+mod settling;
 mod timestamp;
 
 pub use random::{Randomness, SeededRandomness, SystemRandomness};
+pub use settling::Settling;
 pub use timestamp::{ParseTimestampError, Timestamp};
 
 use std::sync::atomic::{AtomicI64, Ordering};

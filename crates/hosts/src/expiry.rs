@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_clock::Timestamp;
+use muster_clock::{Settling, Timestamp};
 use muster_http::error_chain;
 use muster_identity::{Actor, HostId, TeamId};
 use muster_replicas::Lease;
@@ -24,10 +24,6 @@ use crate::store::operator::Filter;
 
 /// How often it is looked for hosts that stayed away, and at the clock.
 const TICK: Duration = Duration::from_secs(60);
-/// How long a server serves, with a clock that goes evenly, before it deletes anything.
-const SETTLING: Duration = Duration::from_secs(60 * 60);
-/// By how much a clock may move between two ticks beyond the time between them.
-const MAX_DRIFT: Duration = Duration::from_secs(5 * 60);
 /// How many hosts go in one unit of work.
 const BATCH: usize = 200;
 
@@ -46,37 +42,6 @@ pub trait ExpirySource: Send + Sync + 'static {
     fn expiry(&self) -> ExpiryRules;
 }
 
-/// Whether the clock has gone evenly for long enough.
-#[derive(Debug)]
-struct Settling {
-    since: Timestamp,
-    last: Timestamp,
-}
-
-impl Settling {
-    fn new(now: Timestamp) -> Self {
-        Self {
-            since: now,
-            last: now,
-        }
-    }
-
-    /// Looks at the clock, one [`TICK`] after the last time.
-    fn is_over(&mut self, now: Timestamp) -> bool {
-        let jumped = now < self.last || now.since(self.last) > TICK + MAX_DRIFT;
-        if jumped {
-            tracing::warn!(
-                from = %self.last,
-                to = %now,
-                "the clock jumped; hosts that stayed away are left alone for an hour"
-            );
-            self.since = now;
-        }
-        self.last = now;
-        now.since(self.since) >= SETTLING
-    }
-}
-
 impl Hosts {
     /// Deletes hosts that stayed away, until `stop`; where that is this replica's turn.
     pub async fn run_expiry(
@@ -87,13 +52,18 @@ impl Hosts {
     ) {
         let mut timer = tokio::time::interval(TICK);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut settling = Settling::new(self.now());
+        let mut settling = Settling::new(self.now(), TICK);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = timer.tick() => {}
             }
-            if settling.is_over(self.now())
+            if settling.jumped(self.now()) {
+                tracing::warn!(
+                    "the clock jumped; hosts that stayed away are left alone for an hour"
+                );
+            }
+            if settling.is_over()
                 && upkeep.is_held()
                 && let Err(error) = self.expire(&source.expiry()).await
             {
@@ -141,38 +111,6 @@ impl Hosts {
             expired += self
                 .delete_expired(&Actor::system(), &hosts, before)
                 .await?;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_is_deleted_before_the_clock_went_evenly_for_an_hour() {
-        let mut now = Timestamp::from_seconds(1_000_000);
-        let mut settling = Settling::new(now);
-        let mut ticks = |settling: &mut Settling, count: u32| {
-            (0..count).any(|_| {
-                now = now.plus(TICK);
-                settling.is_over(now)
-            })
-        };
-        assert!(!ticks(&mut settling, 59));
-        assert!(ticks(&mut settling, 1));
-        for jump in [
-            Timestamp::from_seconds(40_000_000),
-            Timestamp::from_seconds(1_000),
-        ] {
-            assert!(!settling.is_over(jump), "{jump}");
-            let mut now = jump;
-            for _ in 0..59 {
-                now = now.plus(TICK);
-                assert!(!settling.is_over(now));
-            }
-            now = now.plus(TICK);
-            assert!(settling.is_over(now));
         }
     }
 }

@@ -189,6 +189,10 @@ impl Audit {
         Self(context)
     }
 
+    pub(crate) fn context(&self) -> &Context {
+        &self.0
+    }
+
     /// Keeps a change, in the caller's unit of work.
     pub async fn record(
         &self,

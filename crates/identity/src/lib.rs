@@ -15,6 +15,7 @@
 mod agent_keys;
 mod api_tokens;
 mod audit;
+mod audit_expiry;
 mod belongings;
 mod denials;
 mod enrollment_tokens;
@@ -40,6 +41,7 @@ pub use agent_keys::{
 };
 pub use api_tokens::{ApiToken, ApiTokens, NewApiToken};
 pub use audit::{Actor, Audit, AuditEntry, AuditFilter, AuditRecord};
+pub use audit_expiry::AuditExpirySource;
 pub use belongings::TeamBelongings;
 pub use denials::{DENIED_AGENT, DENIED_ENROLLMENT, DENIED_REQUEST, Denial, Denials};
 pub use enrollment_tokens::{

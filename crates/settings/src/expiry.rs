@@ -1,8 +1,9 @@
-//! After how many days hosts are deleted that stay away: a rule for all, and rules of teams.
+//! After how many days hosts are deleted that stay away (a rule for all, and rules of teams), and entries of the audit log.
 
 use std::time::Duration;
 
 use muster_hosts::{ExpiryRules, ExpirySource};
+use muster_identity::AuditExpirySource;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -34,12 +35,25 @@ impl TeamExpiry {
     }
 }
 
+/// No days is no rule: nobody wants everything gone at once.
+fn after(enabled: bool, days: u32) -> Option<Duration> {
+    (enabled && days > 0).then(|| DAY * days)
+}
+
+impl AuditExpirySource for SettingsService {
+    fn audit_expiry(&self) -> Option<Duration> {
+        let organisation = &self.current().documents.organisation;
+        after(
+            organisation.audit_expiry_enabled,
+            organisation.audit_expiry_days,
+        )
+    }
+}
+
 impl ExpirySource for SettingsService {
     fn expiry(&self) -> ExpiryRules {
         let current = self.current();
         let organisation = &current.documents.organisation;
-        // No days is no rule: nobody wants all hosts gone at once.
-        let after = |enabled: bool, days: u32| (enabled && days > 0).then(|| DAY * days);
         ExpiryRules {
             everybody: after(
                 organisation.host_expiry_enabled,

@@ -37,9 +37,9 @@ pub struct Organisation {
     pub host_expiry_enabled: bool,
     /// After how many days.
     pub host_expiry_days: u32,
-    /// Old entries of the audit log are removed.
+    /// Entries of the audit log are deleted when they are old.
     pub audit_expiry_enabled: bool,
-    /// After how many days.
+    /// After how many days. Denials are kept for 90 days at most in any case.
     pub audit_expiry_days: u32,
     /// Hosts are asked for their users.
     pub collect_users: bool,

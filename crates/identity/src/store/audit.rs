@@ -11,6 +11,8 @@ muster_store::statements! {
         subject_kind, subject_id, before_json, after_json) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
     FORGET = "DELETE FROM identity_audit WHERE id IN (SELECT a.id FROM identity_audit a
         WHERE a.action = $1 AND a.at <= $2 ORDER BY a.at LIMIT 5000)";
+    EXPIRE = "DELETE FROM identity_audit WHERE id IN (SELECT o.id FROM
+        (SELECT a.id, a.at FROM identity_audit a ORDER BY a.id LIMIT $2) o WHERE o.at <= $1)";
 }
 
 const COLUMNS: &str =
@@ -46,6 +48,15 @@ pub(crate) async fn forget(
     before: Timestamp,
 ) -> Result<u64, StoreError> {
     db.execute(FORGET, args![action, before]).await
+}
+
+/// Deletes what is old among the first `batch` entries, since there is no index of times; gives how many.
+pub(crate) async fn expire(
+    db: &mut impl Executor,
+    before: Timestamp,
+    batch: u32,
+) -> Result<u64, StoreError> {
+    db.execute(EXPIRE, args![before, i64::from(batch)]).await
 }
 
 pub(crate) async fn list(

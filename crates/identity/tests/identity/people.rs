@@ -94,6 +94,14 @@ on_both_databases! {
         fixture.clock.advance(Duration::from_secs(2 * 24 * 3600));
         assert_eq!(identity.audit.forget_denials().await.unwrap(), 4);
         assert_eq!(identity.audit.list(&listing, &AuditFilter::default()).await.unwrap().total, all - 4, "changes stay");
+
+        fixture.clock.advance(Duration::from_secs(24 * 3600));
+        identity.teams.create(&actor, "Late", "").await.unwrap();
+        let day = Duration::from_secs(24 * 3600);
+        assert_eq!(identity.audit.expire(93 * day).await.unwrap(), 0);
+        assert_eq!(identity.audit.expire(91 * day).await.unwrap(), all - 4);
+        let left = identity.audit.list(&listing, &AuditFilter::default()).await.unwrap().items;
+        assert_eq!(left.iter().map(|entry| &*entry.action).collect::<Vec<_>>(), ["created_team"]);
     }
 
     async fn logins_are_limited_per_account_and_per_address(db: TestDatabase) {

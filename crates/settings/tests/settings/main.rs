@@ -15,7 +15,8 @@ use muster_clock::{ManualClock, SeededRandomness, Timestamp};
 use muster_hosts::{ExpiryRules, ExpirySource as _, OptionsSource as _};
 use muster_http::{ClientAddress, Listing, OrderDirection, Shape};
 use muster_identity::{
-    Actor, AuditFilter, Credential, Identity, MasterKey, Principal, Role, TeamId, UserId,
+    Actor, AuditExpirySource as _, AuditFilter, Credential, Identity, MasterKey, Principal, Role,
+    TeamId, UserId,
 };
 use muster_settings::http::{ServerFacts, fleet_routes, native_routes};
 use muster_settings::{Documents, SettingsService, Strictness, default_agent_options};
@@ -313,6 +314,10 @@ on_both_databases! {
         assert_eq!(rule, json!({ "enabled": true, "days": 90, "inherited": false }));
         let rules = ExpiryRules { everybody: Some(30 * day), teams: [(team, 90 * day)].into() };
         assert_eq!(fixture.settings.expiry(), rules);
+        assert_eq!(fixture.settings.audit_expiry(), None, "the log of changes has a rule of its own");
+        let settings = json!({ "audit_expiry_enabled": true, "audit_expiry_days": 400 });
+        assert_eq!(fixture.as_admin(Method::PUT, "/native/settings", settings).await.0, 200);
+        assert_eq!(fixture.settings.audit_expiry(), Some(400 * day));
         let (_, rule) = fixture.as_admin(Method::DELETE, &path, Value::Null).await;
         assert_eq!(rule["inherited"], true);
         assert!(fixture.settings.expiry().teams.is_empty());
