@@ -275,25 +275,25 @@ impl Agents {
             .await?;
         let found = who.find(&mut db).await?;
         let is_new = found.is_none();
-        let is_banned = if let Some(host) = &found {
-            store::keys::find_ban(&mut db, host.id).await?.is_some()
+        let id = if let Some(host) = found {
+            host.id
         } else {
             let serial = serial.trim();
             let usable = matching::is_serial_usable(serial);
             let serial = if usable { serial } else { "" };
-            let (identifier, uuid) = (identifier_key(identifier), matching::uuid_key(uuid));
-            store::keys::has_orphaned_ban(&mut db, &identifier, &uuid, serial).await?
-        };
-        if is_banned {
-            return Err(EnrollFailure::Refused(RefusalReason::Banned));
-        }
-        let id = match found {
-            Some(host) => host.id,
-            None => store::host::insert(&mut db, &identifier_key(identifier), source, now).await?,
+            let (key, uuid) = (identifier_key(identifier), matching::uuid_key(uuid));
+            if store::keys::has_orphaned_ban(&mut db, &key, &uuid, serial).await? {
+                return Err(EnrollFailure::Refused(RefusalReason::Banned));
+            }
+            store::host::insert(&mut db, &key, source, now).await?
         };
         let mut host = store::host::find_for_update(&mut db, id)
             .await?
             .ok_or(EnrollFailure::Gone)?;
+        // Only now, when whoever bans the host either has or has to wait: else it would keep the key that it gets here.
+        if store::keys::find_ban(&mut db, id).await?.is_some() {
+            return Err(EnrollFailure::Refused(RefusalReason::Banned));
+        }
         let before = host.facts.clone();
 
         let mut kind = "enrolled";

@@ -102,6 +102,8 @@ pub struct UserChange {
 pub struct NewPassword {
     /// The password.
     pub text: String,
+    /// The one before, which must be right; users change their own only when they know it.
+    pub old: Option<String>,
     /// The session that goes on; all others end.
     pub keep_session: Option<i64>,
 }
@@ -229,8 +231,15 @@ impl Users {
         id: UserId,
         change: UserChange,
     ) -> Result<User, IdentityError> {
-        let hash = match &change.password {
-            Some(new) => Some(self.new_hash(id, &new.text).await?),
+        let password = match &change.password {
+            Some(new) => {
+                let old = match &new.old {
+                    Some(old) => self.proven_hash(id, old).await?.ok_or_else(wrong_old)?,
+                    None => self.old_hash(id).await?,
+                };
+                let hash = self.new_hash(&old, &new.text).await?;
+                Some((old, hash, new.keep_session))
+            }
             None => None,
         };
         let now = self.0.context.now();
@@ -275,9 +284,11 @@ impl Users {
             .audit
             .record(&mut transaction, actor, entry, now)
             .await?;
-        if let (Some(hash), Some(new)) = (hash, &change.password) {
-            self.put_password(&mut transaction, actor, id, &hash, new.keep_session)
-                .await?;
+        if let Some((old, hash, keep)) = password {
+            let replaced = self.replace_password(&mut transaction, actor, id, (&old, &hash), keep);
+            if !replaced.await? {
+                return Err(changed_meanwhile());
+            }
             user = find(&mut transaction, id).await?;
         }
         transaction.commit().await?;
@@ -365,58 +376,93 @@ impl Users {
         new: &str,
         keep_session: Option<i64>,
     ) -> Result<User, IdentityError> {
-        let hash = self.new_hash(id, new).await?;
+        let old = self.old_hash(id).await?;
+        let set = self.hash_and_replace(actor, id, new, &old, keep_session);
+        set.await?.ok_or_else(changed_meanwhile)
+    }
+
+    /// Sets a password in the place of the one whose hash is `old`; none when that is not the user's any more: somebody may
+    /// have reset it while this one was hashed, which takes long.
+    async fn hash_and_replace(
+        &self,
+        actor: &Actor,
+        id: UserId,
+        new: &str,
+        old: &str,
+        keep_session: Option<i64>,
+    ) -> Result<Option<User>, IdentityError> {
+        let hash = self.new_hash(old, new).await?;
         let mut transaction = self.0.context.database.begin().await?;
-        self.put_password(&mut transaction, actor, id, &hash, keep_session)
-            .await?;
+        let hashes = (old, &*hash);
+        let replaced = self.replace_password(&mut transaction, actor, id, hashes, keep_session);
+        if !replaced.await? {
+            return Ok(None);
+        }
         let user = find(&mut transaction, id).await?;
         transaction.commit().await?;
-        Ok(user)
+        Ok(Some(user))
+    }
+
+    /// The same in the caller's unit of work, which is to end without a trace when this gives false.
+    async fn replace_password(
+        &self,
+        transaction: &mut Transaction,
+        actor: &Actor,
+        id: UserId,
+        (old, new): (&str, &str),
+        keep_session: Option<i64>,
+    ) -> Result<bool, IdentityError> {
+        let now = self.0.context.now();
+        if !store::replace_password(transaction, id, new, old, now).await? {
+            return Ok(false);
+        }
+        store::end_other_sessions(transaction, id, keep_session).await?;
+        let entry = AuditEntry::new("changed_password", "user", id);
+        self.0.audit.record(transaction, actor, entry, now).await?;
+        Ok(true)
+    }
+
+    async fn old_hash(&self, id: UserId) -> Result<String, IdentityError> {
+        let old = store::password_hash(&mut &self.0.context.database, id).await?;
+        old.ok_or_else(|| IdentityError::not_found("user", id))
     }
 
     /// The hash of a new password that keeps the rules.
-    async fn new_hash(&self, id: UserId, new: &str) -> Result<String, IdentityError> {
+    async fn new_hash(&self, old: &str, new: &str) -> Result<String, IdentityError> {
         password::check(new).map_err(|error| match error {
             IdentityError::Invalid { reason, .. } => IdentityError::invalid("new_password", reason),
             other => other,
         })?;
-        let context = &self.0.context;
-        let old = store::password_hash(&mut &context.database, id).await?;
-        let old = old.ok_or_else(|| IdentityError::not_found("user", id))?;
-        if self.0.passwords.verify(new, Some(old)).await {
+        if self.0.passwords.verify(new, Some(old.to_owned())).await {
             return Err(IdentityError::invalid(
                 "new_password",
                 "Cannot reuse old password",
             ));
         }
-        Ok(self.0.passwords.hash(new, &*context.randomness).await)
-    }
-
-    async fn put_password(
-        &self,
-        transaction: &mut Transaction,
-        actor: &Actor,
-        id: UserId,
-        hash: &str,
-        keep_session: Option<i64>,
-    ) -> Result<(), IdentityError> {
-        let now = self.0.context.now();
-        store::set_password(transaction, id, hash, false, now).await?;
-        store::end_other_sessions(transaction, id, keep_session).await?;
-        let entry = AuditEntry::new("changed_password", "user", id);
-        Ok(self.0.audit.record(transaction, actor, entry, now).await?)
+        let randomness = &*self.0.context.randomness;
+        Ok(self.0.passwords.hash(new, randomness).await)
     }
 
     /// Whether it is the user's password; asked of somebody who has a session, which may be a stolen one: tries are
     /// limited.
     pub async fn knows_password(&self, id: UserId, password: &str) -> Result<bool, IdentityError> {
+        Ok(self.proven_hash(id, password).await?.is_some())
+    }
+
+    /// The hash of the user's password, if this is it.
+    async fn proven_hash(
+        &self,
+        id: UserId,
+        password: &str,
+    ) -> Result<Option<String>, IdentityError> {
         let context = &self.0.context;
         self.0.limit.attempt(id, context.now())?;
         if password.len() > MAX_PASSWORD_BYTES {
-            return Ok(false);
+            return Ok(None);
         }
         let hash = store::password_hash(&mut &context.database, id).await?;
-        Ok(self.0.passwords.verify(password, hash).await)
+        let is_it = self.0.passwords.verify(password, hash.clone()).await;
+        Ok(hash.filter(|_| is_it))
     }
 
     /// Refuses what is not the user's password.
@@ -446,10 +492,10 @@ impl Users {
             return Err(IdentityError::invalid("user", reason));
         }
         let text = given.unwrap_or_else(|| password::made_up(&*context.randomness));
-        let hash = self.new_hash(id, &text).await?;
+        let hash = self.new_hash(&self.old_hash(id).await?, &text).await?;
         let now = context.now();
         let mut transaction = context.database.begin().await?;
-        store::set_password(&mut transaction, id, &hash, true, now).await?;
+        store::set_password(&mut transaction, id, &hash, now).await?;
         store::end_sessions_of(&mut transaction, id).await?;
         let entry = AuditEntry::new("reset_password", "user", id);
         self.0
@@ -469,13 +515,9 @@ impl Users {
         new: &str,
         keep_session: Option<i64>,
     ) -> Result<User, IdentityError> {
-        if !self.knows_password(id, old).await? {
-            return Err(IdentityError::invalid(
-                "old_password",
-                "old password does not match",
-            ));
-        }
-        self.set_password(actor, id, new, keep_session).await
+        let old = self.proven_hash(id, old).await?.ok_or_else(wrong_old)?;
+        let changed = self.hash_and_replace(actor, id, new, &old, keep_session);
+        changed.await?.ok_or_else(wrong_old)
     }
 
     /// One user.
@@ -529,4 +571,14 @@ async fn keep_an_admin(
         return Err(IdentityError::invalid("user", reason));
     }
     Ok(())
+}
+
+fn wrong_old() -> IdentityError {
+    IdentityError::invalid("old_password", "old password does not match")
+}
+
+fn changed_meanwhile() -> IdentityError {
+    IdentityError::Conflict {
+        what: "the password was changed meanwhile; log in with that one".to_owned(),
+    }
 }

@@ -65,11 +65,15 @@ impl Hosts {
         let done = async {
             let mut transaction = self.0.database.begin().await?;
             let ids: Vec<HostId> = hosts.iter().map(|host| host.id).collect();
+            let there = store::operator::lock(&mut transaction, &ids).await?;
             let heard = match before {
                 Some(before) => store::expiry::heard(&mut transaction, &ids, before).await?,
                 None => HashSet::new(),
             };
-            let silent = || hosts.iter().filter(|host| !heard.contains(&host.id));
+            let silent = || {
+                let there = hosts.iter().filter(|host| there.contains(&host.id));
+                there.filter(|host| !heard.contains(&host.id))
+            };
             for host in silent() {
                 self.0
                     .identity

@@ -254,21 +254,27 @@ impl Hosts {
         };
         let done = async {
             let mut db = self.0.database.begin().await?;
+            // An enrollment either sees the ban or has given its key by now.
+            let Some(host) = store::host::find_for_update(&mut db, id).await? else {
+                return Ok(None);
+            };
+            let keys = &self.0.identity.agent_keys;
+            keys.revoke_host(&mut db, id, RefusedKey::Banned, now)
+                .await?;
             if store::keys::add_ban(&mut db, &host, &ban).await? {
-                let keys = &self.0.identity.agent_keys;
-                keys.revoke_host(&mut db, id, RefusedKey::Banned, now)
-                    .await?;
                 let details = json!({ "reason": reason });
                 store::event::add(&mut db, id, "banned", &details, now).await?;
                 let entry = AuditEntry::new("banned_host", "host", id).after(details);
                 self.audit_keys(&mut db, &actor, entry).await?;
             }
             db.commit().await?;
-            store::keys::find_ban(&mut &self.0.database, id).await
+            let kept = store::keys::find_ban(&mut &self.0.database, id).await?;
+            Ok(Some(kept.unwrap_or(ban)))
         };
         let done: Result<Option<Ban>, StoreError> = done.await;
         self.keys_changed(&[id]).await;
-        Ok(done.map_err(OperatorError::from)?.unwrap_or(ban))
+        let unknown = || OperatorError::UnknownHost(id.to_string());
+        Ok(done.map_err(OperatorError::from)?.ok_or_else(unknown)?)
     }
 
     /// Lets a host come back. Its agents enroll again by themselves, if their token is good. Un-banning one that is not
@@ -381,6 +387,16 @@ impl Hosts {
         let (now, actor) = (self.now(), Actor::from(principal));
         let done = async {
             let mut db = self.0.database.begin().await?;
+            // Somebody may have merged, deleted or banned either since.
+            let there = store::operator::lock(&mut db, &[id, into]).await?;
+            for host in [id, into] {
+                if !there.contains(&host) {
+                    return Ok(Some(Unmergeable::Gone(host)));
+                }
+                if store::keys::find_ban(&mut db, host).await?.is_some() {
+                    return Ok(Some(Unmergeable::Banned(host)));
+                }
+            }
             let keys = &self.0.identity.agent_keys;
             keys.give(&mut db, id, into, None).await?;
             store::keys::drop_aliases(&mut db, into).await?;
@@ -391,12 +407,27 @@ impl Hosts {
             store::event::add(&mut db, into, "merged", &details, now).await?;
             let entry = AuditEntry::new("merged_hosts", "host", into).before(details);
             self.audit_keys(&mut db, &actor, entry).await?;
-            db.commit().await
+            db.commit().await?;
+            Ok(None)
         };
-        let done: Result<(), StoreError> = done.await;
+        let done: Result<Option<Unmergeable>, StoreError> = done.await;
         self.keys_changed(&[id, into]).await;
-        Ok(done.map_err(OperatorError::from)?)
+        match done.map_err(OperatorError::from)? {
+            None => Ok(()),
+            Some(Unmergeable::Gone(host)) => {
+                Err(OperatorError::UnknownHost(host.to_string()).into())
+            }
+            Some(Unmergeable::Banned(host)) => Err(Problem::conflict(format!(
+                "host {host} is banned; its keys would be good again, so let it in first"
+            ))),
+        }
     }
+}
+
+/// Why two hosts cannot be put together.
+enum Unmergeable {
+    Gone(HostId),
+    Banned(HostId),
 }
 
 fn bounds(listing: &Listing) -> (i64, i64) {

@@ -9,6 +9,7 @@ use axum::{Extension, Router};
 use http_body_util::BodyExt as _;
 use muster_http::Shape;
 use muster_replicas::Lease;
+use muster_store::Executor as _;
 use muster_store::testing::on_both_databases;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -174,6 +175,70 @@ on_both_databases! {
         assert_eq!((&bans["total"], &bans["items"][0]["display_name"]), (&json!(1), &json!("web-1")));
         assert_eq!(call(&server, "DELETE", &ban, Value::Null).await.0, 204);
         assert_eq!(refused(&server.secret).await, (200, 200));
+    }
+
+    async fn a_ban_holds_also_for_those_who_enroll_at_that_moment(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        for round in 0..6 {
+            let name = format!("machine-{round}");
+            let key = server.enroll(&name).await;
+            let ban = format!("/hosts/{}/ban", server.host_of(&key).await);
+            let body = json!({ "enroll_secret": server.secret, "host_identifier": name });
+            let enrollments = (0..12).map(|_| server.post("/api/osquery/enroll", body.clone()));
+            let (banned, enrolled) = tokio::join!(
+                call(&server, "PUT", &ban, json!({ "reason": "stolen" })),
+                futures_util::future::join_all(enrollments)
+            );
+            assert_eq!(banned.0, 200, "{banned:?}");
+            for answer in enrolled {
+                assert!([200, 401].contains(&answer.status), "{answer:?}");
+                if let Some(key) = answer.json()["node_key"].as_str().filter(|key| !key.is_empty()) {
+                    assert!(!is_good(&server, key).await, "a key of a banned host");
+                }
+            }
+            assert!(!is_good(&server, &key).await);
+        }
+    }
+
+    async fn hosts_are_put_together_once_and_never_with_banned_ones(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        let merge = async |id, into| call(&server, "POST", &format!("/hosts/{id}/merge"), json!({ "into": into })).await.0;
+        for round in 0..6 {
+            let keys = [server.enroll(&format!("a-{round}")).await, server.enroll(&format!("b-{round}")).await];
+            let (a, b) = (server.host_of(&keys[0]).await, server.host_of(&keys[1]).await);
+            let mut answers: [u16; 2] = tokio::join!(merge(a, b), merge(b, a)).into();
+            answers.sort_unstable();
+            assert_eq!(answers, [204, 404]);
+            for key in &keys {
+                assert!(is_good(&server, key).await, "both go on as one");
+            }
+            assert_eq!(server.host_of(&keys[0]).await, server.host_of(&keys[1]).await);
+        }
+        let (good, banned) = (server.enroll("good").await, server.enroll("banned").await);
+        let (host, away) = (server.host_of(&good).await, server.host_of(&banned).await);
+        assert_eq!(call(&server, "PUT", &format!("/hosts/{away}/ban"), json!({ "reason": "lost" })).await.0, 200);
+        assert_eq!((merge(host, away).await, merge(away, host).await), (409, 409));
+        assert!(is_good(&server, &good).await && !is_good(&server, &banned).await);
+    }
+
+    async fn a_host_that_is_deleted_while_it_enrolls_leaves_no_key_behind(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        for round in 0..6 {
+            let name = format!("machine-{round}");
+            let host = server.host_of(&server.enroll(&name).await).await;
+            let path = format!("/hosts/{host}");
+            let body = json!({ "enroll_secret": server.secret, "host_identifier": name });
+            let enrollments = (0..6).map(|_| server.post("/api/osquery/enroll", body.clone()));
+            let (deleted, _) = tokio::join!(
+                call(&server, "DELETE", &path, Value::Null),
+                futures_util::future::join_all(enrollments)
+            );
+            assert_eq!(deleted.0, 204, "{deleted:?}");
+        }
+        let orphans = "SELECT COUNT(*) AS total FROM identity_agent_keys k WHERE k.revoked_at IS NULL
+            AND NOT EXISTS (SELECT 1 FROM hosts_hosts h WHERE h.id = k.host_id)";
+        let row = (&server.database).fetch_one(orphans, vec![]).await.unwrap();
+        assert_eq!(row.get::<i64>("total").unwrap(), 0);
     }
 
     async fn a_deleted_host_that_still_calls_costs_no_statement_and_is_shown(db: TestDatabase) {

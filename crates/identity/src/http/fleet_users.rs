@@ -351,24 +351,18 @@ async fn change(
     }
     find(&identity, id).await?;
     let actor = Actor::from(&principal);
-    if own && body.new_password.is_some() {
-        let old = body.password.unwrap_or_default();
-        if !identity.users.knows_password(UserId(id), &old).await? {
-            return Err(Problem::invalid(
-                "old_password",
-                "old password does not match",
-            ));
-        }
-    }
+    let old = own.then(|| body.password.unwrap_or_default());
     let keep_session = keep_session(&principal).filter(|_| own);
     // All of it or nothing: a name that is taken leaves the password as it was.
     let change = UserChange {
         name: body.name,
         email: body.email,
         roles,
-        password: body
-            .new_password
-            .map(|text| NewPassword { text, keep_session }),
+        password: body.new_password.map(|text| NewPassword {
+            text,
+            old,
+            keep_session,
+        }),
         ..UserChange::default()
     };
     let user = identity.users.change(&actor, UserId(id), change).await?;

@@ -41,8 +41,10 @@ muster_store::statements! {
     TEAM_ROLES = "SELECT user_id, team_id, role FROM identity_user_teams WHERE user_id = $1 ORDER BY team_id";
     DELETE_TEAM_ROLES = "DELETE FROM identity_user_teams WHERE user_id = $1";
     PASSWORD_HASH = "SELECT password_hash FROM identity_users WHERE id = $1";
-    SET_PASSWORD = "UPDATE identity_users SET password_hash = $2, updated_at = $3, must_reset_password = $4
+    SET_PASSWORD = "UPDATE identity_users SET password_hash = $2, updated_at = $3, must_reset_password = 1
         WHERE id = $1";
+    REPLACE_PASSWORD = "UPDATE identity_users SET password_hash = $2, updated_at = $3, must_reset_password = 0
+        WHERE id = $1 AND password_hash = $4";
 
     INSERT_SESSION = "INSERT INTO identity_sessions (user_id, token_hash, created_at, used_at, address)
         VALUES ($1, $2, $3, $3, $4) RETURNING id";
@@ -301,14 +303,28 @@ pub(crate) async fn password_hash(
         .transpose()
 }
 
+/// Sets a password that replaces another, whose hash is `old`; gives false when that is not the user's any more.
+pub(crate) async fn replace_password(
+    db: &mut impl Executor,
+    id: UserId,
+    hash: &str,
+    old: &str,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let replaced = db
+        .execute(REPLACE_PASSWORD, args![id, hash, now, old])
+        .await?;
+    Ok(replaced == 1)
+}
+
+/// Sets a password that has to be changed at the next login.
 pub(crate) async fn set_password(
     db: &mut impl Executor,
     id: UserId,
     hash: &str,
-    must_reset: bool,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    db.execute(SET_PASSWORD, args![id, hash, now, must_reset])
+    db.execute(SET_PASSWORD, args![id, hash, now])
         .await
         .map(drop)
 }

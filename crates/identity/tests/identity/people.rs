@@ -181,7 +181,7 @@ on_both_databases! {
         let bob = identity.users.create(&actor, new_user("bob@example.com", Role::Observer)).await.unwrap();
         let change = |email: &str| UserChange {
             email: Some(email.to_owned()),
-            password: Some(NewPassword { text: "another password 1#".to_owned(), keep_session: None }),
+            password: Some(NewPassword { text: "another password 1#".to_owned(), old: None, keep_session: None }),
             ..UserChange::default()
         };
         assert!(identity.users.change(&actor, bob.id, change("ann@example.com")).await.is_err());
@@ -209,6 +209,27 @@ on_both_databases! {
         assert!(identity.sessions.authenticate(&one.token, address(1)).await.unwrap().is_some());
         assert!(identity.sessions.authenticate(&two.token, address(1)).await.unwrap().is_none());
         assert!(identity.sessions.log_in("ann@example.com", "other-password-1", None, address(1)).await.is_ok());
+    }
+
+    async fn of_two_changes_of_a_password_at_once_one_holds_and_a_reset_always_does(db: TestDatabase) {
+        let fixture = Fixture::new(db).await;
+        let (identity, actor) = (&fixture.identity, Actor::system());
+        let ann = identity.users.create(&actor, new_user("ann@example.com", Role::Admin)).await.unwrap();
+        let change = |old: &'static str, new: &'static str| identity.users.change_password(&actor, ann.id, old, new, None);
+        let (one, two) = tokio::join!(change(PASSWORD, "the first one 11"), change(PASSWORD, "the second one 22"));
+        assert!(one.is_ok() != two.is_ok(), "{one:?} {two:?}");
+        let lost = one.err().or(two.err()).unwrap();
+        assert!(matches!(lost, IdentityError::Invalid { field: "old_password", .. }), "{lost}");
+
+        let known = "known to a thief 1";
+        identity.users.reset_password(&actor, ann.id, Some(known.to_owned())).await.unwrap();
+        let (reset, _) = tokio::join!(
+            identity.users.reset_password(&actor, ann.id, Some("of the admin 22".to_owned())),
+            change(known, "of the thief 33"),
+        );
+        reset.unwrap();
+        assert!(identity.users.knows_password(ann.id, "of the admin 22").await.unwrap());
+        assert!(identity.users.find(ann.id).await.unwrap().must_reset_password);
     }
 
     async fn team_names_are_unique_and_members_see_their_teams(db: TestDatabase) {
