@@ -65,7 +65,7 @@ impl Hosts {
         let done = async {
             let mut transaction = self.0.database.begin().await?;
             let ids: Vec<HostId> = hosts.iter().map(|host| host.id).collect();
-            let there = store::operator::lock(&mut transaction, &ids).await?;
+            let there = store::host::lock(&mut transaction, &ids).await?;
             let heard = match before {
                 Some(before) => store::expiry::heard(&mut transaction, &ids, before).await?,
                 None => HashSet::new(),

@@ -388,7 +388,7 @@ impl Hosts {
         let done = async {
             let mut db = self.0.database.begin().await?;
             // Somebody may have merged, deleted or banned either since.
-            let there = store::operator::lock(&mut db, &[id, into]).await?;
+            let there = store::host::lock(&mut db, &[id, into]).await?;
             for host in [id, into] {
                 if !there.contains(&host) {
                     return Ok(Some(Unmergeable::Gone(host)));

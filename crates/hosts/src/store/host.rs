@@ -193,6 +193,31 @@ pub(crate) async fn find_for_update(
     row.as_ref().map(record).transpose()
 }
 
+/// Those of the hosts that are still there, which nobody else changes or deletes until the unit of work ends: no enrollment
+/// gives them a key meanwhile.
+pub(crate) async fn lock(
+    db: &mut impl Executor,
+    ids: &[HostId],
+) -> Result<HashSet<HostId>, StoreError> {
+    let mut there = HashSet::new();
+    let mut ids = ids.to_vec();
+    // Everybody in the same order, so that nobody waits for each other.
+    ids.sort_unstable();
+    for batch in ids.chunks(1_000) {
+        let lock = match db.dialect() {
+            Dialect::Sqlite => "",
+            Dialect::Postgres => " FOR UPDATE",
+        };
+        let places = numbered(1, batch.len());
+        let sql = format!("SELECT id FROM hosts_hosts WHERE id IN ({places}) ORDER BY id{lock}");
+        let args = batch.iter().copied().map(Value::from).collect();
+        for row in db.fetch_all(&sql, args).await? {
+            there.insert(HostId(row.get("id")?));
+        }
+    }
+    Ok(there)
+}
+
 pub(crate) async fn find_by_identifier(
     db: &mut impl Executor,
     identifier: &str,

@@ -1,7 +1,6 @@
 //! Hosts and labels as operators ask for them.
 
 use std::collections::HashMap;
-use std::collections::HashSet;
 
 use muster_clock::Timestamp;
 use muster_http::Listing;
@@ -360,29 +359,6 @@ pub(crate) async fn platforms(
             ))
         })
         .collect()
-}
-
-/// Those of the hosts that are still there, which nobody else changes or deletes until the unit of work ends: no enrollment
-/// gives them a key meanwhile.
-pub(crate) async fn lock(
-    db: &mut Transaction,
-    ids: &[HostId],
-) -> Result<HashSet<HostId>, StoreError> {
-    let mut there = HashSet::new();
-    let mut ids = ids.to_vec();
-    // Everybody in the same order, so that nobody waits for each other.
-    ids.sort_unstable();
-    for batch in ids.chunks(1_000) {
-        let sql = format!(
-            "SELECT id FROM hosts_hosts WHERE id IN ({}) ORDER BY id",
-            super::numbered(1, batch.len())
-        );
-        let args = batch.iter().copied().map(Value::from).collect();
-        for row in db.fetch_all(&for_update(db, &sql), args).await? {
-            there.insert(HostId(row.get("id")?));
-        }
-    }
-    Ok(there)
 }
 
 pub(crate) async fn delete(db: &mut impl Executor, ids: &[HostId]) -> Result<(), StoreError> {
