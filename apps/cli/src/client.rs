@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::contexts::Context;
-use crate::error::CliError;
+use crate::error::{CliError, again};
 
 /// How long it may take to be connected.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -241,9 +241,8 @@ impl Client {
         let (url, message) = (self.url().to_owned(), problem.message);
         Err(match status {
             StatusCode::UNAUTHORIZED if self.context.token.is_some() => CliError::Unauthenticated {
-                url,
+                again: again(&self.context),
                 message,
-                by_environment: self.context.by_environment,
             },
             StatusCode::UNAUTHORIZED => CliError::LoginRefused {
                 code: problem.code,

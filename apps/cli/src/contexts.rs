@@ -34,6 +34,9 @@ pub(crate) struct Context {
     /// The certificates to trust, as PEM; the system's without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ca_pem: Option<String>,
+    /// What it is called in the file; empty for the environment's.
+    #[serde(skip)]
+    pub(crate) name: String,
     /// Whether it is the environment's, not the file's.
     #[serde(skip)]
     pub(crate) by_environment: bool,
@@ -211,13 +214,14 @@ pub(crate) fn resolve(global: &Global) -> Result<Context, CliError> {
 fn from_file(global: &Global) -> Result<Context, CliError> {
     let contexts = Contexts::read(&path()?)?;
     let name = contexts.chosen(global)?;
-    let context = contexts.known(&name)?.clone();
+    let mut context = contexts.known(&name)?.clone();
     if context.token.is_none() {
         return Err(CliError::LoggedOut {
             name,
             url: context.url,
         });
     }
+    context.name = name;
     Ok(context)
 }
 

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
 
+use crate::contexts::Context;
+
 /// A command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
@@ -106,11 +108,11 @@ pub(crate) enum CliError {
     #[error("the server refused the login: {message}")]
     LoginRefused { code: String, message: String },
     /// The session or token is void.
-    #[error("the server does not know you any more: {message}\n  {}", again(url, *.by_environment))]
+    #[error("the server does not know you any more: {message}\n  {again}")]
     Unauthenticated {
-        url: String,
+        /// How to be known again.
+        again: String,
         message: String,
-        by_environment: bool,
     },
     /// The server does not serve our version.
     #[error("{url}: {message}\n  this is muster {}; use the one of the server's release", env!("CARGO_PKG_VERSION"))]
@@ -204,13 +206,21 @@ fn hint(similar: Option<&str>) -> String {
     })
 }
 
-fn again(url: &str, by_environment: bool) -> String {
-    if by_environment {
-        "make a new token with `muster api-tokens create`, and put it into MUSTER_CLI_TOKEN"
-            .to_owned()
-    } else {
-        format!("log in again: muster login {url}")
+/// How whoever uses a context is known to its server again. It names the context and the user: without them the login would
+/// take the place of another context.
+pub(crate) fn again(context: &Context) -> String {
+    let Context {
+        url, name, email, ..
+    } = context;
+    if context.by_environment {
+        return "make a new token with `muster api-tokens create`, and put it into MUSTER_CLI_TOKEN"
+            .to_owned();
     }
+    let email = match email.as_str() {
+        "" => String::new(),
+        email => format!(" --email {email}"),
+    };
+    format!("log in again: muster login {url} --context {name}{email}")
 }
 
 fn when(seconds: Option<u64>) -> String {

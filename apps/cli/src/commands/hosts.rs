@@ -59,8 +59,25 @@ async fn name_teams(client: &Client, hosts: &mut [Value]) -> Result<(), CliError
     Ok(())
 }
 
+/// The ban of a host that was deleted, which it outlives; by the host's id or its name.
+async fn deleted_and_banned(client: &Client, name: &str) -> Result<Option<Value>, CliError> {
+    let mut bans = client.list(&["bans"], &[], ALL).await?.into_iter();
+    let id = name.parse::<i64>().ok();
+    Ok(bans
+        .find(|ban| (id.is_some() && ban["host_id"].as_i64() == id) || ban["display_name"] == name))
+}
+
 pub(super) async fn host(client: &Client, arguments: &Host) -> Result<(), CliError> {
-    let mut host = find(client, &arguments.name).await?;
+    let mut host = match find(client, &arguments.name).await {
+        Err(unknown @ CliError::NoHost { .. }) if arguments.unban => {
+            let ban = deleted_and_banned(client, &arguments.name).await?;
+            let id = ban.ok_or(unknown)?["host_id"].to_string();
+            client.delete(&["hosts", &id, "ban"]).await?;
+            output::say(&format!("the deleted host {id} may enroll again"));
+            return Ok(());
+        }
+        found => found?,
+    };
     name_teams(client, std::slice::from_mut(&mut host)).await?;
     let id = super::id_in(&host).unwrap_or_default().to_string();
     if arguments.software {
@@ -87,8 +104,13 @@ pub(super) async fn host(client: &Client, arguments: &Host) -> Result<(), CliErr
         });
     } else if let Some(reason) = &arguments.ban {
         let body = json!({ "reason": reason });
-        client.put(&["hosts", &id, "ban"], &body).await?;
-        output::say(&format!("host {id} is banned"));
+        let ban = client.put(&["hosts", &id, "ban"], &body).await?;
+        output::say(&match ban["reason"].as_str() {
+            Some(kept) if kept != reason.trim() => {
+                format!("host {id} is banned already: {kept}")
+            }
+            _ => format!("host {id} is banned"),
+        });
     } else if arguments.unban {
         client.delete(&["hosts", &id, "ban"]).await?;
         output::say(&format!("host {id} may come back"));

@@ -118,14 +118,19 @@ pub(super) async fn sessions(client: &Client, arguments: Sessions) -> Result<(),
         None => list(client, arguments.user, arguments.format).await,
         Some(SessionsCommand::List { user, format }) => list(client, user, format).await,
         Some(SessionsCommand::End { id, user, .. }) => {
-            let user = whose(client, user.as_deref()).await?;
+            let whom = user;
+            let user = whose(client, whom.as_deref()).await?;
             if let Some(id) = id {
                 let path = ["users", &user, "sessions", &id.to_string()];
                 client.delete(&path).await?;
                 output::say(&format!("session {id} is ended"));
             } else {
                 client.delete(&["users", &user, "sessions"]).await?;
-                output::say("all sessions are ended");
+                output::say(&match whom {
+                    Some(email) => format!("all sessions of {email} are ended"),
+                    None => "all your sessions are ended, this one too; log in again: muster login"
+                        .to_owned(),
+                });
             }
             Ok(())
         }

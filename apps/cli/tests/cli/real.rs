@@ -408,8 +408,20 @@ async fn a_host_is_found_by_name_shown_refetched_and_deleted() {
     server.run(&["host", "web-1", "--software"]).await.ok();
     let pilot = labels.lines().find(|line| line.contains("Pilot group"));
     assert!(pilot.unwrap().contains("\"hosts_count\":1"), "{labels}");
+    assert_eq!(
+        server.run(&["host", "web-1", "--ban", " "]).await.code,
+        Some(1)
+    );
+    server.run(&["host", "web-1", "--ban", "stolen"]).await.ok();
+    let again = server.run(&["host", "web-1", "--ban", "lost"]).await.ok();
+    assert_eq!(again.stderr, "host 1 is banned already: stolen\n");
     server.run(&["host", "web-1", "--delete"]).await.ok();
     assert_eq!(server.run(&["host", "1"]).await.code, Some(1));
+    let bans = server.run(&["keys", "bans", "--csv"]).await.ok().stdout;
+    assert!(bans.contains("web-1"), "a ban outlives its host: {bans}");
+    server.run(&["host", "1", "--unban"]).await.ok();
+    let bans = server.run(&["keys", "bans", "--csv"]).await.ok().stdout;
+    assert!(!bans.contains("web-1"), "{bans}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

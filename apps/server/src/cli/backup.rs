@@ -197,10 +197,16 @@ pub(super) async fn restore(settings: Settings, matches: &ArgMatches) -> Result<
 /// What to do after a restore.
 fn next(text: &mut String, settings: &Settings) {
     let folder = settings.data_dir.display();
+    let database = match settings.database {
+        muster_store::Address::Postgres(_) => {
+            ", which has to name this database (--database or MUSTER_DATABASE_URL)"
+        }
+        muster_store::Address::Sqlite(_) => "",
+    };
     let _ = writeln!(text, "What to do next:");
     let _ = writeln!(
         text,
-        "  1. Look whether it fits this machine, with the same configuration: muster-server doctor --data-dir {folder}"
+        "  1. Look whether it fits this machine, with the same configuration{database}: muster-server doctor --data-dir {folder}"
     );
     let _ = writeln!(
         text,

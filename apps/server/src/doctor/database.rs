@@ -40,11 +40,15 @@ pub(super) async fn examine(
         && !path.exists()
     {
         // Looking must not make one.
-        let found = format!(
-            "{} is not there yet; the first start makes it",
-            path.display()
-        );
-        report.ok(name, found);
+        let path = path.display();
+        let found = format!("{path} is not there yet; the first start makes it");
+        if settings.data_dir.join("master.key").exists() {
+            let advice = "this folder was used, or restored, with another database: name that with database.url, --database \
+                          or MUSTER_DATABASE_URL; without it the server begins anew";
+            report.warn(name, found, advice);
+        } else {
+            report.ok(name, found);
+        }
         return None;
     }
     let database = match start::open_database(settings).await {

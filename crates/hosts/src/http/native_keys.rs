@@ -134,8 +134,7 @@ async fn split(
     Ok((StatusCode::CREATED, axum::Json(NewHost { host_id })))
 }
 
-#[derive(Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[derive(Deserialize, ToSchema)]
 struct Merge {
     /// The host that stays.
     into: i64,

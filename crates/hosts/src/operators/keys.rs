@@ -151,8 +151,13 @@ impl Hosts {
         self.keys_changed(&[id]).await;
         let count = done.map_err(OperatorError::from)?;
         if count == 0 {
-            let reason = "no key of this host can be renewed: the enrollment token that it came by is revoked or ran out, \
-                          or its agent would not come back";
+            let ban = store::keys::find_ban(&mut &self.0.database, id).await;
+            let reason = if ban.map_err(OperatorError::from)?.is_some() {
+                "this host is banned: it has no keys"
+            } else {
+                "no key of this host can be renewed: it has none now, the enrollment token that it came by is revoked or \
+                 ran out, or its agent would not come back"
+            };
             return Err(Problem::conflict(reason));
         }
         Ok(count)
@@ -239,6 +244,10 @@ impl Hosts {
         reason: &str,
     ) -> Result<Ban, Problem> {
         let reason = reason.trim();
+        if reason.is_empty() {
+            let wrong = "must say why, for those who wonder later";
+            return Err(Problem::invalid("reason", wrong));
+        }
         if reason.len() > MAX_REASON_BYTES || reason.contains('\0') {
             let wrong = format!("must be at most {MAX_REASON_BYTES} bytes of text");
             return Err(Problem::invalid("reason", wrong));
