@@ -411,7 +411,7 @@ async fn a_live_query_over_two_servers_is_whole_though_one_is_killed_half_way_te
         site.base = base(&programs[staying]);
         answered.store(0, Ordering::Relaxed);
         let question =
-            json!({ "query": "SELECT 1", "target": { "all": true }, "expires_in_seconds": 100 });
+            json!({ "query": "SELECT 1", "target": { "all": true }, "expires_in_seconds": 900 });
         let campaign = site.post("/api/muster/campaigns", &question).await;
         assert_eq!(campaign.status, 201, "{campaign:?}");
         assert_eq!(campaign.body["hosts"]["targeted"], HOSTS, "{campaign:?}");
