@@ -205,6 +205,10 @@ fn fleet(app: &App, version: FleetVersion) -> Router {
             Arc::clone(&app.pages) as _,
         ))
         .merge(muster_settings::http::fleet_batch_routes(identity.clone()))
+        .merge(muster_settings::http::fleet_absent_routes(
+            identity.clone(),
+            services.settings.clone(),
+        ))
         .merge(muster_settings::http::fleet_team_routes(
             services.settings.clone(),
             identity.clone(),

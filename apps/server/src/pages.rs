@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::extract::{Query, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
@@ -164,12 +164,26 @@ async fn index(State(state): State<PageState>) -> Result<Response, Problem> {
     Ok(page(StatusCode::OK, "Muster", &body))
 }
 
-/// 200 when everything that it needs answers, else 503. Details only for who may read the server's state.
+/// What `/healthz?check=` may name, ours and Fleet's words for it.
+const CHECKS: &[&str] = &["database", "bus", "mysql", "redis"];
+
+/// 200 when everything that it needs answers, else 503; 400 for a check that does not exist. Details only for who may read
+/// the server's state.
 async fn healthz(
     State(state): State<PageState>,
     address: ClientAddress,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Response {
+    let asked: Vec<(String, String)> =
+        serde_urlencoded::from_str(uri.query().unwrap_or_default()).unwrap_or_default();
+    let unknown = asked
+        .iter()
+        .find(|(name, value)| name == "check" && !CHECKS.contains(&value.as_str()));
+    if unknown.is_some() {
+        let known = CHECKS.join(", ");
+        return (StatusCode::BAD_REQUEST, format!("no such check; there are {known}\n")).into_response();
+    }
     let database = state.pages.database.ping().await;
     metrics::gauge!("muster_database_up").set(if database.is_ok() { 1.0 } else { 0.0 });
     let status = if database.is_ok() {

@@ -23,6 +23,22 @@ pub struct Field {
     pub reason: String,
 }
 
+impl Field {
+    /// With a reason that says what it is about: Fleet's clients print reasons without names.
+    fn with_its_name(&self) -> Self {
+        let Self { name, reason } = self;
+        let reason = if reason.starts_with("must ") && name != "base" {
+            format!("{name} {reason}")
+        } else {
+            reason.clone()
+        };
+        Self {
+            name: name.clone(),
+            reason,
+        }
+    }
+}
+
 /// Why a request was not answered as asked.
 ///
 /// The code is stable: programs match on it. The message is for people and says what to do. Neither ever holds a
@@ -197,9 +213,11 @@ impl Problem {
         let errors = if self.fields.is_empty() {
             base()
         } else {
-            self.fields.clone()
+            self.fields.iter().map(Field::with_its_name).collect()
         };
         let message = match self.status {
+            // Clients print the reason after it.
+            StatusCode::BAD_REQUEST => "Bad request",
             StatusCode::UNPROCESSABLE_ENTITY => "Validation Failed",
             StatusCode::NOT_FOUND => "Resource Not Found",
             StatusCode::CONFLICT => "Resource Already Exists",

@@ -85,12 +85,38 @@ impl Sessions {
 
     /// Begins a session. Limited per account and per address; a wrong password, an unknown address and a disabled user
     /// look the same and cost the same. Only who has the password learns whether `code`, of a second factor, is needed.
+    ///
+    /// Accounts of programs do not log in: they have API tokens.
     pub async fn log_in(
         &self,
         email: &str,
         password: &str,
         code: Option<&str>,
         address: ClientAddress,
+    ) -> Result<Login, IdentityError> {
+        self.check_and_begin(email, password, code, address, false)
+            .await
+    }
+
+    /// The same for clients of Fleet's API, where accounts of programs log in as well: until the beginning of 2024 fleetctl
+    /// shows no token of an account that it makes, so that its password is the only way to one.
+    pub async fn log_in_as_in_fleet(
+        &self,
+        email: &str,
+        password: &str,
+        address: ClientAddress,
+    ) -> Result<Login, IdentityError> {
+        self.check_and_begin(email, password, None, address, true)
+            .await
+    }
+
+    async fn check_and_begin(
+        &self,
+        email: &str,
+        password: &str,
+        code: Option<&str>,
+        address: ClientAddress,
+        may_be_program: bool,
     ) -> Result<Login, IdentityError> {
         let context = &self.0.context;
         let now = context.now();
@@ -119,7 +145,7 @@ impl Sessions {
             None => Err("unknown_account"),
             Some(_) if !right => Err("wrong_password"),
             Some(user) if user.disabled => Err("disabled"),
-            Some(user) if user.api_only => Err("account_for_programs"),
+            Some(user) if user.api_only && !may_be_program => Err("account_for_programs"),
             Some(user) => Ok(user),
         };
         let user = match user {

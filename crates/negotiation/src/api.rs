@@ -87,8 +87,8 @@ impl FleetVersion {
             .find(|version| version.segment() == segment)
     }
 
-    /// Whether a route (its path below `/api/{version}/fleet`) exists in this version. `/global/…` ended with v1; its
-    /// successors `/policies…` and `/schedule…` came after it.
+    /// Whether a route (its path below `/api/{version}/fleet`) exists in this version. `/global/…` and `/sso` ended with v1;
+    /// the former's successors `/policies…` and `/schedule…` came after it.
     pub fn serves(self, route: &str) -> bool {
         let under = |prefix: &str| {
             route
@@ -96,8 +96,8 @@ impl FleetVersion {
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
         match self {
-            Self::V1 => !under("/policies") && !under("/packs/schedule"),
-            Self::V2022_04 | Self::Latest => !under("/global"),
+            Self::V1 => !under("/policies") && !under("/schedule") && !under("/packs/schedule"),
+            Self::V2022_04 | Self::Latest => !under("/global") && !under("/sso"),
         }
     }
 }

@@ -134,6 +134,11 @@ impl Queries {
         self.campaigns.reconcile().await
     }
 
+    /// Whether live queries can be begun and their results kept.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        self.context.database.ping().await
+    }
+
     /// Ends campaigns, follows hints and forgets what is old, until `stop`. What one replica does for all hangs on
     /// `upkeep`.
     pub async fn run(&self, upkeep: &Lease, stop: CancellationToken) {

@@ -85,7 +85,12 @@ impl From<TargetError> for Problem {
         match error {
             TargetError::Store(error) => error.into(),
             TargetError::Invalid { field, reason } => Self::invalid(field, reason),
-            other => Self::bad_request(other.to_string()).with_code("unknown_target"),
+            hosts @ TargetError::UnknownHosts { .. } => {
+                Self::bad_request(hosts.to_string()).with_code("unknown_hosts")
+            }
+            labels @ TargetError::UnknownLabels { .. } => {
+                Self::bad_request(labels.to_string()).with_code("unknown_labels")
+            }
         }
     }
 }

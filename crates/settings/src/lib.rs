@@ -15,6 +15,7 @@ pub mod http;
 mod migrations;
 mod options;
 mod organisation;
+mod osquery_options;
 mod service;
 mod store;
 

@@ -6,6 +6,7 @@ use muster_hosts::AgentOptions;
 use serde_json::{Map, Value};
 
 use crate::SettingsError;
+use crate::osquery_options::{self, FLAGS, Names, OPTIONS, kind_of};
 
 /// The members of agent options.
 const MEMBERS: &[&str] = &[
@@ -32,14 +33,6 @@ const CONFIG_MEMBERS: &[&str] = &[
     "schedule",
     "views",
     "yara",
-];
-
-/// Options of osquery that we read ourselves: how often a host asks.
-const INTERVALS: &[&str] = &[
-    "config_refresh",
-    "config_tls_refresh",
-    "distributed_interval",
-    "logger_tls_period",
 ];
 
 /// Flags that would take a host away from this server.
@@ -86,10 +79,7 @@ pub fn check_agent_options(options: &Value, strictness: Strictness) -> Result<()
                     "The --{name} flag isn't supported. Please remove this flag."
                 )));
             }
-            if value.is_object() || value.is_array() {
-                let place = format!("command_line_flags.{name}");
-                return Err(SettingsError::wrong_type(&place, "a text, number or flag"));
-            }
+            check_option(name, value, FLAGS, "command_line_flags")?;
         }
     }
     if let Some(extensions) = given(options, "extensions") {
@@ -121,21 +111,40 @@ pub fn check_agent_options(options: &Value, strictness: Strictness) -> Result<()
     Ok(())
 }
 
-/// osquery's own options are not listed here: there are hundreds, and each release has more.
 fn check_config(config: &Value, place: &str) -> Result<(), SettingsError> {
     let config = object(config, &format!("{place}config"))?;
     known_members(config, CONFIG_MEMBERS)?;
     let Some(options) = given(config, "options") else {
         return Ok(());
     };
-    let options = object(options, &format!("{place}options"))?;
-    for name in INTERVALS {
-        if given(options, name).is_some_and(|value| value.as_u64().is_none()) {
-            let place = format!("{place}options.{name}");
-            return Err(SettingsError::wrong_type(&place, "uint64"));
-        }
+    let place = format!("{place}options");
+    for (name, value) in object(options, &place)? {
+        check_option(name, value, OPTIONS, &place)?;
     }
     Ok(())
+}
+
+/// Whether osquery has such an option, and takes such a value. `null` counts as absent.
+fn check_option(
+    name: &str,
+    value: &Value,
+    table: &'static [Names],
+    place: &str,
+) -> Result<(), SettingsError> {
+    let kind = kind_of(name, table)
+        .ok_or_else(|| SettingsError::unknown_key(name, &osquery_options::names(table)))?;
+    if value.is_null() || kind.admits(value) {
+        return Ok(());
+    }
+    let given = match value {
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        _ => "object",
+    };
+    let expected = format!("{} but got {given}", kind.name());
+    Err(SettingsError::wrong_type(&format!("{place}.{name}"), &expected))
 }
 
 /// `null` counts as absent.
@@ -208,6 +217,18 @@ mod tests {
             (
                 json!({"config": {"options": {"distributed_interval": "ten"}}}),
                 Some("invalid value type at 'options.distributed_interval': expected uint64"),
+            ),
+            (
+                json!({"config": {"options": {"distributed_intervall": 10}}}),
+                Some("unsupported key provided: \"distributed_intervall\"; did you mean \"distributed_interval\"?"),
+            ),
+            (
+                json!({"config": {"options": {"verbose": 1, "distributed_interval": null}}}),
+                Some("invalid value type at 'options.verbose': expected bool but got number"),
+            ),
+            (
+                json!({"command_line_flags": {"no_such_flag": true}}),
+                Some("unsupported key provided: \"no_such_flag\""),
             ),
             (
                 json!({"overrides": {"linux": {}}}),

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use muster_bus::{Bus, Hint, Received, Topic};
-use muster_clock::Clock;
+use muster_clock::{Clock, Timestamp};
 use muster_hosts::{AgentOptions, OptionsSource};
 use muster_http::error_chain;
 use muster_identity::{
@@ -376,6 +376,11 @@ impl SettingsService {
         }))
     }
 
+    /// The time, as answers tell it.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+
     /// Keeps one document and who changed it; false: somebody was first.
     async fn save(
         &self,
@@ -386,7 +391,7 @@ impl SettingsService {
         (old, new): (Value, Value),
         version: i64,
     ) -> Result<bool, StoreError> {
-        let now = self.0.clock.now();
+        let now = self.now();
         if !store::save(db, name, team, &new, version, now).await? {
             return Ok(false);
         }

@@ -135,6 +135,9 @@ pub struct TeamSpec {
     pub features: Option<Features>,
     /// All secrets of the team from now on; absent: as they are.
     pub secrets: Option<Vec<EnrollSecret>>,
+    /// Every other member, by its name.
+    #[serde(flatten)]
+    pub others: Map<String, Value>,
 }
 
 /// The answer to team documents: numbers by name. Written by servers, read by fleetctl.

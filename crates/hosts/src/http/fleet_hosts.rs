@@ -1,6 +1,7 @@
 //! Fleet's user API: hosts in lists and one by one, and what is done to them.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use axum::Router;
 use axum::extract::State;
@@ -41,11 +42,18 @@ pub fn fleet_host_routes(hosts: Hosts) -> Router {
         .route("/hosts/{id}/labels", post(join_labels).delete(leave_labels))
         .route("/hosts/{id}/macadmins", get(macadmins))
         .route("/hosts/{id}/health", get(health))
+        .route("/hosts/{id}/scripts", get(scripts))
+        .route("/hosts/{id}/activities", get(activities))
+        .route("/hosts/{id}/activities/upcoming", get(upcoming))
         .route("/host_summary", get(summary))
         .merge(super::fleet_labels::routes())
         .merge(super::fleet_picker::routes())
         .with_state(hosts)
 }
+
+/// What lists say of the pages beside them when there is one.
+static ONLY_PAGE: LazyLock<Value> =
+    LazyLock::new(|| json!({ "has_next_results": false, "has_previous_results": false }));
 
 type Parameters = Query<HashMap<String, String>>;
 
@@ -331,6 +339,36 @@ async fn macadmins(
 ) -> Result<axum::Json<Value>, Problem> {
     find(&hosts, &principal, &id).await?;
     Ok(axum::Json(json!({ "macadmins": null })))
+}
+
+/// Scripts that may be run on the host: there are none yet.
+async fn scripts(
+    State(hosts): State<Hosts>,
+    principal: Principal,
+    Path(id): Path<String>,
+) -> Result<axum::Json<Value>, Problem> {
+    find(&hosts, &principal, &id).await?;
+    Ok(axum::Json(json!({ "scripts": [], "meta": ONLY_PAGE.clone() })))
+}
+
+/// Scripts and installations that were run on the host, which is what Fleet calls its activities. What happened to it
+/// here stands in its timeline, in our own API.
+async fn activities(
+    State(hosts): State<Hosts>,
+    principal: Principal,
+    Path(id): Path<String>,
+) -> Result<axum::Json<Value>, Problem> {
+    find(&hosts, &principal, &id).await?;
+    Ok(axum::Json(json!({ "activities": null, "meta": ONLY_PAGE.clone() })))
+}
+
+async fn upcoming(
+    State(hosts): State<Hosts>,
+    principal: Principal,
+    Path(id): Path<String>,
+) -> Result<axum::Json<Value>, Problem> {
+    find(&hosts, &principal, &id).await?;
+    Ok(axum::Json(json!({ "activities": [], "count": 0, "meta": ONLY_PAGE.clone() })))
 }
 
 async fn health(

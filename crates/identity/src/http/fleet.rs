@@ -131,7 +131,7 @@ async fn log_in(
 ) -> Result<axum::Json<Value>, Problem> {
     let login = identity
         .sessions
-        .log_in(&body.email, &body.password, None, address)
+        .log_in_as_in_fleet(&body.email, &body.password, address)
         .await?;
     let teams = available_teams(&identity, &login.user).await?;
     let user = FleetUser::new(&login.user, &teams);

@@ -61,6 +61,9 @@ pub(super) struct FleetUser {
     global_role: Option<Role>,
     api_only: bool,
     teams: Vec<TeamOfUser>,
+    /// What Fleet's console remembers, in lists only; there is nothing to remember here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settings: Option<Value>,
 }
 
 impl FleetUser {
@@ -89,6 +92,15 @@ impl FleetUser {
             global_role: user.global_role,
             api_only: user.api_only,
             teams: user.teams.iter().map(named).collect(),
+            settings: None,
+        }
+    }
+
+    /// As it stands in lists.
+    fn listed(self) -> Self {
+        Self {
+            settings: Some(json!({ "hidden_host_columns": null })),
+            ..self
         }
     }
 }
@@ -165,7 +177,7 @@ async fn list(
     for user in users {
         let found = |text: &str| text.to_lowercase().contains(&search);
         if search.is_empty() || found(&user.name) || found(&user.email) {
-            answer.push(FleetUser::new(&user, &all));
+            answer.push(FleetUser::new(&user, &all).listed());
         }
     }
     Ok(axum::Json(json!({ "users": answer })))

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::routing::{get, post};
 use muster_http::{Json, Path, Problem};
 use muster_identity::Principal;
-use muster_wire_fleet::Row;
+use muster_wire_fleet::{Empty, Row};
 use muster_wire_fleet::live::{
     Campaign as FleetCampaign, CampaignAnswer, CampaignMetrics, HostQueryAnswer, HostQueryRequest,
     HostRows, QueryResults, RunByNamesRequest, RunManyAnswer, RunManyRequest, RunRequest,
@@ -29,6 +29,8 @@ const MAX_QUERIES: usize = 20;
 
 pub(super) fn routes() -> Router<FleetState> {
     let mut router = Router::new()
+        .route("/status/live_query", get(status))
+        .route("/status/result_store", get(status))
         .route("/hosts/{id}/query", post(query_host))
         .route(
             "/hosts/identifier/{identifier}/query",
@@ -42,6 +44,12 @@ pub(super) fn routes() -> Router<FleetState> {
             .route(&format!("/{name}/{{id}}/run"), post(run_saved));
     }
     router
+}
+
+/// Whether live queries can be begun and their results kept: both are the database's.
+async fn status(State(state): State<FleetState>, _: Principal) -> Result<axum::Json<Empty>, Problem> {
+    state.queries.check().await?;
+    Ok(axum::Json(Empty {}))
 }
 
 /// A campaign as Fleet's clients are shown it.
@@ -84,8 +92,18 @@ async fn begin(
         expiry: Some(EXPIRY),
         wait_for_offline: true,
     };
-    let (campaign, hosts) = state.queries.campaigns.create(principal, new).await?;
+    let created = state.queries.campaigns.create(principal, new).await;
+    let (campaign, hosts) = created.map_err(in_fleets_words)?;
     Ok(axum::Json(shown(&campaign, &hosts)))
+}
+
+/// fleetctl looks for these words to tell people which names it takes.
+fn in_fleets_words(problem: Problem) -> Problem {
+    if problem.code() == "unknown_hosts" {
+        let message = format!("no hosts targeted: {}", problem.message());
+        return Problem::bad_request(message).with_code("unknown_hosts");
+    }
+    problem
 }
 
 async fn run(

@@ -95,7 +95,7 @@ impl ChangeQuery {
     }
 }
 
-fn is_on(flag: Option<&str>) -> bool {
+pub(super) fn is_on(flag: Option<&str>) -> bool {
     flag.is_some_and(|flag| matches!(flag, "1" | "t" | "T" | "true" | "TRUE" | "True"))
 }
 

@@ -13,6 +13,8 @@ use muster_identity::{Action, Identity, Principal, Scope, TeamId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::fleet::is_on;
+
 /// The routes, relative to `/api/{version}/fleet`.
 pub fn fleet_batch_routes(identity: Identity) -> Router {
     Router::new()
@@ -25,9 +27,46 @@ pub fn fleet_batch_routes(identity: Identity) -> Router {
 /// Whose list it is: nobody's in particular, or a team's.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Whose {
+pub(super) struct Whose {
     team_name: String,
     team_id: Option<i64>,
+    dry_run: Option<String>,
+}
+
+impl Whose {
+    /// Nothing is to be kept.
+    pub(super) fn is_dry_run(&self) -> bool {
+        is_on(self.dry_run.as_deref())
+    }
+
+    /// Whether somebody may write such a list. A team that is not there yet is one that a dry run would have made before.
+    pub(super) async fn authorize(
+        self,
+        identity: &Identity,
+        principal: &Principal,
+    ) -> Result<(), Problem> {
+        let is_dry_run = self.is_dry_run();
+        let team = match self.team_id {
+            Some(id) => Some(TeamId(id)),
+            None if self.team_name.is_empty() => None,
+            None => {
+                let found = identity.teams.find_by_name(&self.team_name).await?;
+                let visible = found.filter(|team| principal.visible_teams().admits(Some(team.id)));
+                match visible {
+                    Some(team) => Some(team.id),
+                    None if is_dry_run => None,
+                    None => return Err(Problem::not_found(format!("Team {}", self.team_name))),
+                }
+            }
+        };
+        match team {
+            Some(_) => principal.authorize(Action::WriteTeams, Scope::Team(team)),
+            None if is_dry_run && !self.team_name.is_empty() => {
+                principal.authorize(Action::WriteTeams, Scope::Global)
+            }
+            None => principal.authorize(Action::WriteSettings, Scope::Global),
+        }
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -43,7 +82,7 @@ async fn profiles(
     Query(whose): Query<Whose>,
     Json(batch): Json<Batch>,
 ) -> Result<StatusCode, Problem> {
-    authorize(&identity, &principal, whose).await?;
+    whose.authorize(&identity, &principal).await?;
     none("profiles", "MDM profiles", batch.profiles)?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -54,35 +93,12 @@ async fn scripts(
     Query(whose): Query<Whose>,
     Json(batch): Json<Batch>,
 ) -> Result<axum::Json<Value>, Problem> {
-    authorize(&identity, &principal, whose).await?;
+    whose.authorize(&identity, &principal).await?;
     none("scripts", "scripts", batch.scripts)?;
     Ok(axum::Json(json!({ "scripts": null })))
 }
 
-async fn authorize(
-    identity: &Identity,
-    principal: &Principal,
-    whose: Whose,
-) -> Result<(), Problem> {
-    let team = match whose.team_id {
-        Some(id) => Some(TeamId(id)),
-        None if whose.team_name.is_empty() => None,
-        None => {
-            let found = identity.teams.find_by_name(&whose.team_name).await?;
-            let visible = found.filter(|team| principal.visible_teams().admits(Some(team.id)));
-            let name = &whose.team_name;
-            let missing = || Problem::not_found(format!("Team {name}"));
-            Some(visible.ok_or_else(missing)?.id)
-        }
-    };
-    match team {
-        Some(_) => principal.authorize(Action::WriteTeams, Scope::Team(team))?,
-        None => principal.authorize(Action::WriteSettings, Scope::Global)?,
-    }
-    Ok(())
-}
-
-fn none(field: &'static str, what: &str, given: Option<Vec<Value>>) -> Result<(), Problem> {
+pub(super) fn none(field: &'static str, what: &str, given: Option<Vec<Value>>) -> Result<(), Problem> {
     match given.map_or(0, |given| given.len()) {
         0 => Ok(()),
         number => Err(Problem::invalid(

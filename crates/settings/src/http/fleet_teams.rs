@@ -27,7 +27,25 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::fleet::ChangeQuery;
-use crate::{SettingsError, SettingsService, TeamExpiry, check_agent_options};
+use crate::options::known_members;
+use crate::{SettingsError, SettingsService, Strictness, TeamExpiry, check_agent_options};
+
+/// Members of a team's document that are not read: Fleet's clients write them, and the organisation's are in force. What is
+/// not among them is a mistake of who wrote the document.
+const PARTS_OF_TEAMS: &[&str] = &[
+    "agent_options",
+    "features",
+    "filename",
+    "gitops_filename",
+    "host_expiry_settings",
+    "integrations",
+    "mdm",
+    "name",
+    "scripts",
+    "secrets",
+    "software",
+    "webhook_settings",
+];
 
 /// The largest body with agent options: 2 MiB.
 const MAX_OPTIONS_BYTES: usize = 2 * 1024 * 1024;
@@ -483,6 +501,9 @@ impl Rooms {
         let existing = existing.map(|team| team.id);
         let scope = existing.map_or(Scope::Global, |team| Scope::Team(Some(team)));
         principal.authorize(Action::WriteTeams, scope)?;
+        if query.strictness() == Strictness::Full {
+            known_members(&spec.others, PARTS_OF_TEAMS)?;
+        }
         if let Some(Some(options)) = &spec.agent_options {
             check_agent_options(options, query.strictness())?;
         }

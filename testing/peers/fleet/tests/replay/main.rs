@@ -1,0 +1,5 @@
+//! Real clients' requests against this server, and what real servers answered against its answers.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod replays;
