@@ -262,8 +262,7 @@ impl Replayer {
         if !(waits && has_rows) {
             return self.send(exchange).await;
         }
-        // They are online.
-        self.scene.answer_all(&Value::Null).await;
+        self.scene.bring_online().await;
         let send = self.send(exchange);
         tokio::pin!(send);
         loop {

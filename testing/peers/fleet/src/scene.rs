@@ -307,6 +307,22 @@ impl Scene {
         }
     }
 
+    /// Lets all hosts that were there check in, until the server shows it: who was seen is written once a second.
+    pub async fn bring_online(&self) {
+        let known = self.hosts.values().filter(|(_, key)| key.is_some()).count() as u64;
+        let shown = tokio::time::timeout(Duration::from_secs(10), async {
+            loop {
+                self.answer_all(&Value::Null).await;
+                let path = "/api/latest/fleet/hosts/count?status=online";
+                let online = self.call(Method::GET, path, &Value::Null).await;
+                if online.body["count"].as_u64().is_some_and(|online| online >= known) {
+                    return;
+                }
+            }
+        });
+        shown.await.expect("hosts that check in are online");
+    }
+
     /// What a mark says was done.
     pub async fn mark(&mut self, text: &str, mapping: &mut Mapping) {
         if text.contains("2 hours old") {
