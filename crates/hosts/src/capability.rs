@@ -139,12 +139,11 @@ fn compare(
             new: new(now, Lost::default()),
             instead_of: Some(None),
         }),
-        Some(last) if last.process == process && last.names == names => {
-            (last.version != version).then(|| Change {
+        Some(last) if last.process == process && last.names == names => (last.version != version)
+            .then(|| Change {
                 new: new(last.changed_at, last.lost.clone()),
                 instead_of: None,
-            })
-        }
+            }),
         Some(last) => {
             // Later than the last one, whatever the clock does.
             let now = now.max(last.changed_at.plus(Duration::from_micros(1)));

@@ -17,7 +17,8 @@ pub const MIGRATIONS: &[Migration] = &[
 ];
 
 /// Since when a host's program does not say a name that was said on the host before: `name=time` with commas.
-const LOST_CAPABILITIES: &str = "ALTER TABLE hosts_capabilities ADD COLUMN lost TEXT NOT NULL DEFAULT '';";
+const LOST_CAPABILITIES: &str =
+    "ALTER TABLE hosts_capabilities ADD COLUMN lost TEXT NOT NULL DEFAULT '';";
 
 /// `clone_of` is the host that this one was told from. An alias is an identifier with what tells the installation of an
 /// agent from others that look the same. A ban outlives its host: `host_id` may be gone. A rotation goes through the hosts

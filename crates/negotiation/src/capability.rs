@@ -307,7 +307,8 @@ impl Capability {
     pub fn remedy_for_server(self, release: &str) -> String {
         match (self.since(Sender::Server), release.parse::<Release>()) {
             (Some(since), Ok(release)) if release >= since => {
-                "start the server without the keys that take it away: without_capability, emulate".to_owned()
+                "start the server without the keys that take it away: without_capability, emulate"
+                    .to_owned()
             }
             (Some(since), _) => format!("update the server to {since} or later"),
             (None, _) => "no release of the server has it".to_owned(),
@@ -321,7 +322,11 @@ impl Capability {
             return "no release of muster-agent has it".to_owned();
         };
         match (process, self.declaration().orbit) {
-            (OWN_AGENT, _) if version.parse().is_ok_and(|version: Release| version >= since) => {
+            (OWN_AGENT, _)
+                if version
+                    .parse()
+                    .is_ok_and(|version: Release| version >= since) =>
+            {
                 "restart muster-agent: its release has it, but it does not say so".to_owned()
             }
             (OWN_AGENT, _) => format!("update muster-agent to {since} or later"),

@@ -259,7 +259,10 @@ impl Replicas {
     /// Has the others look now rather than within seconds.
     async fn tell(&self) {
         if let Err(error) = self.0.bus.publish(Hint::new(TOPIC, self.id())).await {
-            tracing::debug!(error = error_chain(&error), "no hint; others look by themselves");
+            tracing::debug!(
+                error = error_chain(&error),
+                "no hint; others look by themselves"
+            );
         }
     }
 

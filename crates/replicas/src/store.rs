@@ -91,7 +91,10 @@ pub(crate) async fn seen(db: &mut impl Executor, row: &ReplicaRow) -> Result<(),
 
 /// Takes a server for gone that gave no sign of life since; gives false when it did.
 pub(crate) async fn lost(db: &mut impl Executor, row: &ReplicaRow) -> Result<bool, StoreError> {
-    Ok(db.execute(LOST, args![&row.id, row.seen_at, row.beats]).await? == 1)
+    Ok(db
+        .execute(LOST, args![&row.id, row.seen_at, row.beats])
+        .await?
+        == 1)
 }
 
 /// Every server's row.
@@ -110,7 +113,8 @@ pub(crate) async fn rows(db: &mut impl Executor) -> Result<Vec<ReplicaRow>, Stor
             let says: Option<String> = row.get("says")?;
             let beats: i64 = row.get("beats")?;
             let lost: Option<Timestamp> = row.get("lost_seen_at")?;
-            let is_lost = lost == Some(seen_at) && row.get::<Option<i64>>("lost_beats")? == Some(beats);
+            let is_lost =
+                lost == Some(seen_at) && row.get::<Option<i64>>("lost_beats")? == Some(beats);
             Ok(ReplicaRow {
                 id: row.get("id")?,
                 name: row.get("name")?,

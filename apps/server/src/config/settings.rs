@@ -232,7 +232,10 @@ fn offer(layers: &Layered, release: Release) -> Result<Offer, ConfigError> {
                 },
                 |meant| format!("; did you mean {meant}?"),
             );
-            layers.wrong(key, format!("there is no capability {name:?} of this server{hint}"))
+            layers.wrong(
+                key,
+                format!("there is no capability {name:?} of this server{hint}"),
+            )
         })?);
     }
     Ok(Offer::of(release).without(&left_out))

@@ -298,7 +298,11 @@ impl Hosts {
                 });
                 let at = known.unwrap_or_else(|| {
                     let is_other = programs.len() >= MAX_COUNTED_PROGRAMS;
-                    let version = if is_other { OTHER_VERSIONS } else { &count.version };
+                    let version = if is_other {
+                        OTHER_VERSIONS
+                    } else {
+                        &count.version
+                    };
                     let others = programs.iter().position(|known| {
                         known.process == count.process && known.version == version
                     });
@@ -348,8 +352,6 @@ impl Hosts {
         let hosts = store::skew::list(&mut self.database(), &filter, &one).await?;
         let wanted = Wanted::all();
         let dark = hosts.into_iter().next();
-        Ok(dark.map_or_else(Vec::new, |host| {
-            self.dark(host, &wanted, server_names).dark
-        }))
+        Ok(dark.map_or_else(Vec::new, |host| self.dark(host, &wanted, server_names).dark))
     }
 }

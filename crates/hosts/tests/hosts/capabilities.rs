@@ -9,7 +9,12 @@ use serde_json::json;
 
 use crate::harness::TestServer;
 
-pub(crate) async fn config(server: &TestServer, key: &str, user_agent: &str, capabilities: Option<&str>) {
+pub(crate) async fn config(
+    server: &TestServer,
+    key: &str,
+    user_agent: &str,
+    capabilities: Option<&str>,
+) {
     let mut request = Request::post("/api/fleet/orbit/config").header("User-Agent", user_agent);
     if let Some(capabilities) = capabilities {
         request = request.header("X-Fleet-Capabilities", capabilities);

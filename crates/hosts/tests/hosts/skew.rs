@@ -33,7 +33,8 @@ fn names(page: &Value) -> Vec<&str> {
 /// Hosts by every kind of program; gives the key of the one with our agent.
 async fn fleet(server: &TestServer) -> String {
     let enroll = async |name: &str| {
-        let body = json!({ "enroll_secret": server.secret, "hardware_uuid": name, "hostname": name });
+        let body =
+            json!({ "enroll_secret": server.secret, "hardware_uuid": name, "hostname": name });
         server.enroll_orbit_with(body).await
     };
     let agent = enroll("agent").await;
