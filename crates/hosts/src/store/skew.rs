@@ -50,7 +50,9 @@ const VERSION: &str = "CASE WHEN c.process = 'muster-agent' THEN c.version
 /// 1 when the program says it, else 0. Names of the registry have no character that means anything in SQL but `_`.
 fn says(capability: Capability) -> String {
     let name = capability.name().replace('_', "\\_");
-    format!("CASE WHEN ',' || c.names || ',' LIKE '%,{name},%' ESCAPE '\\' THEN 1 ELSE 0 END")
+    format!(
+        "CAST(CASE WHEN ',' || c.names || ',' LIKE '%,{name},%' ESCAPE '\\' THEN 1 ELSE 0 END AS BIGINT)"
+    )
 }
 
 /// Only hosts whose program does not say at least one of these.

@@ -62,7 +62,7 @@ on_both_databases! {
         let server = TestServer::new(&db).await;
         let agent = fleet(&server).await;
         let page = get(&server, "/skew").await;
-        assert_eq!(names(&page), ["h-osquery", "orbit-2022", "orbit-2025"], "{page}");
+        assert_eq!(names(&page), ["c-osquery", "orbit-2022", "orbit-2025"], "{page}");
         assert_eq!(page["total"], 3);
         for (item, process, version) in [(0, "osquery", "5.10.2"), (1, "orbit", "1.2.0"), (2, "orbit", "1.38.0")] {
             let item = &page["items"][item];
@@ -144,13 +144,13 @@ on_both_databases! {
         fleet(&server).await;
         for (query, expected) in [
             ("process=orbit", &["orbit-2022", "orbit-2025"][..]),
-            ("process=osquery", &["h-osquery"]),
+            ("process=osquery", &["c-osquery"]),
             ("process=muster-agent", &[]),
             ("process=muster-server", &[]),
             ("capability=muster_notify&process=orbit&sort=-display_name", &["orbit-2025", "orbit-2022"]),
             ("capability=token_rotation", &[]),
             ("search=2022", &["orbit-2022"]),
-            ("team_id=0", &["h-osquery", "orbit-2022", "orbit-2025"]),
+            ("team_id=0", &["c-osquery", "orbit-2022", "orbit-2025"]),
             ("team_id=7", &[]),
             ("host_id=3", &["orbit-2022"]),
         ] {
