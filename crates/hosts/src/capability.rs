@@ -2,7 +2,7 @@
 //!
 //! One program at a time speaks for a host: when orbit takes the place of our agent, what our agent said is over. The order of
 //! names is random in each request of real agents, so sets are compared. An agent that says nothing now
-//! but said something before has lost its abilities, and that is kept too; one that never said anything has no row.
+//! but said something before has lost its abilities, and that is kept too; an orbit that never said anything has no row.
 
 use std::time::Duration;
 
@@ -134,10 +134,11 @@ fn compare(
         lost,
     };
     match last {
-        None if names.is_empty() => None,
+        // Orbit is what is meant anyway when nothing is kept.
+        None if names.is_empty() && process == DEFAULT_PROCESS => None,
         None => Some(Change {
             new: new(now, Lost::default()),
-            instead_of: Some(None),
+            instead_of: (!names.is_empty()).then_some(None),
         }),
         Some(last) if last.process == process && last.names == names => (last.version != version)
             .then(|| Change {

@@ -225,7 +225,7 @@ fn offer(layers: &Layered, release: Release) -> Result<Offer, ConfigError> {
         let known = Offer::of(Release::current()).set();
         let found = Capability::by_name(name).filter(|found| known.has(*found));
         left_out.push(found.ok_or_else(|| {
-            let hint = nearest(name, known.names()).map_or_else(
+            let hint = nearest(&name.to_lowercase(), known.names()).map_or_else(
                 || {
                     let names: Vec<&str> = known.names().collect();
                     format!("; this server has {}", names.join(", "))

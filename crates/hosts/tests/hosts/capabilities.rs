@@ -123,6 +123,16 @@ on_both_databases! {
         assert_eq!(changes.count(), 3);
     }
 
+    async fn our_own_agent_is_known_though_it_says_nothing(db: TestDatabase) {
+        let server = TestServer::new(&db).await;
+        let key = server.enroll_orbit("a").await;
+        let host = server.host_of(&key).await;
+        config(&server, &key, "muster-agent/0.1.0", None).await;
+        let said = server.agents.capabilities_of(host).await.unwrap();
+        assert_eq!((said[0].process.as_str(), said[0].names.len()), ("muster-agent", 0));
+        assert_eq!(server.agents.events_of(host, 10).await.unwrap().len(), 1, "it enrolled");
+    }
+
     async fn a_new_version_that_says_the_same_changes_no_time(db: TestDatabase) {
         let server = TestServer::new(&db).await;
         let key = server.enroll_orbit("a").await;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::http::Request;
 use muster_identity::Role;
 use muster_negotiation::Capability;
 use muster_store::testing::on_both_databases;
@@ -82,7 +84,10 @@ on_both_databases! {
         server.clock.advance(Duration::from_secs(3_600));
         config(&server, &agent, AGENT, Some("something_new,something_else")).await;
         let body = json!({ "enroll_secret": server.secret, "hardware_uuid": "agent", "hostname": "agent" });
-        server.enroll_orbit_with(body).await;
+        let request = Request::post("/api/fleet/orbit/enroll").header("User-Agent", AGENT);
+        let request = request.header("X-Fleet-Capabilities", "something_new,something_else");
+        let enrolled = server.send(request.body(Body::from(body.to_string())).unwrap()).await;
+        assert_eq!(enrolled.status, 200);
         let page = get(&server, "/skew?search=agent").await;
         assert_eq!(page["items"][0]["dark_features"][0]["since"], since, "{page}");
         let because = &page["items"][0]["dark_features"][0]["because"][0];
