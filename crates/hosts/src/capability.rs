@@ -112,8 +112,8 @@ impl Lost {
 struct Change {
     /// What the program says now.
     new: Said,
-    /// What was said on the host until now, when that is something for its timeline; `Some(None)` for nothing.
-    instead_of: Option<Option<Said>>,
+    /// Particulars for the host's timeline; none when it is nothing for that.
+    event: Option<serde_json::Value>,
 }
 
 /// Compares what a program says with what was said on the host so far; none when that is the same.
@@ -136,23 +136,22 @@ fn compare(
     match last {
         // Orbit is what is meant anyway when nothing is kept.
         None if names.is_empty() && process == DEFAULT_PROCESS => None,
-        None => Some(Change {
-            new: new(now, Lost::default()),
-            instead_of: (!names.is_empty()).then_some(None),
-        }),
+        None => {
+            let new = new(now, Lost::default());
+            let event = (!names.is_empty()).then(|| details(&new, None));
+            Some(Change { new, event })
+        }
         Some(last) if last.process == process && last.names == names => (last.version != version)
             .then(|| Change {
                 new: new(last.changed_at, last.lost.clone()),
-                instead_of: None,
+                event: None,
             }),
         Some(last) => {
             // Later than the last one, whatever the clock does.
             let now = now.max(last.changed_at.plus(Duration::from_micros(1)));
-            let lost = Lost::after(last, &saying.capabilities, now);
-            Some(Change {
-                new: new(now, lost),
-                instead_of: Some(Some(last.clone())),
-            })
+            let new = new(now, Lost::after(last, &saying.capabilities, now));
+            let event = Some(details(&new, Some(last)));
+            Some(Change { new, event })
         }
     }
 }
@@ -173,13 +172,12 @@ impl Agents {
         // Another server may have heard it already.
         let mut db = self.0.database.begin().await?;
         let said = store::capability::said(&mut db, host).await?;
-        let Some(Change { new, instead_of }) = compare(&said, program, saying, now) else {
+        let Some(Change { new, event }) = compare(&said, program, saying, now) else {
             state.set_said(said);
             return Ok(());
         };
         store::capability::save(&mut db, host, &new).await?;
-        if let Some(last) = instead_of {
-            let details = details(&new, last.as_ref());
+        if let Some(details) = event {
             let kind = "capabilities_changed";
             store::event::add(&mut db, host, kind, &details, new.changed_at).await?;
         }
