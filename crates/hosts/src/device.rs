@@ -1,7 +1,8 @@
 //! Device tokens: by them the desktop app and the My device page of a host are known.
 //!
 //! Orbit makes a token, registers it and makes another each hour. A token is valid for an hour after it was first
-//! registered, as long as servers say `token_rotation`: who is not told makes no other, and keeps one token for ever; registering the same one again changes nothing, and a token that another host holds stays with it.
+//! registered, as long as servers say `token_rotation`: who is not told makes no other, and keeps one token for ever.
+//! Registering the same one again changes nothing, and a token that another host holds stays with it.
 
 use std::time::Duration;
 

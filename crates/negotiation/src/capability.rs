@@ -109,7 +109,10 @@ registry! {
         restarts_orbit: true,
         meaning: "The server has the orbit API.",
         absence: "orbit runs osqueryd only and asks for nothing itself.",
-        feature: Some(Feature { name: "orbit's API", dark: "orbit and muster-agent cannot enroll by it: no configuration and no device tokens by them" }),
+        feature: Some(Feature {
+            name: "orbit's API",
+            dark: "orbit and muster-agent cannot enroll by it: no configuration and no device tokens by them",
+        }),
     }
     /// Device tokens run out and are renewed.
     TokenRotation {
@@ -122,7 +125,10 @@ registry! {
         restarts_orbit: true,
         meaning: "Device tokens are valid for an hour; the agent makes and registers new ones.",
         absence: "The agent keeps one device token for ever.",
-        feature: Some(Feature { name: "device tokens that run out", dark: "the token in the address of a My device page is good for ever" }),
+        feature: Some(Feature {
+            name: "device tokens that run out",
+            dark: "the token in the address of a My device page is good for ever",
+        }),
     }
     /// The user of a host can be told by e-mail address.
     EndUserEmail {
@@ -135,7 +141,10 @@ registry! {
         restarts_orbit: true,
         meaning: "The server takes the address of the person who uses the host (device_mapping).",
         absence: "The agent does not send it.",
-        feature: Some(Feature { name: "users told by orbit", dark: "orbit does not tell who uses the host; an operator can" }),
+        feature: Some(Feature {
+            name: "users told by orbit",
+            dark: "orbit does not tell who uses the host; an operator can",
+        }),
     }
     /// Our notification socket.
     Notify {
@@ -148,7 +157,10 @@ registry! {
         restarts_orbit: false,
         meaning: "The server offers, and the agent uses, a socket that says only \"ask now\".",
         absence: "The agent asks at its interval; live queries then start up to that interval later.",
-        feature: Some(Feature { name: "live queries at once", dark: "live queries begin when the host asks next, up to its interval later" }),
+        feature: Some(Feature {
+            name: "live queries at once",
+            dark: "live queries begin when the host asks next, up to its interval later",
+        }),
     }
     /// FileVault keys by way of Escrow Buddy.
     EscrowBuddy {

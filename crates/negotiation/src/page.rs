@@ -15,7 +15,8 @@ pub fn markdown() -> String {
          Orbit ends itself, to be started again, when a server begins or ceases to say one of the names that are marked\n\
          with *. Servers that share a database therefore say what all of them can do, and nothing else. Fleet Desktop,\n\
          fleetctl and osqueryd never say anything.\n\n\
-         | name | family | our server since | our agent since | Fleet's server since | orbit since | meaning | when it is absent |\n\
+         | name | family | our server since | our agent since | Fleet's server since | orbit since | \
+         meaning | when it is absent |\n\
          |---|---|---|---|---|---|---|---|\n",
     );
     let since = |capability: Capability, sender| {

@@ -176,7 +176,10 @@ mod tests {
 
     #[test]
     fn the_summary_names_the_programs_that_most_hosts_have() {
-        let program = |version: &str, dark: u64| json!({ "process": "orbit", "version": version, "hosts_with": 1, "hosts_without": dark });
+        let program = |version: &str, dark: u64| {
+            let (process, with) = ("orbit", 1);
+            json!({ "process": process, "version": version, "hosts_with": with, "hosts_without": dark })
+        };
         let mut feature = json!({ "servers": [], "programs": [
             program("1.0", 3), program("1.1", 9), program("", 2), program("1.3", 0), program("1.4", 1), program("1.5", 4),
         ] });
