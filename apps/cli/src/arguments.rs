@@ -9,6 +9,7 @@ use crate::duration::parse as duration;
 
 mod identity;
 mod me;
+mod skew;
 
 pub use identity::{
     ApiTokens, ApiTokensCommand, Audit, AuditArguments, NewUserArguments, Teams, TeamsCommand,
@@ -16,6 +17,7 @@ pub use identity::{
 };
 
 pub use me::{Sessions, SessionsCommand, Totp, TotpCommand};
+pub use skew::Skew;
 
 /// Ask your fleet questions, look at its hosts, hand out tokens.
 #[derive(Parser)]
@@ -167,6 +169,18 @@ Examples:
     /// List the servers that share the database, with their releases and what each does for all.
     #[command(after_help = "Examples:\n  muster servers\n  muster servers --json")]
     Servers(Format),
+    /// See which features are dark on which hosts, because of which process, and what to update.
+    #[command(after_help = "\
+A feature is dark on a host when a process that takes part cannot do its part: a server of this installation, or the
+program on the host. The summary comes first; then a line for each host, feature and process.
+
+Examples:
+  muster skew
+  muster skew --team Workstations --capability muster_notify
+  muster skew --process orbit --csv > to-update.csv
+  muster skew --host web-1
+  muster skew --summary --json")]
+    Skew(Skew),
     /// Make, see and revoke enrollment tokens: what agents enroll with.
     #[command(after_help = "\
 Examples:

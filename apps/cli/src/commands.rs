@@ -11,6 +11,7 @@ mod me;
 mod query;
 mod servers;
 mod settings;
+mod skew;
 mod tokens;
 
 use clap::CommandFactory as _;
@@ -45,6 +46,7 @@ pub(crate) async fn run(line: CommandLine) -> Result<Outcome, CliError> {
         Command::Campaigns(arguments) => return campaigns::run(&client()?, arguments).await,
         Command::Keys(arguments) => keys::run(&client()?, arguments.command).await?,
         Command::Servers(format) => servers::list(&client()?, format).await?,
+        Command::Skew(arguments) => skew::run(&client()?, &arguments).await?,
         Command::Tokens(arguments) => tokens::enrollment(&client()?, arguments).await?,
         Command::ApiTokens(arguments) => tokens::api(&client()?, arguments).await?,
         Command::Teams(arguments) => identity::teams(&client()?, arguments).await?,

@@ -13,7 +13,7 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use muster_http::{ClientAddress, Problem, Shape};
 use muster_identity::Identity;
-use muster_negotiation::{FleetVersion, NATIVE_VERSION_HEADER, NativeVersion};
+use muster_negotiation::{Capability, FleetVersion, NATIVE_VERSION_HEADER, NativeVersion};
 use utoipa::OpenApi as _;
 use utoipa::openapi::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
@@ -61,6 +61,9 @@ fn native(services: &Services) -> (Router, OpenApi) {
             services.hosts.clone(),
         ))
         .merge(muster_hosts::http::native_key_routes(
+            services.hosts.clone(),
+        ))
+        .merge(muster_hosts::http::native_skew_routes(
             services.hosts.clone(),
         ))
         .merge(muster_software::http::native_routes(
@@ -174,11 +177,19 @@ pub fn router(app: &App) -> Router {
 fn agents(services: &Services) -> Router {
     use muster_hosts::http::{device, orbit, osquery};
     let agents = &services.agents;
-    let queries = services.queries.clone();
-    let notify = muster_queries::http::notify_routes(queries, services.identity.agent_keys.clone())
-        .layer(from_fn_with_state(Shape::Fleet, muster_http::shape));
-    Router::new()
-        .nest("/api/fleet/orbit", notify)
+    let mut router = Router::new();
+    let standing = services.replicas.standing();
+    if [Capability::OrbitEndpoints, Capability::Notify]
+        .iter()
+        .all(|needed| standing.can(*needed))
+    {
+        let queries = services.queries.clone();
+        let keys = services.identity.agent_keys.clone();
+        let notify = muster_queries::http::notify_routes(queries, keys)
+            .layer(from_fn_with_state(Shape::Fleet, muster_http::shape));
+        router = router.nest("/api/fleet/orbit", notify);
+    }
+    router
         .nest("/api/osquery", osquery::osquery_routes(agents.clone()))
         .nest("/api/v1/osquery", osquery::osquery_routes(agents.clone()))
         .nest("/api/fleet/orbit", orbit::orbit_routes(agents.clone()))

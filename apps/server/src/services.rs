@@ -7,7 +7,6 @@ use std::sync::Arc;
 use muster_bus::Bus;
 use muster_hosts::{AgentParts, Agents, DistributedSource, Hosts};
 use muster_identity::{Identity, IdentityOptions, MasterKey};
-use muster_negotiation::{CapabilitySet, Family, Sender};
 use muster_queries::Queries;
 use muster_replicas::{About, Replicas};
 use muster_settings::SettingsService;
@@ -128,14 +127,16 @@ impl Services {
         let about = About {
             name: name.to_owned(),
             release: env!("CARGO_PKG_VERSION").to_owned(),
+            offer: configuration.offer,
         };
         let replicas = Replicas::new(
             database.clone(),
+            Arc::clone(&bus),
             Arc::clone(&clock),
             &*ambient.randomness,
             about,
         );
-        let said = |family| CapabilitySet::of(configuration.emulate, Sender::Server, family);
+        hosts.attach_standing(replicas.standing());
         let agents = Agents::new(AgentParts {
             database: database.clone(),
             bus: Arc::clone(&bus),
@@ -148,8 +149,7 @@ impl Services {
             sink: Arc::clone(&sink) as Arc<dyn Sink>,
             sources: vec![Arc::new(queries.live.clone()) as Arc<dyn DistributedSource>],
             schedule: Arc::new(queries.saved.clone()),
-            orbit_capabilities: said(Family::Orbit),
-            device_capabilities: said(Family::Device),
+            standing: replicas.standing().clone(),
         });
         Ok(Self {
             database,

@@ -270,6 +270,7 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
         source,
     })?;
 
+    services.replicas.join().await.map_err(StartError::Load)?;
     unbegun.disarm();
     services.run(&tasks, &stop_tasks);
     let gauges = Gauges::new(&settings, services.clone(), tls.clone());

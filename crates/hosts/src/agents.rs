@@ -7,8 +7,7 @@ use muster_bus::{Bus, Received};
 use muster_clock::{Clock, Timestamp};
 use muster_http::{ClientAddress, error_chain};
 use muster_identity::{AgentKeys, Denials, EnrollmentTokens, Family, HostId};
-use muster_negotiation::CapabilitySet;
-use muster_replicas::Lease;
+use muster_replicas::{Lease, Standing};
 use muster_sinks::Sink;
 use muster_software::Software;
 use muster_store::{Database, StoreError};
@@ -55,10 +54,8 @@ pub struct AgentParts {
     pub sources: Vec<Arc<dyn DistributedSource>>,
     /// What hosts run by themselves.
     pub schedule: Arc<dyn ScheduleSource>,
-    /// What this server says on orbit's exchanges.
-    pub orbit_capabilities: CapabilitySet,
-    /// What this server says on the device family's exchanges.
-    pub device_capabilities: CapabilitySet,
+    /// What this server can do and says.
+    pub standing: Standing,
 }
 
 /// Everything that agents ask. Cheap to clone.
@@ -75,8 +72,7 @@ pub(crate) struct Inner {
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) check_in: CheckIn,
     pub(crate) configurations: Configurations,
-    pub(crate) orbit_capabilities: CapabilitySet,
-    pub(crate) device_capabilities: CapabilitySet,
+    pub(crate) standing: Standing,
 }
 
 impl Agents {
@@ -100,8 +96,7 @@ impl Agents {
             configurations: Configurations::new(parts.options, parts.schedule),
             sink: parts.sink,
             check_in,
-            orbit_capabilities: parts.orbit_capabilities,
-            device_capabilities: parts.device_capabilities,
+            standing: parts.standing,
         }))
     }
 

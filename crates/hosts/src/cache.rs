@@ -15,7 +15,7 @@ use muster_identity::HostId;
 use muster_store::{Database, StoreError};
 
 use crate::membership::Labels;
-use crate::state::{HostState, Said};
+use crate::state::HostState;
 use crate::store;
 
 /// How many independent maps there are.
@@ -95,13 +95,7 @@ impl HostCache {
             evaluated.at(loaded.label_updated_at),
             self.due_after_start(host, loaded.label_updated_at),
         );
-        for (process, version, names) in loaded.capabilities {
-            state.set_said(Said {
-                process,
-                version,
-                names,
-            });
-        }
+        state.set_said(loaded.capabilities);
         let mut shard = self
             .shard(host)
             .write()

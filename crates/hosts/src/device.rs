@@ -1,11 +1,14 @@
 //! Device tokens: by them the desktop app and the My device page of a host are known.
 //!
 //! Orbit makes a token, registers it and makes another each hour. A token is valid for an hour after it was first
-//! registered; registering the same one again changes nothing, and a token that another host holds stays with it.
+//! registered, as long as servers say `token_rotation`: who is not told makes no other, and keeps one token for ever.
+//! Registering the same one again changes nothing, and a token that another host holds stays with it.
 
 use std::time::Duration;
 
+use muster_clock::Timestamp;
 use muster_identity::{HostId, hash_secret};
+use muster_negotiation::Capability;
 
 use crate::agents::Agents;
 use crate::error::HostsError;
@@ -55,9 +58,15 @@ impl Agents {
         }
         let found = store::device::find(&mut &self.0.database, &hash_secret(token)).await?;
         match found {
-            Some((host, registered_at)) if self.now().since(registered_at) < VALID_FOR => Ok(host),
+            Some((host, registered_at)) if self.is_in_time(registered_at) => Ok(host),
             _ => Err(HostsError::UnknownHost),
         }
+    }
+
+    /// Whether a token of that time is still valid.
+    fn is_in_time(&self, registered_at: Timestamp) -> bool {
+        !self.0.standing.says(Capability::TokenRotation)
+            || self.now().since(registered_at) < VALID_FOR
     }
 
     /// Keeps who uses a host, as orbit says.

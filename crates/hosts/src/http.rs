@@ -9,6 +9,7 @@ mod fleet_report;
 mod fleet_shape;
 mod native;
 mod native_keys;
+mod native_skew;
 pub mod orbit;
 pub mod osquery;
 pub mod software;
@@ -16,6 +17,7 @@ pub mod software;
 pub use fleet_hosts::fleet_host_routes;
 pub use native::native_host_routes;
 pub use native_keys::native_key_routes;
+pub use native_skew::native_skew_routes;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, header};

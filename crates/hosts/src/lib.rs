@@ -40,14 +40,15 @@ mod store;
 mod token_labels;
 
 pub use agents::{AgentParts, Agents};
-pub use capability::Saying;
+pub use capability::{Lost, Saying};
 pub use checkin::{CheckIn, HOST_TOPIC, LABELS_TOPIC};
 pub use configuration::{AgentOptions, OptionsSource};
 pub use error::HostsError;
 pub use expiry::{ExpiryRules, ExpirySource};
 pub use operators::{
-    Ban, Census, HOST_SORTS, HostDetail, HostQuery, Hosts, KeyRotation, LabelChange,
-    LabelSpecification, Membership, NewLabel, OperatorError, Presence as HostPresence, Selection,
+    Ban, Census, DarkBecause, DarkFeature, DarkHost, FeatureSummary, HOST_SORTS, HostDetail,
+    HostQuery, Hosts, KeyRotation, LabelChange, LabelSpecification, Membership, NewLabel,
+    OperatorError, Presence as HostPresence, ProgramCount, SKEW_SORTS, Selection, SkewQuery,
     presence as presence_of,
 };
 pub use presence::Presence;

@@ -13,7 +13,12 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration::new("presence_unindexed", PRESENCE_UNINDEXED),
     Migration::new("key_lives", KEY_LIVES),
     Migration::new("token_labels", TOKEN_LABELS),
+    Migration::new("lost_capabilities", LOST_CAPABILITIES),
 ];
+
+/// Since when a host's program does not say a name that was said on the host before: `name=time` with commas.
+const LOST_CAPABILITIES: &str =
+    "ALTER TABLE hosts_capabilities ADD COLUMN lost TEXT NOT NULL DEFAULT '';";
 
 /// `clone_of` is the host that this one was told from. An alias is an identifier with what tells the installation of an
 /// agent from others that look the same. A ban outlives its host: `host_id` may be gone. A rotation goes through the hosts

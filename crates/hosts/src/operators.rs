@@ -1,7 +1,7 @@
 //! The operators' side: hosts in lists and one by one, what is done to them, and which ones a question is for.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use muster_bus::{Bus, Hint};
@@ -10,6 +10,8 @@ use muster_http::{Listing, Page, Problem};
 use muster_identity::{
     AgentKeyInfo, HostId, Identity, IdentityError, Principal, TeamBelongings, TeamId, TokenLabels,
 };
+use muster_negotiation::{Offer, Release};
+use muster_replicas::Standing;
 use muster_software::Software;
 use muster_store::{Database, StoreError};
 
@@ -24,11 +26,15 @@ mod change;
 pub(crate) mod keys;
 mod labels;
 mod select;
+mod skew;
 
 pub use assign::Membership;
 pub use keys::{Ban, KeyRotation};
 pub use labels::{LabelChange, LabelSpecification, NewLabel};
 pub use select::Selection;
+pub use skew::{
+    DarkBecause, DarkFeature, DarkHost, FeatureSummary, ProgramCount, SKEW_SORTS, SkewQuery,
+};
 
 /// A host that was not heard of for so long beyond its interval is offline.
 pub(crate) const GRACE: Duration = Duration::from_secs(60);
@@ -209,6 +215,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     identity: Identity,
     software: Software,
+    standing: OnceLock<Standing>,
 }
 
 /// How many hosts stand how. A host that is missing is offline, too, and a new one is online or offline.
@@ -245,7 +252,20 @@ impl Hosts {
             clock,
             identity,
             software,
+            standing: OnceLock::new(),
         }))
+    }
+
+    /// Has it know what servers say to agents. Once, before the first request; until then this one is alone and says all that
+    /// its release can do.
+    pub fn attach_standing(&self, standing: &Standing) {
+        let _ = self.0.standing.set(standing.clone());
+    }
+
+    /// What servers say to agents.
+    pub(crate) fn standing(&self) -> &Standing {
+        let alone = || Standing::alone(Offer::of(Release::current()));
+        self.0.standing.get_or_init(alone)
     }
 
     pub(crate) fn database(&self) -> &Database {

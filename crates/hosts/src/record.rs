@@ -204,7 +204,7 @@ pub struct HostCapabilities {
     pub names: Vec<String>,
     /// Its version, as far as it says.
     pub version: String,
-    /// When this last changed.
+    /// When the names last changed, or when this program took the place of another one.
     pub changed_at: Timestamp,
 }
 

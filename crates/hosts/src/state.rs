@@ -7,6 +7,7 @@ use std::time::Duration;
 use muster_clock::Timestamp;
 use muster_identity::{HostId, TeamId};
 
+use crate::capability::Lost;
 use crate::record::{HostFacts, LabelId};
 
 /// How long a host's answer is waited for; after that it counts as one to something that was never asked.
@@ -46,6 +47,11 @@ pub struct Said {
     pub version: String,
     /// The names, as the header has them, sorted.
     pub names: String,
+    /// When the names last changed, or when this program took the place of another one. The program of a host that changed
+    /// last is the one that speaks for it now.
+    pub changed_at: Timestamp,
+    /// What was said on the host before, and is not any more.
+    pub lost: Lost,
 }
 
 /// What decides which queries and which configuration a host gets.
@@ -231,16 +237,13 @@ impl HostState {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a program on it last said, if it ever said anything.
-    pub(crate) fn said(&self, process: &str) -> Option<Said> {
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        said.iter().find(|said| said.process == process).cloned()
+    /// What each program on it last said that ever said anything.
+    pub(crate) fn with_said<T>(&self, read: impl FnOnce(&[Said]) -> T) -> T {
+        read(&self.said.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn set_said(&self, new: Said) {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        said.retain(|old| old.process != new.process);
-        said.push(new);
+    pub(crate) fn set_said(&self, said: Vec<Said>) {
+        *self.said.lock().unwrap_or_else(PoisonError::into_inner) = said;
     }
 }
 

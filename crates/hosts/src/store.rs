@@ -9,6 +9,7 @@ pub(crate) mod keys;
 pub(crate) mod label;
 pub(crate) mod operator;
 pub(crate) mod presence;
+pub(crate) mod skew;
 pub(crate) mod token_label;
 pub(crate) mod user;
 

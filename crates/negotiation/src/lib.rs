@@ -5,19 +5,22 @@
 //! behaviour; that is never an error.
 //!
 //! [`Capability`] is the registry: each name is declared once, with who sends it, since which release, and what its
-//! absence means. [`CapabilitySet`] reads and writes the `X-Fleet-Capabilities` header. [`api`] holds the API families
+//! absence means. [`CapabilitySet`] reads and writes the `X-Fleet-Capabilities` header. [`Offer`] is what a server can do, and
+//! [`Spoken`] what it says of that now. [`api`] holds the API families
 //! and their versions. [`page`] writes the reference page from the same declarations.
 //!
 //! This crate is pure: it knows nothing of HTTP libraries, databases or time.
 
 pub mod api;
 mod capability;
+mod offer;
 pub mod page;
 mod release;
 mod set;
 
 pub use api::{FleetVersion, NativeVersion, UnsupportedVersion};
-pub use capability::{Capability, Declaration, Family, Sender};
+pub use capability::{Capability, Declaration, Family, Feature, Sender};
+pub use offer::{Offer, Spoken};
 pub use release::{ParseReleaseError, Release};
 pub use set::{CapabilitySet, MAX_HEADER_BYTES, MAX_NAME_BYTES, MAX_NAMES};
 

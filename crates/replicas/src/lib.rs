@@ -8,12 +8,16 @@
 //! when it could not renew for [`HELD_FOR`], which is shorter, so that no two ever hold one lease, but for a machine that
 //! stood still: work under a lease must be harmless when done twice.
 //!
+//! What servers tell agents of their abilities is the same at all of them: what all that are alive can do ([`Standing`]).
+//!
 //! Not responsible for what is done under a lease.
 
 mod migrations;
 mod service;
+mod standing;
 mod store;
 
 pub use migrations::MIGRATIONS;
 pub use service::{About, HELD_FOR, Lease, RENEW_INTERVAL, Replicas, TAKEN_OVER_AFTER};
+pub use standing::{GONE_AFTER, Server, Standing};
 pub use store::ReplicaInfo;

@@ -4,14 +4,17 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use muster_bus::{Bus, Hint, Received, Topic};
 use muster_clock::{Clock, Randomness, Timestamp};
 use muster_http::error_chain;
+use muster_negotiation::{Capability, Offer};
 use muster_store::{Database, StoreError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::ReplicaInfo;
-use crate::store::{self, LeaseRow};
+use crate::standing::{Server, Standing, Watch};
+use crate::store::{self, LeaseRow, ReplicaRow};
 
 /// How often a replica says that it is there, and renews its leases.
 pub const RENEW_INTERVAL: Duration = Duration::from_secs(2);
@@ -22,6 +25,15 @@ pub const TAKEN_OVER_AFTER: Duration = Duration::from_secs(9);
 /// How long the row of a replica stays that ended without a word.
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How long a server that begins waits for the others to say no more than it can do. One that is alive looks at least every
+/// [`RENEW_INTERVAL`].
+const JOIN_PATIENCE: Duration = Duration::from_secs(5);
+/// How often it looks meanwhile.
+const JOIN_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Something changed about the servers: one began, ended, or says something else. The key is the id of who tells.
+const TOPIC: Topic = Topic::new("replicas.servers");
+
 /// What a replica says of itself.
 #[derive(Debug, Clone)]
 pub struct About {
@@ -29,6 +41,8 @@ pub struct About {
     pub name: String,
     /// The release that it runs.
     pub release: String,
+    /// What it can do.
+    pub offer: Offer,
 }
 
 #[derive(Default)]
@@ -99,11 +113,12 @@ impl Lease {
 
 struct Inner {
     database: Database,
+    bus: Arc<dyn Bus>,
     clock: Arc<dyn Clock>,
-    id: String,
-    about: About,
-    started_at: Timestamp,
+    this: Server,
     leases: Mutex<HashMap<&'static str, Arc<LeaseState>>>,
+    standing: Standing,
+    watch: tokio::sync::Mutex<Watch>,
 }
 
 /// The servers that share a database, as one of them. Cheap to clone.
@@ -114,25 +129,35 @@ impl Replicas {
     /// A replica with a new id.
     pub fn new(
         database: Database,
+        bus: Arc<dyn Bus>,
         clock: Arc<dyn Clock>,
         randomness: &dyn Randomness,
         about: About,
     ) -> Self {
         let mut id = [0; 8];
         randomness.fill(&mut id);
-        Self(Arc::new(Inner {
+        let this = Server {
             id: format!("{:016x}", u64::from_le_bytes(id)),
+            name: about.name,
+            release: about.release,
             started_at: clock.now(),
+            offer: about.offer,
+            says: None,
+        };
+        Self(Arc::new(Inner {
+            standing: Standing::of(this.clone()),
+            this,
             database,
+            bus,
             clock,
-            about,
             leases: Mutex::default(),
+            watch: tokio::sync::Mutex::default(),
         }))
     }
 
     /// This replica's id.
     pub fn id(&self) -> &str {
-        &self.0.id
+        &self.0.this.id
     }
 
     /// The lease of that name, which this replica tries to hold from now on while it [runs](Self::run).
@@ -141,22 +166,62 @@ impl Replicas {
         Lease(Some(Arc::clone(leases.entry(name).or_default())))
     }
 
+    /// What this server can do, and what it says of that because of the others.
+    pub fn standing(&self) -> &Standing {
+        &self.0.standing
+    }
+
     /// All replicas that said something in the last day, with the leases that each holds.
     pub async fn list(&self) -> Result<Vec<ReplicaInfo>, StoreError> {
         store::list(&mut &self.0.database).await
     }
 
+    /// Makes itself known to the others and says what all can do. Call it before the first agent is answered, and
+    /// [`run`](Self::run) directly after.
+    ///
+    /// When the others say more than this server can do, it waits until they have found it; at most some seconds, in case
+    /// one of them is gone and nobody noticed yet.
+    pub async fn join(&self) -> Result<(), StoreError> {
+        self.beat().await?;
+        self.tell().await;
+        let own = self.0.standing.own();
+        let says_more = |server: &Server| server.says.is_some_and(|says| !says.is_within(own));
+        let begun = Instant::now();
+        while self.0.standing.servers().iter().any(says_more) {
+            if begun.elapsed() > JOIN_PATIENCE {
+                tracing::warn!(
+                    "another server says more than this one can do and did not take notice; agents may be told one thing \
+                     by it and another by this one until it does"
+                );
+                break;
+            }
+            tokio::time::sleep(JOIN_INTERVAL).await;
+            self.beat().await?;
+        }
+        Ok(())
+    }
+
     /// Says that it is there and holds leases, until `stop`; then gives them up, so that others take over at once.
     pub async fn run(&self, stop: CancellationToken) {
+        let mut hints = self.0.bus.subscribe();
+        let mut are_hints_over = false;
         let mut timer = tokio::time::interval(RENEW_INTERVAL);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut is_well = true;
         loop {
-            tokio::select! {
+            let done = tokio::select! {
                 () = stop.cancelled() => break,
-                _ = timer.tick() => {}
-            }
-            match self.renew().await {
+                _ = timer.tick() => self.renew().await,
+                received = hints.next(), if !are_hints_over => match received {
+                    Some(received) if self.is_for_us(&received) => self.beat().await,
+                    Some(_) => continue,
+                    None => {
+                        are_hints_over = true;
+                        continue;
+                    }
+                },
+            };
+            match done {
                 Ok(()) => is_well = true,
                 Err(error) => {
                     if std::mem::take(&mut is_well) {
@@ -175,26 +240,106 @@ impl Replicas {
         }
     }
 
+    /// Gives up its leases and says that it is gone. Call it after the last answer.
     async fn leave(&self) -> Result<(), StoreError> {
         let mut db = &self.0.database;
-        store::release(&mut db, &self.0.id).await?;
-        store::gone(&mut db, &self.0.id).await
+        store::release(&mut db, self.id()).await?;
+        store::gone(&mut db, self.id()).await?;
+        self.tell().await;
+        Ok(())
+    }
+
+    fn is_for_us(&self, received: &Received) -> bool {
+        match received {
+            Received::Hint(hint) => hint.topic == TOPIC && hint.key != self.id(),
+            Received::Missed => true,
+        }
+    }
+
+    /// Has the others look now rather than within seconds.
+    async fn tell(&self) {
+        if let Err(error) = self.0.bus.publish(Hint::new(TOPIC, self.id())).await {
+            tracing::debug!(
+                error = error_chain(&error),
+                "no hint; others look by themselves"
+            );
+        }
+    }
+
+    /// Says that it is there, looks who else is, and says what all of them can do.
+    async fn beat(&self) -> Result<(), StoreError> {
+        // One at a time: what is said last has to be what was read last.
+        let mut watch = self.0.watch.lock().await;
+        let mut db = &self.0.database;
+        self.write().await?;
+        let now = Instant::now();
+        let mut rows = store::rows(&mut db).await?;
+        rows.retain(|row| row.id != self.id());
+        let mut lost = Vec::new();
+        for row in watch.look(&rows, now) {
+            if store::lost(&mut db, row).await? {
+                tracing::warn!(server = row.name, "a server ended without a word");
+                lost.push(row.id.clone());
+            }
+        }
+        rows.retain(|row| !row.is_lost && !lost.contains(&row.id));
+        let mut servers = vec![self.0.this.clone()];
+        servers.extend(rows.into_iter().map(Server::from));
+        let before = self.0.standing.agree(servers);
+        if let Some(before) = before {
+            self.report(before);
+            // Others may wait to hear this.
+            self.write().await?;
+        }
+        drop(watch);
+        if before.is_some() || !lost.is_empty() {
+            self.tell().await;
+        }
+        Ok(())
+    }
+
+    fn report(&self, before: Offer) {
+        let standing = &self.0.standing;
+        let names = |offer: Offer, other: Offer| {
+            let more = offer.capabilities().filter(|name| !other.has(*name));
+            more.map(Capability::name).collect::<Vec<_>>().join(",")
+        };
+        let now = standing.spoken().now();
+        tracing::info!(
+            begins = names(now, before),
+            ceases = names(before, now),
+            "what agents are told changed, to what all servers of this database can do"
+        );
+    }
+
+    async fn write(&self) -> Result<(), StoreError> {
+        let this = self.0.this.clone();
+        let row = ReplicaRow {
+            id: this.id,
+            name: this.name,
+            release: this.release,
+            started_at: this.started_at,
+            seen_at: self.0.clock.now(),
+            // The database counts.
+            beats: 0,
+            offer: this.offer,
+            says: Some(self.0.standing.spoken().now()),
+            is_lost: false,
+        };
+        store::seen(&mut &self.0.database, &row).await
     }
 
     /// Renews what is held and takes what is free, once. [`run`](Self::run) does it every two seconds.
     pub async fn renew(&self) -> Result<(), StoreError> {
+        self.beat().await?;
         let Inner {
             database,
             clock,
-            id,
-            about,
-            started_at,
             leases,
+            ..
         } = &*self.0;
         let mut db = database;
         let now = clock.now();
-        let said = (about.name.as_str(), about.release.as_str());
-        store::seen(&mut db, id, said, *started_at, now).await?;
         store::forget(&mut db, now.minus(FORGET_AFTER)).await?;
         let wanted: Vec<(&'static str, Arc<LeaseState>)> = {
             let leases = leases.lock().unwrap_or_else(PoisonError::into_inner);
@@ -234,7 +379,7 @@ impl Replicas {
         state: &LeaseState,
         now: Timestamp,
     ) -> Result<Option<i64>, StoreError> {
-        let (mut db, id) = (&self.0.database, self.0.id.as_str());
+        let (mut db, id) = (&self.0.database, self.id());
         let Some(row) = row else {
             let is_ours = store::create(&mut db, name, id, now).await?;
             return Ok(is_ours.then_some(1));

@@ -1,16 +1,22 @@
 //! Replicas and leases.
 
 use muster_clock::Timestamp;
+use muster_negotiation::{Capability, Offer};
 use muster_store::{Executor, StoreError, args};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 muster_store::statements! {
-    SEEN = "INSERT INTO replicas_replicas (id, name, release, started_at, seen_at) VALUES ($1, $2, $3, $4, $5)
-        ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at";
+    SEEN = "INSERT INTO replicas_replicas (id, name, release, started_at, seen_at, offer, says)
+        VALUES ($1, $2, $3, $4, $5, $6, $7)
+        ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, offer = excluded.offer, says = excluded.says,
+            beats = replicas_replicas.beats + 1";
     GONE = "DELETE FROM replicas_replicas WHERE id = $1";
-    FORGET = "DELETE FROM replicas_replicas WHERE seen_at < $1";
-    LIST = "SELECT id, name, release, started_at, seen_at FROM replicas_replicas ORDER BY started_at, id";
+    LOST = "UPDATE replicas_replicas SET lost_seen_at = seen_at, lost_beats = beats
+        WHERE id = $1 AND seen_at = $2 AND beats = $3";
+    FORGET = "DELETE FROM replicas_replicas WHERE seen_at < $1 AND lost_seen_at = seen_at AND lost_beats = beats";
+    LIST = "SELECT id, name, release, started_at, seen_at, beats, offer, says, lost_seen_at, lost_beats
+        FROM replicas_replicas ORDER BY started_at, id";
     LEASES = "SELECT name, holder, term, renewals, taken_at FROM replicas_leases ORDER BY name";
     CREATE = "INSERT INTO replicas_leases (name, holder, term, renewals, taken_at) VALUES ($1, $2, 1, 0, $3)
         ON CONFLICT (name) DO NOTHING";
@@ -37,6 +43,26 @@ pub struct ReplicaInfo {
     pub seen_at: Timestamp,
     /// What it alone does for all: the names of the leases that it holds.
     pub leases: Vec<String>,
+    /// What it can do, by the names of capabilities. Servers say to agents what all of them can do.
+    pub capabilities: Vec<&'static str>,
+}
+
+/// A server's row.
+#[derive(Debug, Clone)]
+pub(crate) struct ReplicaRow {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) release: String,
+    pub(crate) started_at: Timestamp,
+    pub(crate) seen_at: Timestamp,
+    /// How often it gave a sign of life, as far as its release counts that.
+    pub(crate) beats: i64,
+    /// What it can do; for one that does not say so, what its release could.
+    pub(crate) offer: Offer,
+    /// What it says of that now; none when it is of a release that does not write it.
+    pub(crate) says: Option<Offer>,
+    /// Whether another server took it for gone, and it gave no sign of life since.
+    pub(crate) is_lost: bool,
 }
 
 /// A lease as the database has it.
@@ -49,16 +75,59 @@ pub(crate) struct LeaseRow {
     pub(crate) renewals: i64,
 }
 
-pub(crate) async fn seen(
-    db: &mut impl Executor,
-    id: &str,
-    about: (&str, &str),
-    started_at: Timestamp,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    db.execute(SEEN, args![id, about.0, about.1, started_at, now])
-        .await
-        .map(drop)
+/// Says that a server is there, and what it can do and says.
+pub(crate) async fn seen(db: &mut impl Executor, row: &ReplicaRow) -> Result<(), StoreError> {
+    let args = args![
+        &row.id,
+        &row.name,
+        &row.release,
+        row.started_at,
+        row.seen_at,
+        row.offer.to_text(),
+        row.says.map(Offer::to_text),
+    ];
+    db.execute(SEEN, args).await.map(drop)
+}
+
+/// Takes a server for gone that gave no sign of life since; gives false when it did.
+pub(crate) async fn lost(db: &mut impl Executor, row: &ReplicaRow) -> Result<bool, StoreError> {
+    Ok(db
+        .execute(LOST, args![&row.id, row.seen_at, row.beats])
+        .await?
+        == 1)
+}
+
+/// Every server's row.
+pub(crate) async fn rows(db: &mut impl Executor) -> Result<Vec<ReplicaRow>, StoreError> {
+    let rows = db.fetch_all(LIST, args![]).await?;
+    rows.iter()
+        .map(|row| {
+            let release: String = row.get("release")?;
+            let seen_at: Timestamp = row.get("seen_at")?;
+            let written: Option<String> = row.get("offer")?;
+            // What cannot be read as a release is none that is known: it can do nothing.
+            let offer = written.map_or_else(
+                || release.parse().map_or(Offer::NOTHING, Offer::of),
+                |names| Offer::from_text(&names),
+            );
+            let says: Option<String> = row.get("says")?;
+            let beats: i64 = row.get("beats")?;
+            let lost: Option<Timestamp> = row.get("lost_seen_at")?;
+            let is_lost =
+                lost == Some(seen_at) && row.get::<Option<i64>>("lost_beats")? == Some(beats);
+            Ok(ReplicaRow {
+                id: row.get("id")?,
+                name: row.get("name")?,
+                release,
+                started_at: row.get("started_at")?,
+                seen_at,
+                beats,
+                offer,
+                says: says.as_deref().map(Offer::from_text),
+                is_lost,
+            })
+        })
+        .collect()
 }
 
 pub(crate) async fn gone(db: &mut impl Executor, id: &str) -> Result<(), StoreError> {
@@ -71,21 +140,22 @@ pub(crate) async fn forget(db: &mut impl Executor, before: Timestamp) -> Result<
 
 pub(crate) async fn list(db: &mut impl Executor) -> Result<Vec<ReplicaInfo>, StoreError> {
     let leases = leases(db).await?;
-    let rows = db.fetch_all(LIST, args![]).await?;
-    rows.iter()
+    let rows = rows(db).await?;
+    Ok(rows
+        .into_iter()
         .map(|row| {
-            let id: String = row.get("id")?;
-            let held = leases.iter().filter(|lease| lease.holder == id);
-            Ok(ReplicaInfo {
-                name: row.get("name")?,
-                release: row.get("release")?,
-                started_at: row.get("started_at")?,
-                seen_at: row.get("seen_at")?,
+            let held = leases.iter().filter(|lease| lease.holder == row.id);
+            ReplicaInfo {
                 leases: held.map(|lease| lease.name.clone()).collect(),
-                id,
-            })
+                capabilities: row.offer.capabilities().map(Capability::name).collect(),
+                id: row.id,
+                name: row.name,
+                release: row.release,
+                started_at: row.started_at,
+                seen_at: row.seen_at,
+            }
         })
-        .collect()
+        .collect())
 }
 
 pub(crate) async fn leases(db: &mut impl Executor) -> Result<Vec<LeaseRow>, StoreError> {

@@ -143,13 +143,22 @@ pub(super) async fn host(client: &Client, arguments: &Host) -> Result<(), CliErr
     } else if arguments.json {
         output::print(&format!("{host:#}\n"))?;
     } else {
+        // Beside each process because of which it is dark.
+        if let Some(members) = host.as_object_mut()
+            && let Some(dark) = members.remove("dark_features")
+        {
+            let dark = super::skew::shown(&dark);
+            if !dark.is_empty() {
+                members.insert("dark features".to_owned(), Value::Array(dark));
+            }
+        }
         output::print(&output::thing(&host))?;
     }
     Ok(())
 }
 
 /// By id when it is a number that is one, else by what identifies hosts.
-async fn find(client: &Client, name: &str) -> Result<Value, CliError> {
+pub(super) async fn find(client: &Client, name: &str) -> Result<Value, CliError> {
     if name.parse::<i64>().is_ok() {
         match client.get(&["hosts", name], &[]).await {
             Err(CliError::Refused { status: 404, .. }) => {}

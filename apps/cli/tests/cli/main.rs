@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 mod broken;
+mod dark;
 mod help;
 mod people;
 mod real;

@@ -21,12 +21,19 @@ pub(super) struct Server {
 impl Server {
     /// A server with one admin.
     pub(super) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with more keys set.
+    pub(super) async fn start_with(more: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data_dir = folder.path().join("data");
-        let flags = [
+        let mut flags = vec![
             ("data_dir".to_owned(), data_dir.to_str().unwrap().to_owned()),
             ("listen".to_owned(), "127.0.0.1:0".to_owned()),
         ];
+        let more = more.iter();
+        flags.extend(more.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let layers = Layered::resolve(&flags, &Vec::new(), None).unwrap();
         let settings = Settings::from_layers(&layers).unwrap();
         let running = start(settings, Ambient::default()).await.unwrap();
@@ -41,7 +48,7 @@ impl Server {
     }
 
     /// Trusts the server, and nobody else.
-    fn client(&self) -> reqwest::Client {
+    pub(super) fn client(&self) -> reqwest::Client {
         let authority = self.running.authority_pem.as_deref().unwrap();
         let certificate = reqwest::Certificate::from_pem(authority.as_bytes()).unwrap();
         reqwest::Client::builder()

@@ -84,6 +84,13 @@ async fn servers_of_earlier_releases_are_used_and_say_what_they_do_not_have() {
         ] {
             run(arguments).await.ok();
         }
+        let dark = run(&["skew"]).await;
+        if release.is_before("0.3.0") {
+            assert_eq!(dark.code, Some(1), "{}", dark.stdout);
+            assert!(dark.stderr.contains("older release"), "{}", dark.stderr);
+        } else {
+            dark.ok();
+        }
         let is_first = release.is_before("0.2.0");
         for arguments in [
             &["servers"][..],

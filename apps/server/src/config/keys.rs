@@ -271,8 +271,15 @@ pub const KEYS: &[Key] = &[
         "emulate",
         Kind::Text,
         "",
-        "Play the server of an older release, such as 0.1.0: it says only the capabilities which that release had. For \
+        "Play the server of an older release, such as 0.1.0: it has only the capabilities which that release had. For \
          tests of upgrades.",
+    ),
+    key(
+        "without_capability",
+        Kind::List,
+        "",
+        "Play a server without these capabilities, such as token_rotation: it does not say them, and does what servers did \
+         before there were any. For tests of old behaviour; other servers on the database do not say them either.",
     ),
 ];
 

@@ -213,7 +213,7 @@ fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
 }
 
-fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     let scored = known.map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate));
     let (distance, best) = scored.min()?;
     (distance <= 1 + name.len() / 4).then(|| best.to_owned())

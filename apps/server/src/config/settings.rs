@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use axum::http::HeaderName;
 use muster_http::{ClientAddress, Network, NotANetwork};
-use muster_negotiation::Release;
+use muster_negotiation::{Capability, Offer, Release};
 use muster_store::Address;
 
-use super::layers::{ConfigError, Layered};
+use super::layers::{ConfigError, Layered, nearest};
 use crate::proxies::Proxies;
 
 /// From where something may be asked that needs no login.
@@ -126,6 +126,8 @@ pub struct Settings {
     pub setup_call_access: Access,
     /// The release that is played.
     pub emulate: Release,
+    /// What it can do: what that release could, but for what it plays not to have.
+    pub offer: Offer,
 }
 
 impl Settings {
@@ -165,6 +167,7 @@ impl Settings {
                 );
             }
         };
+        let emulate = emulate(layers)?;
         let sink_folder =
             optional("sink.folder").map_or_else(|| data_dir.join("logs"), PathBuf::from);
         Ok(Self {
@@ -192,22 +195,50 @@ impl Settings {
             live_query_rest_period: span(layers, "live_query.rest_period")?,
             metrics_access: access(layers, "metrics.access")?,
             setup_call_access: access(layers, "fleet.setup")?,
-            emulate: match optional("emulate") {
-                None => Release::current(),
-                Some(text) => {
-                    let release: Release = text
-                        .parse()
-                        .map_err(|error| layers.wrong("emulate", format!("{error}")))?;
-                    if release > Release::current() {
-                        let reason = format!("must not be newer than {}", Release::current());
-                        return Err(layers.wrong("emulate", reason));
-                    }
-                    release
-                }
-            },
+            emulate,
+            offer: offer(layers, emulate)?,
             data_dir,
         })
     }
+}
+
+fn emulate(layers: &Layered) -> Result<Release, ConfigError> {
+    let text = layers.text("emulate").trim();
+    if text.is_empty() {
+        return Ok(Release::current());
+    }
+    let release: Release = text
+        .parse()
+        .map_err(|error| layers.wrong("emulate", format!("{error}")))?;
+    if release > Release::current() {
+        let reason = format!("must not be newer than {}", Release::current());
+        return Err(layers.wrong("emulate", reason));
+    }
+    Ok(release)
+}
+
+fn offer(layers: &Layered, release: Release) -> Result<Offer, ConfigError> {
+    let key = "without_capability";
+    let names = layers.text(key).split(',').map(str::trim);
+    let mut left_out = Vec::new();
+    for name in names.filter(|name| !name.is_empty()) {
+        let known = Offer::of(Release::current()).set();
+        let found = Capability::by_name(name).filter(|found| known.has(*found));
+        left_out.push(found.ok_or_else(|| {
+            let hint = nearest(&name.to_lowercase(), known.names()).map_or_else(
+                || {
+                    let names: Vec<&str> = known.names().collect();
+                    format!("; this server has {}", names.join(", "))
+                },
+                |meant| format!("; did you mean {meant}?"),
+            );
+            layers.wrong(
+                key,
+                format!("there is no capability {name:?} of this server{hint}"),
+            )
+        })?);
+    }
+    Ok(Offer::of(release).without(&left_out))
 }
 
 fn bus(layers: &Layered, database: &Address) -> Result<BusSettings, ConfigError> {

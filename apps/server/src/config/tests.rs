@@ -110,6 +110,10 @@ fn a_wrong_value_says_where_it_stands_and_what_would_be_right() {
         ("metrics.access", "everyone"),
         ("emulate", "new"),
         ("emulate", "9.9.9"),
+        ("without_capability", "token_rotations"),
+        ("without_capability", "end_user_email, TOKEN_ROTATION"),
+        ("without_capability", "setup_experience"),
+        ("without_capability", "colour"),
     ];
     let mut errors = String::new();
     for (name, value) in cases {

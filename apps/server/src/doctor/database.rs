@@ -8,6 +8,7 @@ use muster_clock::Timestamp;
 use muster_hosts::Hosts;
 use muster_http::error_chain;
 use muster_identity::MasterKey;
+use muster_negotiation::Offer;
 use muster_replicas::{About, Replicas};
 use muster_software::Software;
 use muster_store::{Address, Database, Dialect, Schema};
@@ -217,9 +218,10 @@ async fn servers(report: &mut Report, database: &Database, ambient: &Ambient) {
     let about = About {
         name: "doctor".to_owned(),
         release: env!("CARGO_PKG_VERSION").to_owned(),
+        offer: Offer::NOTHING,
     };
-    let clock = Arc::clone(&ambient.clock);
-    let replicas = Replicas::new(database.clone(), clock, &*ambient.randomness, about);
+    let (bus, clock) = (Arc::new(LocalBus::new()), Arc::clone(&ambient.clock));
+    let replicas = Replicas::new(database.clone(), bus, clock, &*ambient.randomness, about);
     match replicas.list().await {
         Err(error) => report.problem(name, error_chain(&error), "look at the database's own log"),
         Ok(list) => {

@@ -4,6 +4,7 @@
 
 mod agents;
 mod backup;
+mod capabilities;
 mod chaos;
 mod crash;
 mod doctor;

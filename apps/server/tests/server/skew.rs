@@ -53,6 +53,15 @@ fn at(site: &Site, program: &Program) -> Site {
     }
 }
 
+/// What a server tells agents that it can do, sorted.
+async fn told(site: &Site, program: &Program) -> Vec<String> {
+    let ping = at(site, program).get("/api/fleet/orbit/ping").await;
+    let told = ping.header("x-fleet-capabilities").unwrap_or_default();
+    let mut told: Vec<String> = told.split(',').map(str::to_owned).collect();
+    told.sort();
+    told
+}
+
 /// What operators and agents have of an installation, which every server of it has to know.
 struct Fleet {
     site: Site,
@@ -275,6 +284,11 @@ async fn servers_of_earlier_releases_and_this_one_serve_one_database_side_by_sid
         caller.end().await;
         fleet.check(&new).await;
         fleet.check(&old).await;
+        assert_eq!(
+            told(&fleet.site, &old).await,
+            told(&fleet.site, &new).await,
+            "agents are told the same by both"
+        );
 
         // What is made at either is known at the other: keys, sessions, tokens.
         fleet.hosts.push(fleet.enroll(&new, "new-2").await);

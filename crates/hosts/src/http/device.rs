@@ -10,6 +10,7 @@ use axum::response::Response;
 use axum::routing::get;
 use muster_http::{Path, Problem, Shape, shape};
 use muster_identity::HostId;
+use muster_negotiation::Family;
 use serde_json::json as value;
 
 use super::capabilities::{Said, exchange};
@@ -19,7 +20,7 @@ use crate::error::HostsError;
 
 /// Routes relative to `/api/{version}/fleet`.
 pub fn device_routes(agents: Agents) -> Router {
-    let said = Said::new(&agents.0.device_capabilities);
+    let said = Said::new(&agents.0.standing, Family::Device);
     Router::new()
         .route("/device/{token}/ping", get(ping))
         .route("/device/{token}/desktop", get(desktop))
@@ -30,7 +31,7 @@ pub fn device_routes(agents: Agents) -> Router {
 
 /// The route relative to `/api/fleet`, without version and token.
 pub fn device_ping_routes(agents: &Agents) -> Router {
-    let said = Said::new(&agents.0.device_capabilities);
+    let said = Said::new(&agents.0.standing, Family::Device);
     Router::new()
         .route("/device/ping", get(present))
         .layer(from_fn_with_state(said, exchange))

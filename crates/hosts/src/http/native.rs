@@ -10,8 +10,9 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::native_skew::{Dark, may_see_servers};
 use crate::operators::{
-    Ban, HOST_SORTS, HostDetail, HostQuery, Hosts, LabelChange, NewLabel, presence,
+    Ban, DarkFeature, HOST_SORTS, HostDetail, HostQuery, Hosts, LabelChange, NewLabel, presence,
 };
 use crate::record::{HostRecord, LabelId, LabelRecord};
 
@@ -163,6 +164,8 @@ struct Detail {
     users: Vec<Account>,
     /// What its programs can do.
     capabilities: Vec<Capabilities>,
+    /// What is dark on it, because of which process.
+    dark_features: Vec<Dark>,
     /// Its keys, without their secrets.
     keys: Vec<AgentKeyInfo>,
     /// Why it may not come back, if it is banned.
@@ -179,7 +182,7 @@ struct Detail {
 }
 
 impl Detail {
-    fn new(detail: HostDetail, now: Timestamp) -> Self {
+    fn new(detail: HostDetail, dark: Vec<DarkFeature>, now: Timestamp) -> Self {
         let account = |user: crate::record::HostUser| Account {
             uid: user.uid,
             username: user.username,
@@ -202,6 +205,7 @@ impl Detail {
             labels: detail.labels.into_iter().map(|label| label.name).collect(),
             users: detail.users.into_iter().map(account).collect(),
             capabilities: detail.capabilities.into_iter().map(capabilities).collect(),
+            dark_features: Dark::all(dark),
             keys: detail.keys,
             ban: detail.ban,
             clone_of: detail.clone_of,
@@ -255,6 +259,16 @@ async fn list(
     }))
 }
 
+async fn detail(
+    hosts: &Hosts,
+    principal: &Principal,
+    host: HostRecord,
+) -> Result<axum::Json<Detail>, Problem> {
+    let dark = hosts.dark_on(host.id, may_see_servers(principal)).await?;
+    let detail = hosts.detail(host).await?;
+    Ok(axum::Json(Detail::new(detail, dark, hosts.now())))
+}
+
 /// Look at a host
 #[utoipa::path(get, path = "/hosts/{id}", tag = "hosts", params(("id" = i64, Path)),
     responses((status = 200, body = Detail), (status = 404)))]
@@ -264,10 +278,7 @@ async fn get(
     Path(id): Path<i64>,
 ) -> Result<axum::Json<Detail>, Problem> {
     let host = hosts.find(&principal, HostId(id)).await?;
-    Ok(axum::Json(Detail::new(
-        hosts.detail(host).await?,
-        hosts.now(),
-    )))
+    detail(&hosts, &principal, host).await
 }
 
 /// Look at a host by its name
@@ -282,10 +293,7 @@ async fn by_identifier(
     Path(identifier): Path<String>,
 ) -> Result<axum::Json<Detail>, Problem> {
     let host = hosts.find_by_identifier(&principal, &identifier).await?;
-    Ok(axum::Json(Detail::new(
-        hosts.detail(host).await?,
-        hosts.now(),
-    )))
+    detail(&hosts, &principal, host).await
 }
 
 /// Delete a host

@@ -10,6 +10,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use muster_http::{ClientAddress, DEFAULT_BODY_BYTES, Problem, Shape, read_text, shape};
 use muster_identity::{Family, HostId};
+use muster_negotiation::{Capability, Family as CapabilityFamily};
 use muster_wire_fleet::Secret;
 use muster_wire_fleet::orbit::{
     DeviceMappingRequest, DeviceTokenRequest, EnrollAnswer, EnrollRequest, KeyRequest,
@@ -25,15 +26,24 @@ use crate::error::HostsError;
 
 /// Routes relative to `/api/fleet/orbit`. They have to be served at the root even when the server has a URL prefix:
 /// orbit leaves the prefix out.
+///
+/// What this server cannot do has no route here, as on servers that never heard of it.
 pub fn orbit_routes(agents: Agents) -> Router {
-    let said = Said::new(&agents.0.orbit_capabilities);
-    Router::new()
-        .route("/enroll", post(enroll))
-        .route("/ping", get(ping))
-        .route("/config", post(config))
-        .route("/device_token", post(device_token))
-        .route("/device_mapping", post(device_mapping).put(device_mapping))
-        .route("/software_install/details", post(software_install_details))
+    let standing = &agents.0.standing;
+    let said = Said::new(standing, CapabilityFamily::Orbit);
+    let mut routes = Router::new();
+    if standing.can(Capability::OrbitEndpoints) {
+        routes = routes
+            .route("/enroll", post(enroll))
+            .route("/ping", get(ping))
+            .route("/config", post(config))
+            .route("/device_token", post(device_token))
+            .route("/software_install/details", post(software_install_details));
+        if standing.can(Capability::EndUserEmail) {
+            routes = routes.route("/device_mapping", post(device_mapping).put(device_mapping));
+        }
+    }
+    routes
         .layer(from_fn_with_state(Shape::Fleet, shape))
         .layer(from_fn_with_state(said, exchange))
         .with_state(agents)

@@ -7,9 +7,10 @@ use muster_identity::{EnrollmentTokenId, HostId, TeamId};
 use muster_store::{Dialect, Executor, Row, StoreError, Value, args, statements};
 
 use super::numbered;
+use crate::capability::Lost;
 use crate::matching;
 use crate::record::{HostFacts, HostRecord, IdentifierSource, LabelId};
-use crate::state::HostProfile;
+use crate::state::{HostProfile, Said};
 
 /// How many hosts with one serial number or hardware UUID are looked at when an agent enrolls.
 const MAX_CANDIDATES: usize = 50;
@@ -64,8 +65,9 @@ statements! {
             h.refetch_requested,
             (SELECT string_agg(CAST(m.label_id AS TEXT), ',') FROM hosts_label_members m WHERE m.host_id = h.id)
                 AS label_ids,
-            (SELECT string_agg(c.process || ' ' || c.version || ' ' || c.names, ';') FROM hosts_capabilities c
-                WHERE c.host_id = h.id) AS capabilities
+            (SELECT string_agg(c.process || ' ' || c.version || ' ' || c.names || ' ' || CAST(c.changed_at AS TEXT)
+                || ' ' || c.lost, '
+') FROM hosts_capabilities c WHERE c.host_id = h.id) AS capabilities
         FROM hosts_hosts h WHERE h.id = $1";
     /// A new host; what else is known follows.
     INSERT = "INSERT INTO hosts_hosts (identifier, identifier_from, created_at, updated_at, enrolled_at)
@@ -384,8 +386,8 @@ pub(crate) struct Loaded {
     pub(crate) detail_updated_at: Option<Timestamp>,
     pub(crate) label_updated_at: Option<Timestamp>,
     pub(crate) refetch_requested: bool,
-    /// Process, version and names of each program that ever said anything.
-    pub(crate) capabilities: Vec<(String, String, String)>,
+    /// What each program last said that ever said anything.
+    pub(crate) capabilities: Vec<Said>,
 }
 
 pub(crate) async fn load_state(
@@ -405,10 +407,16 @@ pub(crate) async fn load_state(
     let said: Option<String> = row.get("capabilities")?;
     let capabilities = said
         .unwrap_or_default()
-        .split(';')
-        .filter_map(|entry| {
-            let mut parts = entry.splitn(3, ' ').map(str::to_owned);
-            Some((parts.next()?, parts.next()?, parts.next()?))
+        .lines()
+        .filter_map(|line| {
+            let mut parts = line.splitn(5, ' ');
+            Some(Said {
+                process: parts.next()?.to_owned(),
+                version: parts.next()?.to_owned(),
+                names: parts.next()?.to_owned(),
+                changed_at: Timestamp::from_micros(parts.next()?.parse().ok()?),
+                lost: Lost::from_text(parts.next()?),
+            })
         })
         .collect();
     let facts = HostFacts {

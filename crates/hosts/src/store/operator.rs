@@ -61,7 +61,7 @@ statements! {
 }
 
 /// What people call a host, as SQL; the same as in `HostFacts::display_name` but for hosts with neither name.
-const DISPLAY_NAME: &str =
+pub(super) const DISPLAY_NAME: &str =
     "COALESCE(NULLIF(h.computer_name, ''), NULLIF(h.hostname, ''), h.identifier)";
 
 /// The shorter of a host's intervals in seconds, as SQL.
@@ -82,8 +82,8 @@ fn interval() -> String {
 /// Which hosts: conditions with their parameters.
 pub(crate) struct Filter {
     now: Timestamp,
-    conditions: Vec<String>,
-    args: Vec<Value>,
+    pub(super) conditions: Vec<String>,
+    pub(super) args: Vec<Value>,
 }
 
 impl Filter {
@@ -95,7 +95,7 @@ impl Filter {
         }
     }
 
-    fn place(&mut self, value: impl Into<Value>) -> String {
+    pub(super) fn place(&mut self, value: impl Into<Value>) -> String {
         self.args.push(value.into());
         format!("${}", self.args.len())
     }

@@ -54,6 +54,7 @@ impl Operators {
             server.identity.clone(),
             server.software.clone(),
         );
+        hosts.attach_standing(&server.standing);
         let app = muster_hosts::http::fleet_host_routes(hosts.clone());
         let app = app.layer(from_fn_with_state(Shape::Fleet, muster_http::shape));
         Self { hosts, app }

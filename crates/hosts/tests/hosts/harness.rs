@@ -15,7 +15,8 @@ use muster_hosts::{
     AgentOptions, AgentParts, Agents, DistributedSource, HostRecord, OptionsSource, ScheduleSource,
 };
 use muster_identity::{Actor, HostId, Identity, MasterKey, NewEnrollmentToken, TeamId};
-use muster_negotiation::{CapabilitySet, Family, Release, Sender};
+use muster_negotiation::{Capability, Offer, Release};
+use muster_replicas::Standing;
 use muster_sinks::{Batch, LogKind, Sink, SinkError};
 use muster_software::Software;
 use muster_store::testing::TestDatabase;
@@ -36,6 +37,7 @@ pub(crate) struct TestServer {
     pub(crate) sink: Arc<TestSink>,
     pub(crate) software: Software,
     pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) standing: Standing,
     /// An enrollment token of no team.
     pub(crate) secret: String,
 }
@@ -174,13 +176,26 @@ impl TestServer {
     ) -> Self {
         db.migrate(&schema()).await;
         let clock = Arc::new(ManualClock::new(START));
-        Self::on(db.database(), clock, Arc::new(LocalBus::new()), sources, 7).await
+        let standing = Standing::alone(Offer::of(Release::current()));
+        let bus = Arc::new(LocalBus::new());
+        Self::on(db.database(), clock, bus, sources, (standing, 7)).await
+    }
+
+    /// One that plays a server without some capabilities.
+    pub(crate) async fn without(db: &TestDatabase, left_out: &[Capability]) -> Self {
+        db.migrate(&schema()).await;
+        let clock = Arc::new(ManualClock::new(START));
+        let offer = Offer::of(Release::current()).without(left_out);
+        let bus = Arc::new(LocalBus::new());
+        let standing = Standing::alone(offer);
+        Self::on(db.database(), clock, bus, Vec::new(), (standing, 7)).await
     }
 
     /// Another server on the same database, or the same one after a restart.
     pub(crate) async fn another(&self, database: Database) -> Self {
         let bus = Arc::new(LocalBus::new());
-        Self::on(database, Arc::clone(&self.clock), bus, Vec::new(), 8).await
+        let own = (self.standing.clone(), 8);
+        Self::on(database, Arc::clone(&self.clock), bus, Vec::new(), own).await
     }
 
     async fn on(
@@ -188,7 +203,7 @@ impl TestServer {
         clock: Arc<ManualClock>,
         bus: Arc<dyn Bus>,
         sources: Vec<Arc<dyn DistributedSource>>,
-        seed: u64,
+        (standing, seed): (Standing, u64),
     ) -> Self {
         let identity = Identity::new(
             database.clone(),
@@ -200,7 +215,6 @@ impl TestServer {
         let options = Arc::new(TestOptions::default());
         let sink = Arc::new(TestSink::default());
         let software = Software::new(database.clone());
-        let release = Release::current();
         let agents = Agents::new(AgentParts {
             database: database.clone(),
             bus: Arc::clone(&bus),
@@ -213,8 +227,7 @@ impl TestServer {
             sink: Arc::clone(&sink) as Arc<dyn Sink>,
             sources,
             schedule: Arc::clone(&options) as Arc<dyn ScheduleSource>,
-            orbit_capabilities: CapabilitySet::of(release, Sender::Server, Family::Orbit),
-            device_capabilities: CapabilitySet::of(release, Sender::Server, Family::Device),
+            standing: standing.clone(),
         });
         agents.start().await.unwrap();
         let osquery = || muster_hosts::http::osquery::osquery_routes(agents.clone());
@@ -243,6 +256,7 @@ impl TestServer {
             sink,
             software,
             bus,
+            standing,
             secret: String::new(),
         };
         server.secret = server.token(&format!("token {seed}"), None).await;

@@ -22,6 +22,8 @@ mod operators;
 mod orbit;
 mod reconcile;
 mod recordings;
+mod skew;
 mod software;
 mod teams;
 mod tokens;
+mod without;

@@ -15,14 +15,16 @@ use crate::fleet::{Operators, admin, member};
 use crate::harness::TestServer;
 
 /// Asks as somebody.
-async fn call(
+pub(crate) async fn call(
     server: &TestServer,
     who: &Principal,
     request: (&str, &str),
     body: Value,
 ) -> (u16, Value) {
     let hosts = Operators::new(server).hosts;
-    let (routes, _) = muster_hosts::http::native_host_routes(hosts).split_for_parts();
+    let routes = muster_hosts::http::native_host_routes(hosts.clone());
+    let routes = routes.merge(muster_hosts::http::native_skew_routes(hosts));
+    let (routes, _) = routes.split_for_parts();
     let app: Router = routes
         .layer(from_fn_with_state(Shape::Native, muster_http::shape))
         .layer(Extension(who.clone()));

@@ -3,10 +3,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
+mod standing;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use muster_bus::LocalBus;
 use muster_clock::{Clock, ManualClock, SystemRandomness, Timestamp};
+use muster_negotiation::{Offer, Release};
 use muster_replicas::{About, HELD_FOR, Lease, Replicas, TAKEN_OVER_AFTER};
 use muster_store::Schema;
 use muster_store::testing::{TestDatabase, on_both_databases};
@@ -23,8 +27,10 @@ fn replica(db: &TestDatabase, name: &str, seconds: i64) -> (Replicas, Lease) {
     let about = About {
         name: name.to_owned(),
         release: "1.2.3".to_owned(),
+        offer: Offer::of(Release::current()),
     };
-    let replicas = Replicas::new(db.database(), clock, &SystemRandomness, about);
+    let bus = Arc::new(LocalBus::new());
+    let replicas = Replicas::new(db.database(), bus, clock, &SystemRandomness, about);
     let lease = replicas.lease("upkeep");
     (replicas, lease)
 }
