@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::checkin::{CheckIn, HOST_TOPIC, LABELS_TOPIC};
 use crate::configuration::{Configurations, OptionsSource};
 use crate::error::HostsError;
+use crate::guesses::Guesses;
 use crate::source::{DistributedSource, ScheduleSource};
 
 /// How often labels are read again and hosts compared with the database, in case a hint was lost.
@@ -75,6 +76,7 @@ pub(crate) struct Inner {
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) check_in: CheckIn,
     pub(crate) configurations: Configurations,
+    pub(crate) guesses: Guesses,
     pub(crate) orbit_capabilities: CapabilitySet,
     pub(crate) device_capabilities: CapabilitySet,
 }
@@ -98,6 +100,7 @@ impl Agents {
             denials: parts.denials,
             agent_keys: parts.agent_keys,
             configurations: Configurations::new(parts.options, parts.schedule),
+            guesses: Guesses::default(),
             sink: parts.sink,
             check_in,
             orbit_capabilities: parts.orbit_capabilities,

@@ -4,8 +4,10 @@
 
 mod agents;
 mod backup;
+mod browser;
 mod chaos;
 mod crash;
+mod device;
 mod doctor;
 mod draining;
 mod enrollment;
