@@ -27,7 +27,7 @@ use super::html::{Html, Width, page, plain_page};
 use super::transparency;
 
 /// How much software one page shows.
-const SOFTWARE_ROWS: u32 = 50;
+const SOFTWARE_ROWS: u32 = 25;
 /// The longest text that is searched for, in characters; the rest is left out.
 const MAX_SEARCH_CHARACTERS: usize = 100;
 /// The furthest page of software.
@@ -210,7 +210,10 @@ async fn shown(
         .text(&name)
         .raw("</h1><p class=\"state\">")
         .piece(&state(&host, now))
-        .raw("</p></header><main>")
+        .raw(
+            "</p><nav class=\"jumps\" aria-label=\"On this page\"><a href=\"#computer\">This computer</a>\
+             <a href=\"#software\">Software</a><a href=\"#seen\">What administrators see</a></nav></header><main>",
+        )
         .piece(&computer(&host, home, now))
         .piece(&agents(&host))
         .piece(&list(&software, search.as_deref(), wishes.page()))

@@ -12,6 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::site::until;
+
 /// Names a folder into which tests put pictures of the pages that they saw.
 const PICTURES: &str = "MUSTER_TEST_PICTURES";
 /// How WebDriver names what an element is found by.
@@ -80,9 +82,13 @@ impl Browser {
     }
 
     async fn call(&self, method: Method, path: &str, body: &Value) -> Value {
-        let request = self
-            .http
-            .request(method.clone(), format!("{}{path}", self.session));
+        let answer = self.try_call(method.clone(), path, body).await;
+        answer.unwrap_or_else(|text| panic!("{method} {path}: {text}"))
+    }
+
+    async fn try_call(&self, method: Method, path: &str, body: &Value) -> Result<Value, String> {
+        let address = format!("{}{path}", self.session);
+        let request = self.http.request(method.clone(), address);
         let request = if method == Method::POST {
             request.body(body.to_string())
         } else {
@@ -91,9 +97,11 @@ impl Browser {
         let response = request.send().await.unwrap();
         let status = response.status();
         let text = response.text().await.unwrap();
-        assert!(status.is_success(), "{method} {path}: {text}");
+        if !status.is_success() {
+            return Err(text);
+        }
         let mut answer: Value = serde_json::from_str(&text).unwrap();
-        answer["value"].take()
+        Ok(answer["value"].take())
     }
 
     pub(crate) async fn go(&self, url: &str) {
@@ -119,9 +127,18 @@ impl Browser {
         text.as_str().unwrap().to_owned()
     }
 
-    pub(crate) async fn click(&self, css: &str) {
+    /// Clicks what leads to another page, and waits until that is there.
+    pub(crate) async fn follow(&self, css: &str) {
+        self.value("window.isOld = true").await;
         let path = format!("/element/{}/click", self.element(css).await);
         self.call(Method::POST, &path, &json!({})).await;
+        let script = json!({ "args": [], "script": "return !window.isOld && document.readyState === 'complete'" });
+        until("the other page is there", async || {
+            // Between two pages there is nothing to ask.
+            let is_there = self.try_call(Method::POST, "/execute/sync", &script).await;
+            is_there.is_ok_and(|is_there| is_there == true)
+        })
+        .await;
     }
 
     /// Replaces what stands in a field.
@@ -173,20 +190,18 @@ impl Browser {
         );
     }
 
-    /// Puts a picture of the whole page into the folder that the environment names, for people.
+    /// Puts two pictures, of what the window shows and of the whole page, into the folder that the environment names, for
+    /// people.
     pub(crate) async fn picture(&self, name: &str) {
-        let Some(folder) = std::env::var_os(PICTURES) else {
+        let Some(folder) = std::env::var_os(PICTURES).map(PathBuf::from) else {
             return;
         };
-        let how =
-            json!({ "cmd": "Page.captureScreenshot", "params": { "captureBeyondViewport": true } });
-        let picture = self.call(Method::POST, "/goog/cdp/execute", &how).await;
-        let bytes = BASE64.decode(picture["data"].as_str().unwrap().as_bytes());
-        std::fs::write(
-            PathBuf::from(folder).join(format!("{name}.png")),
-            bytes.unwrap(),
-        )
-        .unwrap();
+        for (what, is_whole) in [("window", false), ("page", true)] {
+            let how = json!({ "cmd": "Page.captureScreenshot", "params": { "captureBeyondViewport": is_whole } });
+            let picture = self.call(Method::POST, "/goog/cdp/execute", &how).await;
+            let bytes = BASE64.decode(picture["data"].as_str().unwrap().as_bytes());
+            std::fs::write(folder.join(format!("{name}-{what}.png")), bytes.unwrap()).unwrap();
+        }
     }
 
     /// Ends it, and the browser before its driver.
