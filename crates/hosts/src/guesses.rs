@@ -99,8 +99,8 @@ impl Guesses {
         if failures.banned_at.is_some() || failures.is_over(now) {
             *failures = Failures::new(now);
         }
-        let [a, b, c, d, e, f, g, h, ..] = *token_hash;
-        let mark = Mark::from_le_bytes([a, b, c, d, e, f, g, h]);
+        let first = token_hash.first_chunk().copied().unwrap_or_default();
+        let mark = Mark::from_le_bytes(first);
         if failures.recent.contains(&mark) {
             return false;
         }

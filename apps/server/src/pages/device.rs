@@ -286,13 +286,17 @@ fn computer(host: &HostDetail, home: &str, now: Timestamp) -> Html {
         .iter()
         .map(|user| user.email.as_str())
         .collect();
-    fact(&mut html, "Used by", &people.join(", "));
+    if !people.is_empty() {
+        html.raw("<div class=\"whole\"><dt>Used by</dt><dd>")
+            .text(&people.join(", "))
+            .raw("</dd></div>");
+    }
     if let Some(at) = facts.last_restarted_at {
         html.raw("<div><dt>Last started</dt><dd>")
             .piece(&moment(at, now))
             .raw("</dd></div>");
     }
-    html.raw("<div><dt>These details are from</dt><dd>");
+    html.raw("<div><dt>Details from</dt><dd>");
     match record.detail_updated_at {
         Some(at) => html.piece(&moment(at, now)),
         None => html.raw("nothing was reported yet"),
@@ -389,8 +393,8 @@ fn list(software: &Page<SoftwareVersion>, search: Option<&str>, number: u64) -> 
     let after = (first + rows < software.total && rows > 0).then(|| number + 1);
     if before.is_some() || after.is_some() {
         html.raw("<nav aria-label=\"Pages of software\">");
-        link(&mut html, search, before, "Earlier");
-        link(&mut html, search, after, "Later");
+        link(&mut html, search, before, "Previous page");
+        link(&mut html, search, after, "Next page");
         html.raw("</nav>");
     }
     html.raw("</section>");

@@ -57,7 +57,7 @@ const NOT_SEEN: &[&str] = &[
 
 /// Adds the three lists.
 pub(super) fn add(html: &mut Html) {
-    html.raw("<p>Without being asked, the agents on this computer report:</p><ul>");
+    html.raw("<p>The agents on this computer report about once an hour:</p><ul>");
     for (what, example) in SEEN {
         html.raw("<li><strong>")
             .raw(what)

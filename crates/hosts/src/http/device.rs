@@ -5,6 +5,7 @@
 //! answer tells whether it ever was. Nothing here writes the token anywhere: neither into logs nor into answers.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{Extension, RawPathParams, Request, State};
@@ -209,7 +210,7 @@ fn escaped(path: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
             text.push(char::from(byte));
         } else {
-            text.push_str(&format!("%{byte:02X}"));
+            let _ = write!(text, "%{byte:02X}");
         }
     }
     text
