@@ -110,6 +110,16 @@ const PREREQUISITES: &[Prerequisite] = &[
         needed_by: "the server's HTTP seen by another implementation",
     },
     Prerequisite {
+        program: "chromium",
+        package: "chromium",
+        needed_by: "the server's pages in a browser",
+    },
+    Prerequisite {
+        program: "chromedriver",
+        package: "chromium-driver",
+        needed_by: "the server's pages in a browser",
+    },
+    Prerequisite {
         program: "xz",
         package: "xz-utils",
         needed_by: "packages and archives with xz",

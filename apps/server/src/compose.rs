@@ -158,7 +158,12 @@ pub fn router(app: &App) -> Router {
         .merge(native)
         .merge(agents(services))
         .merge(fleet_setup(app))
-        .merge(pages);
+        .merge(pages)
+        .merge(pages::device::routes(
+            services.agents.clone(),
+            services.hosts.clone(),
+            services.settings.clone(),
+        ));
     for version in FleetVersion::ALL {
         router = router.nest(
             &format!("/api/{}/fleet", version.segment()),
@@ -240,6 +245,7 @@ fn fleet(app: &App, version: FleetVersion) -> Router {
         ));
     user.merge(muster_hosts::http::device::device_routes(
         services.agents.clone(),
+        services.hosts.clone(),
     ))
     .layer(from_fn_with_state(version, only_served))
     .layer(Extension(version))

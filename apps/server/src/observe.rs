@@ -169,6 +169,16 @@ fn describe() {
         Unit::Seconds,
         "How long the newest message took over the bus and back"
     );
+    describe_counter!(
+        "muster_device_bans_total",
+        Unit::Count,
+        "Addresses that were banned for a minute since many wrong device tokens came from there"
+    );
+    describe_counter!(
+        "muster_device_errors_total",
+        Unit::Count,
+        "Errors that desktop apps of hosts reported"
+    );
     crate::gauges::describe();
     describe_gauge!(
         "muster_build_info",

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::extract::{Query, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
-use axum::response::{Html, IntoResponse, Response};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
 use muster_bus::Bus;
@@ -20,11 +20,16 @@ use muster_wire_fleet::VersionAnswer;
 use serde::Deserialize;
 use serde_json::json;
 
+use self::html::{Html, plain_page};
 use crate::config::Access;
 use crate::gauges::Gauges;
 use crate::observe::Metrics;
 use crate::proxies::Forwarded;
 use crate::tls::Tls;
+
+pub(crate) mod device;
+mod html;
+mod transparency;
 
 /// What the pages need.
 pub struct Pages {
@@ -117,51 +122,21 @@ pub fn routes(pages: Arc<Pages>, identity: Identity) -> Router {
         .with_state(PageState { pages, identity })
 }
 
-fn page(status: StatusCode, title: &str, body: &str) -> Response {
-    let text = format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
-         content=\"width=device-width, initial-scale=1\"><title>{title} - Muster</title><style>\
-         body{{font:16px/1.5 system-ui,sans-serif;max-width:34rem;margin:3rem auto;padding:0 1rem;color:#1b1f24}}\
-         label{{display:block;margin:.8rem 0 .2rem}}input{{width:100%;box-sizing:border-box;padding:.5rem;font:inherit}}\
-         button{{margin-top:1.2rem;padding:.6rem 1.2rem;font:inherit}}pre{{background:#f3f4f6;padding:.8rem;overflow:auto}}\
-         .wrong{{color:#b00020}}</style></head><body><h1>{title}</h1>{body}</body></html>"
-    );
-    let mut response = (status, Html(text)).into_response();
-    let policy = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
-    let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static(policy),
-    );
-    // The setup link holds a secret.
-    headers.insert(
-        header::REFERRER_POLICY,
-        HeaderValue::from_static("no-referrer"),
-    );
-    response
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
-        .replace('\'', "&#39;")
-}
-
 async fn index(State(state): State<PageState>) -> Result<Response, Problem> {
-    let url = escape(&state.pages.public_url);
-    let body = if state.identity.users.any().await? {
-        format!(
-            "<p>This is a Muster server. Its console is the command line for now:</p>\
-             <pre>muster login {url}\nmuster hosts\nmuster query --all 'SELECT pid, name FROM processes'</pre>"
+    let mut body = Html::default();
+    if state.identity.users.any().await? {
+        body.raw(
+            "<p>This is a Muster server. Its console is the command line for now:</p><pre>muster login ",
         )
+        .text(&state.pages.public_url)
+        .raw("\nmuster hosts\nmuster query --all 'SELECT pid, name FROM processes'</pre>");
     } else {
-        "<p>This server has no administrator yet. Open the setup link that it printed when it started, or run \
-         <code>muster-server admin create-user</code> on its machine.</p>"
-            .to_owned()
-    };
-    Ok(page(StatusCode::OK, "Muster", &body))
+        body.raw(
+            "<p>This server has no administrator yet. Open the setup link that it printed when it started, or run \
+             <code>muster-server admin create-user</code> on its machine.</p>",
+        );
+    }
+    Ok(plain_page(StatusCode::OK, "Muster", &body))
 }
 
 /// What `/healthz?check=` may name, ours and Fleet's words for it.
@@ -182,7 +157,11 @@ async fn healthz(
         .find(|(name, value)| name == "check" && !CHECKS.contains(&value.as_str()));
     if unknown.is_some() {
         let known = CHECKS.join(", ");
-        return (StatusCode::BAD_REQUEST, format!("no such check; there are {known}\n")).into_response();
+        return (
+            StatusCode::BAD_REQUEST,
+            format!("no such check; there are {known}\n"),
+        )
+            .into_response();
     }
     let database = state.pages.database.ping().await;
     metrics::gauge!("muster_database_up").set(if database.is_ok() { 1.0 } else { 0.0 });
@@ -310,42 +289,50 @@ async fn setup_form(
 }
 
 fn form(token: &str, values: &SetupForm, wrong: Option<&str>) -> Response {
-    let wrong = wrong
-        .map(|text| format!("<p class=\"wrong\" role=\"alert\">{}</p>", escape(text)))
-        .unwrap_or_default();
-    let body = format!(
-        "{wrong}<p>Make the first administrator. The link works once.</p><form method=\"post\" action=\"setup\">\
-         <input type=\"hidden\" name=\"token\" value=\"{}\">\
-         <label for=\"name\">Name</label><input id=\"name\" name=\"name\" value=\"{}\" required autocomplete=\"name\">\
-         <label for=\"email\">E-mail</label><input id=\"email\" name=\"email\" type=\"email\" value=\"{}\" required \
-         autocomplete=\"username\">\
+    let mut body = Html::default();
+    if let Some(text) = wrong {
+        body.raw("<p class=\"wrong\" role=\"alert\">")
+            .text(text)
+            .raw("</p>");
+    }
+    body.raw(
+        "<p>Make the first administrator. The link works once.</p><form method=\"post\" action=\"setup\">\
+         <input type=\"hidden\" name=\"token\" value=\"",
+    )
+    .text(token)
+    .raw("\"><label for=\"name\">Name</label><input id=\"name\" name=\"name\" value=\"")
+    .text(&values.name)
+    .raw(
+        "\" required autocomplete=\"name\"><label for=\"email\">E-mail</label>\
+         <input id=\"email\" name=\"email\" type=\"email\" value=\"",
+    )
+    .text(&values.email)
+    .raw(
+        "\" required autocomplete=\"username\">\
          <label for=\"password\">Password (at least 12 characters, with a number and a symbol)</label>\
          <input id=\"password\" name=\"password\" type=\"password\" required autocomplete=\"new-password\">\
          <button>Create administrator</button></form>",
-        escape(token),
-        escape(&values.name),
-        escape(&values.email),
     );
-    let status = if wrong.is_empty() {
-        StatusCode::OK
-    } else {
-        StatusCode::UNPROCESSABLE_ENTITY
+    let status = match wrong {
+        None => StatusCode::OK,
+        Some(_) => StatusCode::UNPROCESSABLE_ENTITY,
     };
-    page(status, "Set up Muster", &body)
+    plain_page(status, "Set up Muster", &body)
 }
 
 fn already_set_up() -> Response {
-    page(
-        StatusCode::GONE,
-        "Already set up",
-        "<p>This server has an administrator; the setup link is void.</p>",
-    )
+    let mut body = Html::default();
+    body.raw("<p>This server has an administrator; the setup link is void.</p>");
+    plain_page(StatusCode::GONE, "Already set up", &body)
 }
 
 fn wrong_link() -> Response {
-    let body = "<p>This is not the setup link of this server. It prints the link when it starts; \
-                <code>muster-server admin setup-link</code> on its machine prints it again.</p>";
-    page(StatusCode::FORBIDDEN, "Wrong link", body)
+    let mut body = Html::default();
+    body.raw(
+        "<p>This is not the setup link of this server. It prints the link when it starts; \
+         <code>muster-server admin setup-link</code> on its machine prints it again.</p>",
+    );
+    plain_page(StatusCode::FORBIDDEN, "Wrong link", &body)
 }
 
 async fn setup(
@@ -376,13 +363,15 @@ async fn setup(
         .await
     {
         Ok(Some(user)) => {
-            let body = format!(
-                "<p>{} is the administrator. Log in with the command line:</p><pre>muster login {} --email {}</pre>",
-                escape(&user.name),
-                escape(&state.pages.public_url),
-                escape(&user.email),
-            );
-            Ok(page(StatusCode::OK, "Done", &body))
+            let mut body = Html::default();
+            body.raw("<p>")
+                .text(&user.name)
+                .raw(" is the administrator. Log in with the command line:</p><pre>muster login ")
+                .text(&state.pages.public_url)
+                .raw(" --email ")
+                .text(&user.email)
+                .raw("</pre>");
+            Ok(plain_page(StatusCode::OK, "Done", &body))
         }
         Ok(None) => Ok(already_set_up()),
         Err(error @ muster_identity::IdentityError::Invalid { .. }) => {

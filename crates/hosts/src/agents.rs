@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::checkin::{CheckIn, HOST_TOPIC, LABELS_TOPIC};
 use crate::configuration::{Configurations, OptionsSource};
 use crate::error::HostsError;
+use crate::guesses::Guesses;
 use crate::source::{DistributedSource, ScheduleSource};
 
 /// How often labels are read again and hosts compared with the database, in case a hint was lost.
@@ -72,6 +73,7 @@ pub(crate) struct Inner {
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) check_in: CheckIn,
     pub(crate) configurations: Configurations,
+    pub(crate) guesses: Guesses,
     pub(crate) standing: Standing,
 }
 
@@ -94,6 +96,7 @@ impl Agents {
             denials: parts.denials,
             agent_keys: parts.agent_keys,
             configurations: Configurations::new(parts.options, parts.schedule),
+            guesses: Guesses::default(),
             sink: parts.sink,
             check_in,
             standing: parts.standing,

@@ -48,6 +48,10 @@ pub trait OptionsSource: Send + Sync + 'static {
     fn version(&self) -> u64;
     /// What the desktop app shows of the organisation: the member `org_info` of its summary.
     fn organisation(&self) -> Value;
+    /// Where users of hosts learn what is collected; none when the organisation has no page of its own.
+    fn transparency_url(&self) -> Option<String>;
+    /// Whether what is installed on hosts is collected, as the configuration says.
+    fn collects_software(&self) -> bool;
 }
 
 /// How often a host asks, in seconds, as its configuration says; what it leaves out stays as it was.
@@ -133,6 +137,16 @@ impl Configurations {
     /// The `org_info` member of the desktop app's summary.
     pub(crate) fn organisation(&self) -> Value {
         self.options.organisation()
+    }
+
+    /// Where the organisation says what is collected.
+    pub(crate) fn transparency_url(&self) -> Option<String> {
+        self.options.transparency_url()
+    }
+
+    /// Whether what is installed is collected.
+    pub(crate) fn collects_software(&self) -> bool {
+        self.options.collects_software()
     }
 
     /// Orbit's configuration. `said_capabilities`: whether this request said anything about its abilities.

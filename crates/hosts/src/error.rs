@@ -20,6 +20,12 @@ pub enum HostsError {
     /// An enrollment says nothing that a host could be recognised by.
     #[error("missing host identifier")]
     NoIdentifier,
+    /// Too many wrong device tokens came from where the request comes from.
+    #[error("limit exceeded, retry after: {retry_after_seconds}s")]
+    TooManyGuesses {
+        /// How long it has to wait.
+        retry_after_seconds: u32,
+    },
     /// A value makes no sense.
     #[error("{0}")]
     Invalid(&'static str),
@@ -84,7 +90,7 @@ impl HostsError {
     }
 
     /// As orbit's and the device family are told.
-    pub(crate) fn into_orbit(self) -> Problem {
+    pub fn into_orbit(self) -> Problem {
         match &self {
             Self::UnknownHost => Problem::unauthenticated("Authentication required"),
             Self::Refused => Problem::unauthenticated("Authentication failed"),
@@ -98,6 +104,9 @@ impl HostsError {
             Self::UnknownHost | Self::Refused | Self::NoIdentifier => {
                 Problem::unauthenticated(self.to_string())
             }
+            Self::TooManyGuesses {
+                retry_after_seconds,
+            } => Problem::too_many(self.to_string(), *retry_after_seconds),
             Self::Invalid(reason) => Problem::bad_request(*reason),
             Self::UnknownLogType(_) => Problem::new(
                 StatusCode::INTERNAL_SERVER_ERROR,

@@ -22,6 +22,7 @@ mod device;
 mod enroll;
 mod error;
 mod expiry;
+mod guesses;
 pub mod http;
 mod inspect;
 mod load;
@@ -43,6 +44,7 @@ pub use agents::{AgentParts, Agents};
 pub use capability::{Lost, Saying};
 pub use checkin::{CheckIn, HOST_TOPIC, LABELS_TOPIC};
 pub use configuration::{AgentOptions, OptionsSource};
+pub use device::{REFETCH_PAUSE, Refetch, refetch_state};
 pub use error::HostsError;
 pub use expiry::{ExpiryRules, ExpirySource};
 pub use operators::{

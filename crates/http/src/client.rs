@@ -19,6 +19,16 @@ impl fmt::Display for ClientAddress {
     }
 }
 
+impl ClientAddress {
+    /// Whose tries are counted together: of IPv6 a whole network of 64 bits, which is what one subscriber gets.
+    pub fn subscriber(self) -> Vec<u8> {
+        match self.0.to_canonical() {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets()[..8].to_vec(),
+        }
+    }
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for ClientAddress {
     type Rejection = Infallible;
 

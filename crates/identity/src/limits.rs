@@ -4,7 +4,6 @@
 //! counts by itself.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -64,7 +63,7 @@ impl LoginLimits {
         address: ClientAddress,
         now: Timestamp,
     ) -> Result<(), TooMany> {
-        self.addresses.attempt(&network(address), now)?;
+        self.addresses.attempt(&address.subscriber(), now)?;
         self.accounts.attempt(email.as_bytes(), now)
     }
 }
@@ -87,14 +86,6 @@ impl UserLimit {
     /// Counts a try, or says how long to wait.
     pub(crate) fn attempt(&self, user: UserId, now: Timestamp) -> Result<(), TooMany> {
         self.0.attempt(&user.0.to_le_bytes(), now)
-    }
-}
-
-/// Whose tries are counted together: of IPv6 a whole network of 64 bits, which is what one subscriber gets.
-fn network(address: ClientAddress) -> Vec<u8> {
-    match address.0.to_canonical() {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets()[..8].to_vec(),
     }
 }
 
@@ -165,7 +156,7 @@ impl Limiter {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
 

@@ -144,7 +144,10 @@ fn check_option(
         _ => "object",
     };
     let expected = format!("{} but got {given}", kind.name());
-    Err(SettingsError::wrong_type(&format!("{place}.{name}"), &expected))
+    Err(SettingsError::wrong_type(
+        &format!("{place}.{name}"),
+        &expected,
+    ))
 }
 
 /// `null` counts as absent.
@@ -220,7 +223,9 @@ mod tests {
             ),
             (
                 json!({"config": {"options": {"distributed_intervall": 10}}}),
-                Some("unsupported key provided: \"distributed_intervall\"; did you mean \"distributed_interval\"?"),
+                Some(
+                    "unsupported key provided: \"distributed_intervall\"; did you mean \"distributed_interval\"?",
+                ),
             ),
             (
                 json!({"config": {"options": {"verbose": 1, "distributed_interval": null}}}),

@@ -458,4 +458,14 @@ impl OptionsSource for SettingsService {
             "contact_url": organisation.contact_url,
         })
     }
+
+    fn transparency_url(&self) -> Option<String> {
+        let current = self.current();
+        let url = &current.documents.organisation.transparency_url;
+        Some(url.clone()).filter(|url| !url.is_empty())
+    }
+
+    fn collects_software(&self) -> bool {
+        self.current().documents.organisation.collect_software
+    }
 }

@@ -10,6 +10,7 @@
 //! versions of paths are negotiation's).
 
 pub mod config;
+pub mod device;
 pub mod documents;
 mod error;
 pub mod host;

@@ -70,12 +70,12 @@ impl Way {
         }
     }
 
-    fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.is_cut.store(true, Ordering::SeqCst);
         self.cut.lock().unwrap().cancel();
     }
 
-    fn restore(&self) {
+    pub(crate) fn restore(&self) {
         let token = CancellationToken::new();
         *self.shared.lock().unwrap() = token.clone();
         *self.cut.lock().unwrap() = token;

@@ -4,9 +4,11 @@
 
 mod agents;
 mod backup;
+mod browser;
 mod capabilities;
 mod chaos;
 mod crash;
+mod device;
 mod doctor;
 mod draining;
 mod enrollment;

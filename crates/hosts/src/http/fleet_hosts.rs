@@ -348,7 +348,9 @@ async fn scripts(
     Path(id): Path<String>,
 ) -> Result<axum::Json<Value>, Problem> {
     find(&hosts, &principal, &id).await?;
-    Ok(axum::Json(json!({ "scripts": [], "meta": ONLY_PAGE.clone() })))
+    Ok(axum::Json(
+        json!({ "scripts": [], "meta": ONLY_PAGE.clone() }),
+    ))
 }
 
 /// Scripts and installations that were run on the host, which is what Fleet calls its activities. What happened to it
@@ -359,7 +361,9 @@ async fn activities(
     Path(id): Path<String>,
 ) -> Result<axum::Json<Value>, Problem> {
     find(&hosts, &principal, &id).await?;
-    Ok(axum::Json(json!({ "activities": null, "meta": ONLY_PAGE.clone() })))
+    Ok(axum::Json(
+        json!({ "activities": null, "meta": ONLY_PAGE.clone() }),
+    ))
 }
 
 async fn upcoming(
@@ -368,7 +372,9 @@ async fn upcoming(
     Path(id): Path<String>,
 ) -> Result<axum::Json<Value>, Problem> {
     find(&hosts, &principal, &id).await?;
-    Ok(axum::Json(json!({ "activities": [], "count": 0, "meta": ONLY_PAGE.clone() })))
+    Ok(axum::Json(
+        json!({ "activities": [], "count": 0, "meta": ONLY_PAGE.clone() }),
+    ))
 }
 
 async fn health(

@@ -103,7 +103,7 @@ impl Operators {
 
 /// Every member of a recorded answer exists with the same kind of value; `null` goes with anything, an empty list with
 /// any list. A label that no host is in has no `host_count`.
-fn assert_shape(recorded: &Value, ours: &Value, place: &str) {
+pub(crate) fn assert_shape(recorded: &Value, ours: &Value, place: &str) {
     match (recorded, ours) {
         (Value::Null, _) | (_, Value::Null) => {}
         (Value::Object(recorded), Value::Object(ours)) => {

@@ -12,7 +12,8 @@ use http_body_util::BodyExt as _;
 use muster_bus::{Bus, LocalBus};
 use muster_clock::{Clock, ManualClock, SeededRandomness, Timestamp};
 use muster_hosts::{
-    AgentOptions, AgentParts, Agents, DistributedSource, HostRecord, OptionsSource, ScheduleSource,
+    AgentOptions, AgentParts, Agents, DistributedSource, HostRecord, Hosts, OptionsSource,
+    ScheduleSource,
 };
 use muster_identity::{Actor, HostId, Identity, MasterKey, NewEnrollmentToken, TeamId};
 use muster_negotiation::{Capability, Offer, Release};
@@ -48,6 +49,7 @@ pub(crate) struct TestOptions {
     pub(crate) global: RwLock<Arc<AgentOptions>>,
     pub(crate) teams: RwLock<HashMap<TeamId, Arc<AgentOptions>>>,
     pub(crate) packs: RwLock<HashMap<Option<TeamId>, Arc<Value>>>,
+    pub(crate) transparency: RwLock<Option<String>>,
     version: AtomicU64,
 }
 
@@ -83,6 +85,14 @@ impl OptionsSource for TestOptions {
 
     fn organisation(&self) -> Value {
         json!({"org_name": "Example", "org_logo_url": "", "org_logo_url_light_background": "", "contact_url": ""})
+    }
+
+    fn transparency_url(&self) -> Option<String> {
+        self.transparency.read().unwrap().clone()
+    }
+
+    fn collects_software(&self) -> bool {
+        true
     }
 }
 
@@ -230,6 +240,13 @@ impl TestServer {
             standing: standing.clone(),
         });
         agents.start().await.unwrap();
+        let hosts = Hosts::new(
+            database.clone(),
+            Arc::clone(&bus),
+            Arc::clone(&clock) as Arc<dyn Clock>,
+            identity.clone(),
+            software.clone(),
+        );
         let osquery = || muster_hosts::http::osquery::osquery_routes(agents.clone());
         let app = Router::new()
             .nest("/api/osquery", osquery())
@@ -244,7 +261,7 @@ impl TestServer {
             )
             .nest(
                 "/api/latest/fleet",
-                muster_hosts::http::device::device_routes(agents.clone()),
+                muster_hosts::http::device::device_routes(agents.clone(), hosts),
             );
         let mut server = Self {
             app,

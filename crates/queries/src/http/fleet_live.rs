@@ -8,12 +8,12 @@ use axum::extract::State;
 use axum::routing::{get, post};
 use muster_http::{Json, Path, Problem};
 use muster_identity::Principal;
-use muster_wire_fleet::{Empty, Row};
 use muster_wire_fleet::live::{
     Campaign as FleetCampaign, CampaignAnswer, CampaignMetrics, HostQueryAnswer, HostQueryRequest,
     HostRows, QueryResults, RunByNamesRequest, RunManyAnswer, RunManyRequest, RunRequest,
     RunSavedAnswer, RunSavedRequest, RunSummary,
 };
+use muster_wire_fleet::{Empty, Row};
 
 use serde_json::value::RawValue;
 
@@ -47,7 +47,10 @@ pub(super) fn routes() -> Router<FleetState> {
 }
 
 /// Whether live queries can be begun and their results kept: both are the database's.
-async fn status(State(state): State<FleetState>, _: Principal) -> Result<axum::Json<Empty>, Problem> {
+async fn status(
+    State(state): State<FleetState>,
+    _: Principal,
+) -> Result<axum::Json<Empty>, Problem> {
     state.queries.check().await?;
     Ok(axum::Json(Empty {}))
 }

@@ -71,7 +71,10 @@ pub fn fleet_absent_routes(identity: Identity, settings: SettingsService) -> Rou
     }
     for team in ["/teams/{id}", "/team/{id}", "/fleets/{id}", "/fleet/{id}"] {
         router = router
-            .route(&format!("{team}/policies"), get(team_policies).post(make::<Policy>))
+            .route(
+                &format!("{team}/policies"),
+                get(team_policies).post(make::<Policy>),
+            )
             .route(&format!("{team}/policies/delete"), post(delete_policies))
             .route(&format!("{team}/schedule"), get(team_schedule));
     }
@@ -212,7 +215,9 @@ async fn team_policies(
 ) -> Result<axum::Json<Value>, Problem> {
     visible(&rooms, &principal, id).await?;
     // Without policies of its own Fleet leaves `policies` out; with a filter it has the one list only.
-    Ok(axum::Json(json!({ "policies": [], "inherited_policies": [] })))
+    Ok(axum::Json(
+        json!({ "policies": [], "inherited_policies": [] }),
+    ))
 }
 
 async fn schedule(principal: Principal) -> Result<axum::Json<Value>, Problem> {
@@ -237,7 +242,9 @@ async fn carves(principal: Principal) -> Result<axum::Json<Value>, Problem> {
 async fn no_carve(principal: Principal, Path(id): Path<String>) -> Result<StatusCode, Problem> {
     principal.authorize(Action::WriteQueries, Scope::Anywhere)?;
     let what = CARVES;
-    Err(Problem::not_found(format!("Carve {id} (Muster does not have {what} yet)")))
+    Err(Problem::not_found(format!(
+        "Carve {id} (Muster does not have {what} yet)"
+    )))
 }
 
 async fn no_carve_block(
@@ -334,7 +341,10 @@ async fn software_batch(
     whose.authorize(&rooms.identity, &principal).await?;
     none("software", SOFTWARE, batch.software)?;
     let id = if is_dry_run { "" } else { EMPTY_BATCH };
-    Ok((StatusCode::ACCEPTED, axum::Json(json!({ "request_uuid": id }))))
+    Ok((
+        StatusCode::ACCEPTED,
+        axum::Json(json!({ "request_uuid": id })),
+    ))
 }
 
 async fn software_batch_state(
@@ -347,7 +357,9 @@ async fn software_batch_state(
     if id != EMPTY_BATCH {
         return Err(Problem::not_found("the batch of software"));
     }
-    Ok(axum::Json(json!({ "status": "completed", "message": "", "packages": null })))
+    Ok(axum::Json(
+        json!({ "status": "completed", "message": "", "packages": null }),
+    ))
 }
 
 async fn app_store_batch(

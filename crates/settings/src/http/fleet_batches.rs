@@ -98,7 +98,11 @@ async fn scripts(
     Ok(axum::Json(json!({ "scripts": null })))
 }
 
-pub(super) fn none(field: &'static str, what: &str, given: Option<Vec<Value>>) -> Result<(), Problem> {
+pub(super) fn none(
+    field: &'static str,
+    what: &str,
+    given: Option<Vec<Value>>,
+) -> Result<(), Problem> {
     match given.map_or(0, |given| given.len()) {
         0 => Ok(()),
         number => Err(Problem::invalid(

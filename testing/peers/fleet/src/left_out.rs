@@ -26,7 +26,11 @@ pub struct Member<'a> {
 }
 
 const fn not_built(method: &'static str, route: &'static str, reason: &'static str) -> LeftOut {
-    LeftOut { method, route, reason }
+    LeftOut {
+        method,
+        route,
+        reason,
+    }
 }
 
 /// Why exchanges with a key are left out whose enrollment is not in the recording.
@@ -34,10 +38,30 @@ pub const GAP: &str = "the recording has a gap: it does not show where the key c
 
 /// What was done to a recorded server besides: recording, first and last position, reason.
 pub const ARTEFACTS: &[(&str, u64, u64, &str)] = &[
-    ("golden", 248, 248, "the recorded title is not among those that were listed"),
-    ("experiments", 138, 139, "who may see a campaign may listen to it; the recorded server lets only its owner"),
-    ("golden", 257, 257, "the recording does not show the session before"),
-    ("orbit-2025", 96, 96, "the token was made old in the recorded database, which nothing marks"),
+    (
+        "golden",
+        248,
+        248,
+        "the recorded title is not among those that were listed",
+    ),
+    (
+        "experiments",
+        138,
+        139,
+        "who may see a campaign may listen to it; the recorded server lets only its owner",
+    ),
+    (
+        "golden",
+        257,
+        257,
+        "the recording does not show the session before",
+    ),
+    (
+        "orbit-2025",
+        96,
+        96,
+        "the token was made old in the recorded database, which nothing marks",
+    ),
 ];
 
 /// Why a result of a live query is left out.
@@ -50,10 +74,13 @@ const POLICIES: &str = "policies are not built yet: lists are empty, and who wri
 const PACKS: &str = "packs come with schedules: lists are empty, and who writes one is told so";
 const CARVES: &str = "file carving is not built yet";
 const REPORTS: &str = "stored results of schedules come with schedules";
-const MAIL: &str = "the server sends no mail: no invitations, no passwords by mail, no codes by mail";
-const INTERNALS: &str = "the inside of Fleet's server is not ours; metrics and `doctor` tell of ours";
+const MAIL: &str =
+    "the server sends no mail: no invitations, no passwords by mail, no codes by mail";
+const INTERNALS: &str =
+    "the inside of Fleet's server is not ours; metrics and `doctor` tell of ours";
 const POPULATE: &str = "lists of hosts stay short: software, users, labels and policies stand in each host's own answer";
-const OS_VERSIONS: &str = "operating systems are counted together with their vulnerabilities, which are not built yet";
+const OS_VERSIONS: &str =
+    "operating systems are counted together with their vulnerabilities, which are not built yet";
 /// Why counts may not be told again.
 pub const SAME_COUNTS: &str = "counts are told again when they change, and here they did not";
 /// Why empty flags are not told to an orbit that says nothing of itself.
@@ -94,100 +121,370 @@ pub const NOT_BUILT: &[LeftOut] = &[
     not_built("POST", "/download_installer/pkg", SOFTWARE),
     not_built("GET", "/os_versions", OS_VERSIONS),
     not_built("GET", "/os_versions/1", OS_VERSIONS),
-    not_built("GET", "/results/info", "SockJS's other transports are for Fleet's console; fleetctl opens the socket at once"),
+    not_built(
+        "GET",
+        "/results/info",
+        "SockJS's other transports are for Fleet's console; fleetctl opens the socket at once",
+    ),
 ];
 
 /// Statuses where we decided otherwise: route or case, recorded, ours, reason.
 pub const OTHER_STATUS: &[(&str, u16, u16, &str)] = &[
-    ("/trigger", 200, 404, "background work runs by itself and waits for no trigger; fleetctl says so and ends with 0 either way"),
-    ("/hosts/transfer/filter", 400, 200, "an empty `query` in a filter is as good as none (fleetctl up to March 2024 always sends one)"),
-    ("orbit device_mapping by POST", 405, 200, "documented as POST and sent as PUT: both are taken"),
-    ("orbit software_install/details unknown", 401, 404, "either spelling of the key is taken"),
-    ("host by node key", 200, 404, "a secret has no place in a path"),
-    ("host by uuid in capitals", 404, 200, "identifiers are found whatever their case"),
-    ("hosts after cursor", 422, 200, "an error of the recorded database"),
-    ("host software", 422, 200, "an error of the recorded database"),
-    ("device software", 422, 200, "an error of the recorded database"),
-    ("device self service", 422, 200, "an error of the recorded database"),
+    (
+        "/trigger",
+        200,
+        404,
+        "background work runs by itself and waits for no trigger; fleetctl says so and ends with 0 either way",
+    ),
+    (
+        "/hosts/transfer/filter",
+        400,
+        200,
+        "an empty `query` in a filter is as good as none (fleetctl up to March 2024 always sends one)",
+    ),
+    (
+        "orbit device_mapping by POST",
+        405,
+        200,
+        "documented as POST and sent as PUT: both are taken",
+    ),
+    (
+        "orbit software_install/details unknown",
+        401,
+        404,
+        "either spelling of the key is taken",
+    ),
+    (
+        "host by node key",
+        200,
+        404,
+        "a secret has no place in a path",
+    ),
+    (
+        "host by uuid in capitals",
+        404,
+        200,
+        "identifiers are found whatever their case",
+    ),
+    (
+        "hosts after cursor",
+        422,
+        200,
+        "an error of the recorded database",
+    ),
+    (
+        "host software",
+        422,
+        200,
+        "an error of the recorded database",
+    ),
+    (
+        "device software",
+        422,
+        200,
+        "an error of the recorded database",
+    ),
+    (
+        "device self service",
+        422,
+        200,
+        "an error of the recorded database",
+    ),
     ("/translate", 422, 200, "an error of the recorded database"),
     ("/spec/teams", 422, 200, "an error of the recorded database"),
-    ("/spec/labels", 422, 200, "built-in labels in what `get labels --yaml` printed are accepted when they are unchanged"),
-    ("fleets (newer)", 404, 200, "the newer spelling is served from the first day"),
-    ("reports (newer)", 404, 200, "the newer spelling is served from the first day"),
-    ("v1 spelling /schedule", 405, 404, "no client tells a wrong method from a missing path"),
-    ("setup page after setup", 307, 410, "the page says that the server is set up; there is no console to go to yet"),
-    ("orbit ping by GET", 405, 200, "a ping may be looked at with a browser"),
+    (
+        "/spec/labels",
+        422,
+        200,
+        "built-in labels in what `get labels --yaml` printed are accepted when they are unchanged",
+    ),
+    (
+        "fleets (newer)",
+        404,
+        200,
+        "the newer spelling is served from the first day",
+    ),
+    (
+        "reports (newer)",
+        404,
+        200,
+        "the newer spelling is served from the first day",
+    ),
+    (
+        "v1 spelling /schedule",
+        405,
+        404,
+        "no client tells a wrong method from a missing path",
+    ),
+    (
+        "setup page after setup",
+        307,
+        410,
+        "the page says that the server is set up; there is no console to go to yet",
+    ),
+    (
+        "orbit ping by GET",
+        405,
+        200,
+        "a ping may be looked at with a browser",
+    ),
     ("double slash", 307, 404, "paths are taken as they are"),
-    ("device empty token", 307, 401, "paths are taken as they are"),
-    ("POST queries, null", 500, 422, "a query without a name is 422"),
-    ("POST queries, unknown key", 500, 422, "a query without a name is 422"),
-    ("query without name", 500, 422, "a query without a name is 422"),
+    (
+        "device empty token",
+        307,
+        401,
+        "paths are taken as they are",
+    ),
+    (
+        "POST queries, null",
+        500,
+        422,
+        "a query without a name is 422",
+    ),
+    (
+        "POST queries, unknown key",
+        500,
+        422,
+        "a query without a name is 422",
+    ),
+    (
+        "query without name",
+        500,
+        422,
+        "a query without a name is 422",
+    ),
     ("query without SQL", 500, 422, "a query without SQL is 422"),
-    ("query create with Content-Type None", 400, 422, "a query without SQL is 422"),
-    ("query create with Content-Type text/plain", 400, 422, "a query without SQL is 422"),
-    ("query create with Content-Type application/x-www-form-urlencoded", 400, 422, "bodies are JSON by their route, whatever the headers say"),
-    ("query create with Content-Type application/json; charset=utf-8", 400, 422, "a query without SQL is 422"),
-    ("login with Content-Type application/x-www-form-urlencoded", 400, 200, "bodies are JSON by their route, whatever the headers say"),
-    ("osquery read with Content-Type application/x-www-form-urlencoded", 400, 200, "bodies are JSON by their route, whatever the headers say"),
-    ("POST queries, empty body", 400, 422, "a query without a name is 422"),
-    ("query bad logging", 400, 422, "a field with a value that is not allowed is 422 everywhere"),
-    ("query bad platform", 400, 422, "a field with a value that is not allowed is 422 everywhere"),
-    ("host query empty", 400, 422, "a field with a value that is not allowed is 422 everywhere"),
-    ("write status text", 500, 200, "a status that cannot be read counts as a failure, and the rest is kept"),
-    ("write stats as strings", 400, 200, "numbers as texts are read"),
-    ("orbit enroll without uuid", 500, 400, "a request without what it needs is 400"),
-    ("login flood 4", 429, 401, "tries are counted by account and by address, not for the whole server"),
-    ("login flood 5", 429, 401, "tries are counted by account and by address, not for the whole server"),
-    ("login flood 6", 429, 401, "tries are counted by account and by address, not for the whole server"),
-    ("E9 host query while disabled", 200, 403, "live queries that are switched off are refused in one way"),
-    ("hosts by software version", 404, 200, "a filter that nothing fits gives an empty list"),
-    ("hosts by software title", 404, 200, "a filter that nothing fits gives an empty list"),
-    ("token in the query string", 200, 401, "a token in an address ends up in the logs of proxies; no client sends it there"),
+    (
+        "query create with Content-Type None",
+        400,
+        422,
+        "a query without SQL is 422",
+    ),
+    (
+        "query create with Content-Type text/plain",
+        400,
+        422,
+        "a query without SQL is 422",
+    ),
+    (
+        "query create with Content-Type application/x-www-form-urlencoded",
+        400,
+        422,
+        "bodies are JSON by their route, whatever the headers say",
+    ),
+    (
+        "query create with Content-Type application/json; charset=utf-8",
+        400,
+        422,
+        "a query without SQL is 422",
+    ),
+    (
+        "login with Content-Type application/x-www-form-urlencoded",
+        400,
+        200,
+        "bodies are JSON by their route, whatever the headers say",
+    ),
+    (
+        "osquery read with Content-Type application/x-www-form-urlencoded",
+        400,
+        200,
+        "bodies are JSON by their route, whatever the headers say",
+    ),
+    (
+        "POST queries, empty body",
+        400,
+        422,
+        "a query without a name is 422",
+    ),
+    (
+        "query bad logging",
+        400,
+        422,
+        "a field with a value that is not allowed is 422 everywhere",
+    ),
+    (
+        "query bad platform",
+        400,
+        422,
+        "a field with a value that is not allowed is 422 everywhere",
+    ),
+    (
+        "host query empty",
+        400,
+        422,
+        "a field with a value that is not allowed is 422 everywhere",
+    ),
+    (
+        "write status text",
+        500,
+        200,
+        "a status that cannot be read counts as a failure, and the rest is kept",
+    ),
+    (
+        "write stats as strings",
+        400,
+        200,
+        "numbers as texts are read",
+    ),
+    (
+        "orbit enroll without uuid",
+        500,
+        400,
+        "a request without what it needs is 400",
+    ),
+    (
+        "login flood 4",
+        429,
+        401,
+        "tries are counted by account and by address, not for the whole server",
+    ),
+    (
+        "login flood 5",
+        429,
+        401,
+        "tries are counted by account and by address, not for the whole server",
+    ),
+    (
+        "login flood 6",
+        429,
+        401,
+        "tries are counted by account and by address, not for the whole server",
+    ),
+    (
+        "E9 host query while disabled",
+        200,
+        403,
+        "live queries that are switched off are refused in one way",
+    ),
+    (
+        "hosts by software version",
+        404,
+        200,
+        "a filter that nothing fits gives an empty list",
+    ),
+    (
+        "hosts by software title",
+        404,
+        200,
+        "a filter that nothing fits gives an empty list",
+    ),
+    (
+        "token in the query string",
+        200,
+        401,
+        "a token in an address ends up in the logs of proxies; no client sends it there",
+    ),
 ];
 
 /// Members where we have something else: route, place, reason.
 pub const MEMBERS: &[(&str, &str, &str)] = &[
-    ("/teams", "agent_options", "a new team has no options of its own, so that the organisation's stay in force"),
-    ("/teams/1", "agent_options", "a new team has no options of its own, so that the organisation's stay in force"),
-    ("/teams/6", "agent_options", "a new team has no options of its own, so that the organisation's stay in force"),
+    (
+        "/teams",
+        "agent_options",
+        "a new team has no options of its own, so that the organisation's stay in force",
+    ),
+    (
+        "/teams/1",
+        "agent_options",
+        "a new team has no options of its own, so that the organisation's stay in force",
+    ),
+    (
+        "/teams/6",
+        "agent_options",
+        "a new team has no options of its own, so that the organisation's stay in force",
+    ),
     ("*", "macos_setup.*", MDM),
     ("*", "macos_settings.*", MDM),
     ("/config", "mdm.*", MDM),
     ("/config", "scripts", SCRIPTS),
-    ("/hosts/identifier/*", "host.pack_stats", "a host looked up by name is told as whole as by its number"),
-    ("/hosts/identifier/*", "_version", "a host looked up by name is told as whole as by its number"),
-    ("/hosts/identifier/*", "host.scripts_enabled", "a host looked up by name is told as whole as by its number"),
-    ("/users/admin", "code", "what is wrong with a role is told like everything that is wrong"),
-    ("/hosts/identifier/*", "host.team_name", "a host has a team or none"),
-    ("/results/websocket", "data.stats", "what a query cost is told whenever the host says it"),
-    ("/hosts", "software", "the software that a filter names is told by its own route"),
-    ("/hosts", "software_title", "the software that a filter names is told by its own route"),
+    (
+        "/hosts/identifier/*",
+        "host.pack_stats",
+        "a host looked up by name is told as whole as by its number",
+    ),
+    (
+        "/hosts/identifier/*",
+        "_version",
+        "a host looked up by name is told as whole as by its number",
+    ),
+    (
+        "/hosts/identifier/*",
+        "host.scripts_enabled",
+        "a host looked up by name is told as whole as by its number",
+    ),
+    (
+        "/users/admin",
+        "code",
+        "what is wrong with a role is told like everything that is wrong",
+    ),
+    (
+        "/hosts/identifier/*",
+        "host.team_name",
+        "a host has a team or none",
+    ),
+    (
+        "/results/websocket",
+        "data.stats",
+        "what a query cost is told whenever the host says it",
+    ),
+    (
+        "/hosts",
+        "software",
+        "the software that a filter names is told by its own route",
+    ),
+    (
+        "/hosts",
+        "software_title",
+        "the software that a filter names is told by its own route",
+    ),
     ("/hosts", "hosts[].labels", POPULATE),
     ("/hosts", "hosts[].policies", POPULATE),
     ("/hosts", "hosts[].software", POPULATE),
     ("/hosts", "hosts[].users", POPULATE),
     ("/hosts", "hosts[].device_mapping", POPULATE),
-    ("/users/admin", "user.teams[].*", "of a team the answer has what identifies it; the recorded server echoes the request"),
+    (
+        "/users/admin",
+        "user.teams[].*",
+        "of a team the answer has what identifies it; the recorded server echoes the request",
+    ),
     ("/hosts", "hosts[].team_id", "a host has a team or none"),
     ("/hosts", "hosts[].team_name", "a host has a team or none"),
-    ("/health", "disk_encryption_enabled", "not asked of hosts yet"),
-    ("*", "counts_updated_at", "counts are of now, not of the last round of a job"),
-    ("/activities", "actor_id", "what was done by the setup link has no actor"),
+    (
+        "/health",
+        "disk_encryption_enabled",
+        "not asked of hosts yet",
+    ),
+    (
+        "*",
+        "counts_updated_at",
+        "counts are of now, not of the last round of a job",
+    ),
+    (
+        "/activities",
+        "actor_id",
+        "what was done by the setup link has no actor",
+    ),
     ("/carves", "carves", CARVES),
     ("/orbit/config", "pending_script_execution_ids", SCRIPTS),
-    ("/distributed/read", "accelerate", "a half-filled row of details does not blank what is known, so the host need not hurry"),
+    (
+        "/distributed/read",
+        "accelerate",
+        "a half-filled row of details does not blank what is known, so the host need not hurry",
+    ),
 ];
 
 /// Why an exchange says nothing of servers.
 pub fn artefact(recording: &str, n: u64) -> Option<&'static str> {
-    let fits = |entry: &&(&str, u64, u64, &str)| entry.0 == recording && (entry.1..=entry.2).contains(&n);
+    let fits =
+        |entry: &&(&str, u64, u64, &str)| entry.0 == recording && (entry.1..=entry.2).contains(&n);
     ARTEFACTS.iter().find(fits).map(|entry| entry.3)
 }
 
 /// Why an exchange is not sent, when it is not.
 pub fn left_out(exchange: &Exchange) -> Option<&'static LeftOut> {
     let fits = |entry: &&LeftOut| {
-        (entry.method == "*" || entry.method == exchange.method) && matches(exchange.route(), entry.route)
+        (entry.method == "*" || entry.method == exchange.method)
+            && matches(exchange.route(), entry.route)
     };
     NOT_BUILT.iter().find(fits)
 }
@@ -196,7 +493,10 @@ pub fn left_out(exchange: &Exchange) -> Option<&'static LeftOut> {
 pub fn other_status(exchange: &Exchange, ours: u16) -> Option<&'static str> {
     let recorded = exchange.status?;
     let fits = |entry: &&(&str, u16, u16, &str)| {
-        (matches(exchange.route(), entry.0) || (!exchange.name.is_empty() && exchange.name == entry.0)) && entry.1 == recorded && entry.2 == ours
+        (matches(exchange.route(), entry.0)
+            || (!exchange.name.is_empty() && exchange.name == entry.0))
+            && entry.1 == recorded
+            && entry.2 == ours
     };
     OTHER_STATUS.iter().find(fits).map(|entry| entry.3)
 }

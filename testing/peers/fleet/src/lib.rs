@@ -22,16 +22,34 @@ use crate::recording::Recording;
 
 /// The recordings of this project: one of each client and era, and three made case by case.
 const RECORDINGS: &[(&str, &str)] = &[
-    ("desktop-2025", include_str!("../recordings/desktop-2025.jsonl")),
+    (
+        "desktop-2025",
+        include_str!("../recordings/desktop-2025.jsonl"),
+    ),
     ("errors", include_str!("../recordings/errors.jsonl")),
-    ("experiments", include_str!("../recordings/experiments.jsonl")),
-    ("fleetctl-2022", include_str!("../recordings/fleetctl-2022.jsonl")),
-    ("fleetctl-2025", include_str!("../recordings/fleetctl-2025.jsonl")),
+    (
+        "experiments",
+        include_str!("../recordings/experiments.jsonl"),
+    ),
+    (
+        "fleetctl-2022",
+        include_str!("../recordings/fleetctl-2022.jsonl"),
+    ),
+    (
+        "fleetctl-2025",
+        include_str!("../recordings/fleetctl-2025.jsonl"),
+    ),
     ("golden", include_str!("../recordings/golden.jsonl")),
     ("orbit-2022", include_str!("../recordings/orbit-2022.jsonl")),
     ("orbit-2025", include_str!("../recordings/orbit-2025.jsonl")),
-    ("osquery-perf-2022", include_str!("../recordings/osquery-perf-2022.jsonl")),
-    ("osquery-perf-2025", include_str!("../recordings/osquery-perf-2025.jsonl")),
+    (
+        "osquery-perf-2022",
+        include_str!("../recordings/osquery-perf-2022.jsonl"),
+    ),
+    (
+        "osquery-perf-2025",
+        include_str!("../recordings/osquery-perf-2025.jsonl"),
+    ),
 ];
 
 /// A recording of this project by its name.
@@ -43,5 +61,8 @@ pub fn recording(name: &str) -> Recording {
 
 /// All recordings of this project.
 pub fn recordings() -> Vec<Recording> {
-    RECORDINGS.iter().map(|(name, text)| Recording::read(name, text)).collect()
+    RECORDINGS
+        .iter()
+        .map(|(name, text)| Recording::read(name, text))
+        .collect()
 }

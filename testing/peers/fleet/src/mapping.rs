@@ -99,9 +99,13 @@ impl Mapping {
         let mut rest = text;
         while let Some(start) = rest.find('<') {
             rest = &rest[start..];
-            let Some(end) = rest.find('>') else { return false };
+            let Some(end) = rest.find('>') else {
+                return false;
+            };
             let placeholder = &rest[..=end];
-            let is_given = ["<orbit-key-", "<node-key-", "<session-"].iter().any(|kind| placeholder.starts_with(kind));
+            let is_given = ["<orbit-key-", "<node-key-", "<session-"]
+                .iter()
+                .any(|kind| placeholder.starts_with(kind));
             if is_given && self.value(placeholder).is_none() {
                 return true;
             }
@@ -171,7 +175,10 @@ impl Mapping {
         for segment in route.split('/') {
             let id = segment.parse::<i64>().ok();
             let kind = if before == "id" {
-                segments.len().checked_sub(2).map(|at| route.split('/').nth(at).unwrap_or_default())
+                segments
+                    .len()
+                    .checked_sub(2)
+                    .map(|at| route.split('/').nth(at).unwrap_or_default())
             } else {
                 Some(before)
             };
@@ -184,7 +191,9 @@ impl Mapping {
         let route = segments.join("/");
         let Some(query) = query else { return route };
         let query = query.split('&').map(|pair| {
-            let Some((name, value)) = pair.split_once('=') else { return pair.to_owned() };
+            let Some((name, value)) = pair.split_once('=') else {
+                return pair.to_owned();
+            };
             match (reference(name), value.parse::<i64>()) {
                 (Some(kind), Ok(id)) => format!("{name}={}", self.id(kind, id)),
                 _ => pair.to_owned(),
@@ -199,10 +208,18 @@ impl Mapping {
         self.fill(body, None, of_route)
     }
 
-    fn fill(&self, value: &Value, refers_to: Option<&'static str>, of_route: Option<&'static str>) -> Value {
+    fn fill(
+        &self,
+        value: &Value,
+        refers_to: Option<&'static str>,
+        of_route: Option<&'static str>,
+    ) -> Value {
         match value {
             Value::String(text) => Value::String(self.text(text)),
-            Value::Array(items) => items.iter().map(|item| self.fill(item, refers_to, of_route)).collect(),
+            Value::Array(items) => items
+                .iter()
+                .map(|item| self.fill(item, refers_to, of_route))
+                .collect(),
             Value::Number(number) => match (refers_to, number.as_i64()) {
                 (Some(kind), Some(id)) => self.id(kind, id).into(),
                 _ => value.clone(),
@@ -231,7 +248,9 @@ impl Mapping {
 
     fn learn_from(&mut self, recorded: &Value, ours: &Value, of: Option<&'static str>) {
         match (recorded, ours) {
-            (Value::String(there), Value::String(here)) if there.starts_with('<') && there.ends_with('>') => {
+            (Value::String(there), Value::String(here))
+                if there.starts_with('<') && there.ends_with('>') =>
+            {
                 if self.value(there).is_none() {
                     self.set(there, here);
                 }
@@ -244,7 +263,11 @@ impl Mapping {
                         if let Some(about) = about {
                             self.ids.entry((about, from)).or_insert(to);
                         }
-                    } else if let (true, Some(from), Some(to)) = (MADE_UP.contains(&name.as_str()), recorded.as_str(), ours.as_str()) {
+                    } else if let (true, Some(from), Some(to)) = (
+                        MADE_UP.contains(&name.as_str()),
+                        recorded.as_str(),
+                        ours.as_str(),
+                    ) {
                         self.made_up.insert(from.to_owned(), to.to_owned());
                     } else if name == "team_ids_by_name" {
                         self.learn_names(recorded, ours);
@@ -281,8 +304,10 @@ impl Mapping {
 }
 
 fn kind_of_segment(segment: &str) -> Option<&'static str> {
-    KINDS
-        .iter()
-        .map(|(name, _)| *name)
-        .find(|name| *name == segment || (segment == "fleets" && *name == "teams") || (segment == "reports" && *name == "queries") || (segment == "team" && *name == "teams"))
+    KINDS.iter().map(|(name, _)| *name).find(|name| {
+        *name == segment
+            || (segment == "fleets" && *name == "teams")
+            || (segment == "reports" && *name == "queries")
+            || (segment == "team" && *name == "teams")
+    })
 }

@@ -16,7 +16,10 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-use crate::left_out::{CUT, EMPTY_FLAGS, GAP, LeftOut, Member, SAME_COUNTS, UNSEEN_HOST, artefact, left_out, may_differ};
+use crate::left_out::{
+    CUT, EMPTY_FLAGS, GAP, LeftOut, Member, SAME_COUNTS, UNSEEN_HOST, artefact, left_out,
+    may_differ,
+};
 use crate::mapping::Mapping;
 use crate::recording::{Exchange, Frame, Line, Recording};
 use crate::scene::Scene;
@@ -109,7 +112,8 @@ impl Replayer {
         let mut outcome = Outcome::default();
         let mut last_ms = 0;
         self.recording.clone_from(&recording.name);
-        if let (Some(admin), true) = (self.scene.admin(), CASES.contains(&recording.name.as_str())) {
+        if let (Some(admin), true) = (self.scene.admin(), CASES.contains(&recording.name.as_str()))
+        {
             // Logged in by the program that made these recordings, which they do not show.
             self.mapping.set("<token-25>", &admin);
         }
@@ -138,7 +142,12 @@ impl Replayer {
         outcome
     }
 
-    async fn exchange(&mut self, recording: &Recording, exchange: &Exchange, outcome: &mut Outcome) {
+    async fn exchange(
+        &mut self,
+        recording: &Recording,
+        exchange: &Exchange,
+        outcome: &mut Outcome,
+    ) {
         if let Some(LeftOut { reason, .. }) = left_out(exchange) {
             *outcome.left_out.entry(reason).or_default() += 1;
             return;
@@ -148,7 +157,11 @@ impl Replayer {
             return;
         }
         self.scene.prepare(exchange, &mut self.mapping).await;
-        let body = exchange.request.as_ref().map(Value::to_string).unwrap_or_default();
+        let body = exchange
+            .request
+            .as_ref()
+            .map(Value::to_string)
+            .unwrap_or_default();
         if body.contains(" bytes, cut>") {
             *outcome.left_out.entry(CUT).or_default() += 1;
             return;
@@ -172,10 +185,11 @@ impl Replayer {
         }
         let answer = self.send_while_hosts_answer(exchange).await;
         if let Some(recorded) = &exchange.answer {
-            self.mapping
-                .learn(recorded, &answer.body, exchange.route());
+            self.mapping.learn(recorded, &answer.body, exchange.route());
         }
-        if (exchange.route().ends_with("/login") || exchange.route().ends_with("/setup")) && answer.status == 200 {
+        if (exchange.route().ends_with("/login") || exchange.route().ends_with("/setup"))
+            && answer.status == 200
+        {
             self.session = answer.body["token"].as_str().map(str::to_owned);
             let whose = match exchange.name.as_str() {
                 "login observer" => "observer",
@@ -226,7 +240,9 @@ impl Replayer {
                 .to_string()
                 .into_bytes(),
         };
-        if exchange.request_header("Content-Encoding") == Some("gzip") && exchange.request.as_ref().is_some_and(Value::is_object) {
+        if exchange.request_header("Content-Encoding") == Some("gzip")
+            && exchange.request.as_ref().is_some_and(Value::is_object)
+        {
             let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
             packed.write_all(&body).expect("memory can be written");
             let packed = packed.finish().expect("memory can be written");
@@ -248,9 +264,7 @@ impl Replayer {
         let token = session.unwrap_or_else(|| "none".to_owned());
         Some(match recorded.split_once(' ') {
             _ if exchange.name == "bad token" => "Bearer nobodys-token".to_owned(),
-            Some(("Bearer" | "bearer" | "Basic", _)) => {
-                recorded.replace("<...>", &token)
-            }
+            Some(("Bearer" | "bearer" | "Basic", _)) => recorded.replace("<...>", &token),
             _ => token,
         })
     }
@@ -258,7 +272,10 @@ impl Replayer {
     /// Sends a request; when it waits for hosts, they answer meanwhile.
     async fn send_while_hosts_answer(&self, exchange: &Exchange) -> Answer {
         let waits = exchange.route().ends_with("/query") || exchange.route().ends_with("/run");
-        let has_rows = exchange.answer.as_ref().is_some_and(|answer| answer.to_string().contains("\"rows\":["));
+        let has_rows = exchange
+            .answer
+            .as_ref()
+            .is_some_and(|answer| answer.to_string().contains("\"rows\":["));
         if !(waits && has_rows) {
             return self.send(exchange).await;
         }
@@ -276,7 +293,8 @@ impl Replayer {
 
     async fn send(&self, exchange: &Exchange) -> Answer {
         let response = self.request(exchange).send().await;
-        let response = response.unwrap_or_else(|error| panic!("{} {}: {error:?}", exchange.method, exchange.path));
+        let response = response
+            .unwrap_or_else(|error| panic!("{} {}: {error:?}", exchange.method, exchange.path));
         Answer::read(response).await
     }
 
@@ -302,8 +320,12 @@ impl Replayer {
             Err(SocketError::Http(response)) => response.status().as_u16(),
             Err(error) => return Some(format!("no socket: {error}")),
         };
-        (Some(status) != exchange.status)
-            .then(|| format!("recorded {:?}, here {status}", exchange.status.unwrap_or_default()))
+        (Some(status) != exchange.status).then(|| {
+            format!(
+                "recorded {:?}, here {status}",
+                exchange.status.unwrap_or_default()
+            )
+        })
     }
 
     async fn frame(
@@ -319,7 +341,9 @@ impl Replayer {
             return;
         }
         // The campaign of this socket may have been left out.
-        let Some(mut open) = self.sockets.remove(&frame.socket) else { return };
+        let Some(mut open) = self.sockets.remove(&frame.socket) else {
+            return;
+        };
         let is_case = CASES.contains(&recording.name.as_str());
         if is_case && !frame.is_from_client && frame.kind == "text" && !is_late {
             open.awaited.push(frame.clone());
@@ -330,7 +354,9 @@ impl Replayer {
             for frame in std::mem::take(&mut open.awaited) {
                 self.sockets.insert(frame.socket, open);
                 Box::pin(self.frame(recording, &frame, true, outcome)).await;
-                let Some(same) = self.sockets.remove(&frame.socket) else { return };
+                let Some(same) = self.sockets.remove(&frame.socket) else {
+                    return;
+                };
                 open = same;
             }
             return;
@@ -353,15 +379,24 @@ impl Replayer {
             (false, "text", Some(recorded)) => {
                 outcome.frames += 1;
                 let kind = recorded["type"].as_str().unwrap_or_default().to_owned();
-                match self.next_frame(&mut open, frame.socket, &kind, recorded).await {
+                match self
+                    .next_frame(&mut open, frame.socket, &kind, recorded)
+                    .await
+                {
                     Some(ours) => {
                         open.came.insert(kind.clone());
                         if kind == "result" {
-                            *self.results.entry(result_of(frame.socket, recorded)).or_default() += 1;
+                            *self
+                                .results
+                                .entry(result_of(frame.socket, recorded))
+                                .or_default() += 1;
                         }
                         self.mapping.learn(recorded, &ours, "campaigns");
                         for difference in differences(recorded, &ours) {
-                            let member = Member { route: "/results/websocket", difference: &difference };
+                            let member = Member {
+                                route: "/results/websocket",
+                                difference: &difference,
+                            };
                             match may_differ(&member) {
                                 Some(reason) => *outcome.left_out.entry(reason).or_default() += 1,
                                 None => outcome.differences.push(wrong(difference.to_string())),
@@ -369,12 +404,22 @@ impl Replayer {
                         }
                         if kind == "error" && recorded["data"] != ours["data"] {
                             let recorded = self.mapping.body(&recorded["data"], "");
-                            if recorded != ours["data"] && !recorded.as_str().is_some_and(|text| text.contains("campaign for ID")) {
-                                outcome.differences.push(wrong(format!("recorded {recorded}, here {}", ours["data"])));
+                            if recorded != ours["data"]
+                                && !recorded
+                                    .as_str()
+                                    .is_some_and(|text| text.contains("campaign for ID"))
+                            {
+                                outcome.differences.push(wrong(format!(
+                                    "recorded {recorded}, here {}",
+                                    ours["data"]
+                                )));
                             }
                         }
                     }
-                    None if kind == "result" && self.scene.hosts_named(recorded) <= self.seen(frame.socket, recorded) => {
+                    None if kind == "result"
+                        && self.scene.hosts_named(recorded)
+                            <= self.seen(frame.socket, recorded) =>
+                    {
                         *outcome.left_out.entry(UNSEEN_HOST).or_default() += 1;
                     }
                     None if kind == "totals" && open.came.contains("totals") => {
@@ -386,7 +431,9 @@ impl Replayer {
             (false, "close", _) => {
                 outcome.frames += 1;
                 if !open.closes().await {
-                    outcome.differences.push(wrong("the socket stays open".to_owned()));
+                    outcome
+                        .differences
+                        .push(wrong("the socket stays open".to_owned()));
                 }
             }
             _ => {}
@@ -396,13 +443,26 @@ impl Replayer {
 
     /// How many results of hosts of this name came on a socket.
     fn seen(&self, socket: u64, recorded: &Value) -> usize {
-        self.results.get(&result_of(socket, recorded)).copied().unwrap_or_default()
+        self.results
+            .get(&result_of(socket, recorded))
+            .copied()
+            .unwrap_or_default()
     }
 
     /// The next message of a type; hosts answer what they are asked meanwhile.
-    async fn next_frame(&mut self, open: &mut Open, socket: u64, kind: &str, recorded: &Value) -> Option<Value> {
+    async fn next_frame(
+        &mut self,
+        open: &mut Open,
+        socket: u64,
+        kind: &str,
+        recorded: &Value,
+    ) -> Option<Value> {
         let is_repeated = kind == "totals" && open.came.contains(kind);
-        let patience = if is_repeated { REPEATED_TIMEOUT } else { FRAME_TIMEOUT };
+        let patience = if is_repeated {
+            REPEATED_TIMEOUT
+        } else {
+            FRAME_TIMEOUT
+        };
         let end = tokio::time::Instant::now() + patience;
         let seen = self.seen(socket, recorded);
         loop {
@@ -411,8 +471,12 @@ impl Replayer {
             }
             if kind == "result" {
                 self.scene.answer_live_queries(recorded).await;
-                let is_shown = self.scene.hosts_named(recorded) > 0 || CASES.contains(&self.recording.as_str());
-                if !is_shown || (self.scene.hosts_named(recorded) > 0 && self.scene.hosts_named(recorded) <= seen) {
+                let is_shown = self.scene.hosts_named(recorded) > 0
+                    || CASES.contains(&self.recording.as_str());
+                if !is_shown
+                    || (self.scene.hosts_named(recorded) > 0
+                        && self.scene.hosts_named(recorded) <= seen)
+                {
                     return None;
                 }
             }
@@ -435,7 +499,9 @@ impl Replayer {
 }
 
 fn result_of(socket: u64, recorded: &Value) -> (u64, String) {
-    let hostname = recorded["data"]["host"]["hostname"].as_str().unwrap_or_default();
+    let hostname = recorded["data"]["host"]["hostname"]
+        .as_str()
+        .unwrap_or_default();
     (socket, hostname.to_owned())
 }
 
@@ -475,7 +541,11 @@ impl Answer {
             "" => Value::Null,
             text => serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())),
         };
-        Self { status, headers, body }
+        Self {
+            status,
+            headers,
+            body,
+        }
     }
 }
 
@@ -500,9 +570,19 @@ fn compare(
         }
         return;
     }
-    let media_type = |value: &str| value.split(';').next().unwrap_or_default().trim().to_owned();
+    let media_type = |value: &str| {
+        value
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    };
     let recorded_type = exchange.answer_header("Content-Type").map(media_type);
-    let our_type = answer.headers.get("content-type").map(|value| media_type(value));
+    let our_type = answer
+        .headers
+        .get("content-type")
+        .map(|value| media_type(value));
     if !exchange.route().starts_with("/api/") && recorded_status >= 400 {
         return;
     }
@@ -511,16 +591,28 @@ fn compare(
         return;
     }
     let has_body = exchange.answer.is_some() && exchange.method != "HEAD";
-    let is_json = exchange.answer.as_ref().is_some_and(|body| body.is_object() || body.is_array());
+    let is_json = exchange
+        .answer
+        .as_ref()
+        .is_some_and(|body| body.is_object() || body.is_array());
     // Errors before a handler are JSON that the recorded server calls text; no client looks.
     let is_error = recorded_status >= 400;
-    let wanted = if is_json || is_error { Some("application/json".to_owned()) } else { recorded_type };
+    let wanted = if is_json || is_error {
+        Some("application/json".to_owned())
+    } else {
+        recorded_type
+    };
     if has_body && wanted != our_type {
-        found.push(format!("content type recorded {wanted:?}, here {our_type:?}"));
+        found.push(format!(
+            "content type recorded {wanted:?}, here {our_type:?}"
+        ));
     }
     // Clients look at the capabilities of successes only.
     if !is_error && !exchange.fault.contains("Capabilities") {
-        match (exchange.answer_header("X-Fleet-Capabilities"), answer.headers.get("x-fleet-capabilities")) {
+        match (
+            exchange.answer_header("X-Fleet-Capabilities"),
+            answer.headers.get("x-fleet-capabilities"),
+        ) {
             (Some(_), None) => found.push("capabilities are not said".to_owned()),
             (Some(_), Some(ours)) => {
                 let ours: Vec<&str> = ours.split(',').collect();
@@ -530,12 +622,17 @@ fn compare(
                     }
                 }
             }
-            (None, Some(_)) => found.push("capabilities are said, which were not recorded".to_owned()),
+            (None, Some(_)) => {
+                found.push("capabilities are said, which were not recorded".to_owned())
+            }
             (None, None) => {}
         }
     }
     for name in ["Retry-After", "Location"] {
-        let (recorded, ours) = (exchange.answer_header(name), answer.headers.get(&name.to_ascii_lowercase()));
+        let (recorded, ours) = (
+            exchange.answer_header(name),
+            answer.headers.get(&name.to_ascii_lowercase()),
+        );
         if recorded.is_some() && ours.is_none() {
             found.push(format!("{name} is not there"));
         }
@@ -547,10 +644,16 @@ fn compare(
         }
     } else if let Some(recorded) = exchange.answer.as_ref().filter(|body| !body.is_string()) {
         for difference in differences(recorded, &answer.body) {
-            let member = Member { route: exchange.route(), difference: &difference };
+            let member = Member {
+                route: exchange.route(),
+                difference: &difference,
+            };
             // An empty object makes orbit of 2022 restart at each poll, for as long as it lasts.
             let is_silent = exchange.request_header("X-Fleet-Capabilities").is_none();
-            if is_silent && difference.at == "command_line_startup_flags" && recorded[&difference.at] == json!({}) {
+            if is_silent
+                && difference.at == "command_line_startup_flags"
+                && recorded[&difference.at] == json!({})
+            {
                 tolerated.insert(EMPTY_FLAGS);
                 continue;
             }

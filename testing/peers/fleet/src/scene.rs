@@ -80,8 +80,17 @@ impl Scene {
         for exchange in recording.exchanges() {
             if exchange.route().ends_with("/enroll") {
                 let body = exchange.request.as_ref().unwrap_or(&Value::Null);
-                for place in ["/host_identifier", "/hardware_uuid", "/host_details/system_info/hostname", "/hostname"] {
-                    enrolled.extend(body.pointer(place).and_then(Value::as_str).map(str::to_owned));
+                for place in [
+                    "/host_identifier",
+                    "/hardware_uuid",
+                    "/host_details/system_info/hostname",
+                    "/hostname",
+                ] {
+                    enrolled.extend(
+                        body.pointer(place)
+                            .and_then(Value::as_str)
+                            .map(str::to_owned),
+                    );
                 }
             }
         }
@@ -96,14 +105,18 @@ impl Scene {
                 if has_name && !enrolled.contains(uuid) && !enrolled.contains(hostname) {
                     // Several hosts of the simulator have one UUID.
                     let key = format!("{uuid} {hostname}");
-                    self.hosts.entry(key).or_insert_with(|| (host.clone(), None));
+                    self.hosts
+                        .entry(key)
+                        .or_insert_with(|| (host.clone(), None));
                 }
             }
         }
     }
 
     async fn call(&self, method: Method, path: &str, body: &Value) -> Answer {
-        let request = self.http.request(method.clone(), format!("{}{path}", self.base));
+        let request = self
+            .http
+            .request(method.clone(), format!("{}{path}", self.base));
         let request = match &self.admin {
             Some(session) => request.bearer_auth(session),
             None => request,
@@ -116,8 +129,13 @@ impl Scene {
 
     /// Sets the server up by its link, unless it is, and gives ourselves a session.
     pub async fn set_up(&mut self, mapping: &Mapping) {
-        let password = mapping.value("<password-1>").expect("passwords are made up");
-        let link = self.server.as_ref().and_then(|server| server.setup_link.clone());
+        let password = mapping
+            .value("<password-1>")
+            .expect("passwords are made up");
+        let link = self
+            .server
+            .as_ref()
+            .and_then(|server| server.setup_link.clone());
         let login = json!({ "email": ADMIN, "password": password });
         let logged_in = self
             .http
@@ -132,7 +150,8 @@ impl Scene {
         } else {
             let link = link.expect("a new server has a link");
             let token = link.split("token=").nth(1).expect("the link has a token");
-            let body = json!({ "token": token, "name": "Ann", "email": ADMIN, "password": password });
+            let body =
+                json!({ "token": token, "name": "Ann", "email": ADMIN, "password": password });
             self.call(Method::POST, "/api/muster/setup", &body).await
         };
         self.admin = answer.body["token"].as_str().map(str::to_owned);
@@ -141,7 +160,9 @@ impl Scene {
     /// An enrollment token of ours; those that were there end when a client applies a list of secrets.
     async fn token(&self) -> Value {
         let token = json!({ "name": "around the recording" });
-        let made = self.call(Method::POST, "/api/muster/enrollment-tokens", &token).await;
+        let made = self
+            .call(Method::POST, "/api/muster/enrollment-tokens", &token)
+            .await;
         made.body["secret"].clone()
     }
 
@@ -170,7 +191,9 @@ impl Scene {
         }
         let mut shown = Vec::new();
         find_hosts(exchange.answer.as_ref().unwrap_or(&Value::Null), &mut shown);
-        let by_name = exchange.path.contains("/hosts") || exchange.path.contains("run") || exchange.path.contains("translate");
+        let by_name = exchange.path.contains("/hosts")
+            || exchange.path.contains("run")
+            || exchange.path.contains("translate");
         if !shown.is_empty() || by_name {
             self.enroll_hosts(mapping).await;
         }
@@ -183,40 +206,64 @@ impl Scene {
 
     /// What the recorded servers had before any client came.
     async fn seed(&mut self, mapping: &Mapping) {
-        let global = mapping.value("<secret-global>").expect("secrets are made up");
+        let global = mapping
+            .value("<secret-global>")
+            .expect("secrets are made up");
         let secrets = json!({ "spec": { "secrets": [{ "secret": global }] } });
-        self.call(Method::POST, "/api/latest/fleet/spec/enroll_secret", &secrets).await;
+        self.call(
+            Method::POST,
+            "/api/latest/fleet/spec/enroll_secret",
+            &secrets,
+        )
+        .await;
         let queries = json!({ "specs": [
             { "name": "seed report", "description": "seeded", "query": "select version from osquery_info", "interval": 60,
               "observer_can_run": true, "automations_enabled": true, "logging": "snapshot" },
             { "name": "seed differential", "query": "select uid from users", "interval": 60, "automations_enabled": true,
               "logging": "differential" },
         ] });
-        self.call(Method::POST, "/api/latest/fleet/spec/queries", &queries).await;
+        self.call(Method::POST, "/api/latest/fleet/spec/queries", &queries)
+            .await;
         let labels = json!({ "specs": [{ "name": "seed label", "description": "seeded",
             "query": "select 1 from osquery_info", "label_membership_type": "dynamic" }] });
-        self.call(Method::POST, "/api/latest/fleet/spec/labels", &labels).await;
+        self.call(Method::POST, "/api/latest/fleet/spec/labels", &labels)
+            .await;
         let team = mapping.value("<secret-team>").expect("secrets are made up");
         let teams = json!({ "specs": [{ "name": "Team One", "secrets": [{ "secret": team }] }] });
-        self.call(Method::POST, "/api/latest/fleet/spec/teams", &teams).await;
+        self.call(Method::POST, "/api/latest/fleet/spec/teams", &teams)
+            .await;
     }
 
     /// The recorded server's options at that time, so that what agents are told can be compared.
     async fn follow_options(&mut self, exchange: &Exchange) {
         let recorded = exchange.answer.clone().unwrap_or(Value::Null);
-        let mut options = if self.options.is_null() { json!({ "config": {} }) } else { self.options.clone() };
+        let mut options = if self.options.is_null() {
+            json!({ "config": {} })
+        } else {
+            self.options.clone()
+        };
         if exchange.route().ends_with("/osquery/config") {
             let mut config = recorded;
             if let Some(members) = config.as_object_mut() {
                 members.shift_remove("packs");
             }
             // SQL stands as a placeholder.
-            options["config"] = serde_json::from_str(&config.to_string().replace("<sql>", "SELECT 1")).expect("still JSON");
+            options["config"] =
+                serde_json::from_str(&config.to_string().replace("<sql>", "SELECT 1"))
+                    .expect("still JSON");
         } else {
-            options["command_line_flags"] = recorded.get("command_line_startup_flags").cloned().unwrap_or(Value::Null);
+            options["command_line_flags"] = recorded
+                .get("command_line_startup_flags")
+                .cloned()
+                .unwrap_or(Value::Null);
         }
         if options != self.options {
-            self.call(Method::PATCH, "/api/latest/fleet/config?force=true", &json!({ "agent_options": options })).await;
+            self.call(
+                Method::PATCH,
+                "/api/latest/fleet/config?force=true",
+                &json!({ "agent_options": options }),
+            )
+            .await;
             self.options = options;
         }
     }
@@ -245,16 +292,23 @@ impl Scene {
                         "hardware_vendor": text("hardware_vendor"), "cpu_brand": text("cpu_brand") },
                 },
             });
-            let enrolled = self.call(Method::POST, "/api/v1/osquery/enroll", &body).await;
+            let enrolled = self
+                .call(Method::POST, "/api/v1/osquery/enroll", &body)
+                .await;
             let key = enrolled.body["node_key"].as_str().map(str::to_owned);
             let asked = json!({ "node_key": key });
-            self.call(Method::POST, "/api/v1/osquery/config", &asked).await;
+            self.call(Method::POST, "/api/v1/osquery/config", &asked)
+                .await;
             self.join_labels(key.as_deref()).await;
             let recorded_id = host["id"].as_i64();
             let hostname = text("hostname");
             self.hosts.get_mut(&name).expect("it is known").1 = key;
             let found = self
-                .call(Method::GET, &format!("/api/latest/fleet/hosts/identifier/{hostname}"), &Value::Null)
+                .call(
+                    Method::GET,
+                    &format!("/api/latest/fleet/hosts/identifier/{hostname}"),
+                    &Value::Null,
+                )
                 .await;
             if let (Some(there), Some(here)) = (recorded_id, found.body["host"]["id"].as_i64()) {
                 mapping.learn_id("hosts", there, here);
@@ -265,13 +319,20 @@ impl Scene {
     /// Lets a host say that it belongs to every label that it is asked about.
     async fn join_labels(&self, key: Option<&str>) {
         let asked = self
-            .call(Method::POST, "/api/v1/osquery/distributed/read", &json!({ "node_key": key }))
+            .call(
+                Method::POST,
+                "/api/v1/osquery/distributed/read",
+                &json!({ "node_key": key }),
+            )
             .await;
         let queries = asked.body["queries"].as_object().into_iter().flatten();
         let labels = queries.filter(|(name, _)| name.starts_with("fleet_label_query_"));
-        let results: serde_json::Map<String, Value> = labels.map(|(name, _)| (name.clone(), json!([{ "1": "1" }]))).collect();
+        let results: serde_json::Map<String, Value> = labels
+            .map(|(name, _)| (name.clone(), json!([{ "1": "1" }])))
+            .collect();
         let body = json!({ "node_key": key, "queries": results, "statuses": {} });
-        self.call(Method::POST, "/api/v1/osquery/distributed/write", &body).await;
+        self.call(Method::POST, "/api/v1/osquery/distributed/write", &body)
+            .await;
     }
 
     /// Lets the hosts that were there answer what they are asked live, as the recorded result has it.
@@ -279,22 +340,36 @@ impl Scene {
         let hostname = &recorded["data"]["host"]["hostname"];
         let rows = &recorded["data"]["rows"];
         for (host, key) in self.hosts.values() {
-            let (Some(key), true) = (key, &host["hostname"] == hostname) else { continue };
+            let (Some(key), true) = (key, &host["hostname"] == hostname) else {
+                continue;
+            };
             let asked = self
-                .call(Method::POST, "/api/v1/osquery/distributed/read", &json!({ "node_key": key }))
+                .call(
+                    Method::POST,
+                    "/api/v1/osquery/distributed/read",
+                    &json!({ "node_key": key }),
+                )
                 .await;
             let live = asked.body["queries"].as_object().into_iter().flatten();
-            let live: Vec<String> = live.map(|(name, _)| name.clone()).filter(|name| name.starts_with("fleet_distributed_query_")).collect();
+            let live: Vec<String> = live
+                .map(|(name, _)| name.clone())
+                .filter(|name| name.starts_with("fleet_distributed_query_"))
+                .collect();
             if live.is_empty() {
                 continue;
             }
-            let results: serde_json::Map<String, Value> = live.iter().map(|name| (name.clone(), rows.clone())).collect();
-            let statuses: serde_json::Map<String, Value> = live.iter().map(|name| (name.clone(), json!(0))).collect();
+            let results: serde_json::Map<String, Value> = live
+                .iter()
+                .map(|name| (name.clone(), rows.clone()))
+                .collect();
+            let statuses: serde_json::Map<String, Value> =
+                live.iter().map(|name| (name.clone(), json!(0))).collect();
             let stats: serde_json::Map<String, Value> = live.iter().map(|name| {
                 (name.clone(), json!({ "wall_time_ms": 3, "user_time": 1, "system_time": 1, "memory": 4096 }))
             }).collect();
             let body = json!({ "node_key": key, "queries": results, "statuses": statuses, "stats": stats });
-            self.call(Method::POST, "/api/v1/osquery/distributed/write", &body).await;
+            self.call(Method::POST, "/api/v1/osquery/distributed/write", &body)
+                .await;
         }
     }
 
@@ -302,7 +377,8 @@ impl Scene {
     pub async fn answer_all(&self, rows: &Value) {
         let hosts = self.hosts.values().filter(|(_, key)| key.is_some());
         for (host, _) in hosts {
-            let result = json!({ "data": { "host": { "hostname": host["hostname"] }, "rows": rows } });
+            let result =
+                json!({ "data": { "host": { "hostname": host["hostname"] }, "rows": rows } });
             self.answer_live_queries(&result).await;
         }
     }
@@ -315,7 +391,10 @@ impl Scene {
                 self.answer_all(&Value::Null).await;
                 let path = "/api/latest/fleet/hosts/count?status=online";
                 let online = self.call(Method::GET, path, &Value::Null).await;
-                if online.body["count"].as_u64().is_some_and(|online| online >= known) {
+                if online.body["count"]
+                    .as_u64()
+                    .is_some_and(|online| online >= known)
+                {
                     return;
                 }
             }
@@ -328,13 +407,25 @@ impl Scene {
         if text.contains("2 hours old") {
             self.pass(Duration::from_secs(2 * 60 * 60));
         } else if text.contains("host row is deleted") {
-            let hosts = self.call(Method::GET, "/api/latest/fleet/hosts", &Value::Null).await;
+            let hosts = self
+                .call(Method::GET, "/api/latest/fleet/hosts", &Value::Null)
+                .await;
             for host in hosts.body["hosts"].as_array().into_iter().flatten() {
-                self.call(Method::DELETE, &format!("/api/latest/fleet/hosts/{}", host["id"]), &Value::Null).await;
+                self.call(
+                    Method::DELETE,
+                    &format!("/api/latest/fleet/hosts/{}", host["id"]),
+                    &Value::Null,
+                )
+                .await;
             }
         } else if text.starts_with("desktop started") || text.starts_with("token replaced") {
-            let token = if text.starts_with("desktop started") { "<device-token-27>" } else { "<device-token-28>" };
-            self.register_desktop(&mapping.value(token).expect("tokens are made up"), mapping).await;
+            let token = if text.starts_with("desktop started") {
+                "<device-token-27>"
+            } else {
+                "<device-token-28>"
+            };
+            self.register_desktop(&mapping.value(token).expect("tokens are made up"), mapping)
+                .await;
         }
     }
 
@@ -346,9 +437,12 @@ impl Scene {
         let secret = self.token().await;
         let body = json!({ "enroll_secret": secret, "hardware_uuid": "desktop-host", "hostname": "desktop-host",
             "platform": "ubuntu", "hardware_serial": "D1" });
-        let enrolled = self.call(Method::POST, "/api/fleet/orbit/enroll", &body).await;
+        let enrolled = self
+            .call(Method::POST, "/api/fleet/orbit/enroll", &body)
+            .await;
         let body = json!({ "orbit_node_key": enrolled.body["orbit_node_key"], "device_auth_token": token });
-        self.call(Method::POST, "/api/fleet/orbit/device_token", &body).await;
+        self.call(Method::POST, "/api/fleet/orbit/device_token", &body)
+            .await;
     }
 
     /// Remembers a session by the name that cases begin with.
@@ -365,12 +459,17 @@ impl Scene {
     pub fn hosts_named(&self, recorded: &Value) -> usize {
         let hostname = &recorded["data"]["host"]["hostname"];
         let enrolled = self.hosts.values().filter(|(_, key)| key.is_some());
-        enrolled.filter(|(host, _)| &host["hostname"] == hostname).count()
+        enrolled
+            .filter(|(host, _)| &host["hostname"] == hostname)
+            .count()
     }
 
     /// Whose session a case is named after.
     pub fn session_for(&self, case: &str) -> Option<String> {
-        let found = self.sessions.iter().find(|(prefix, _)| case.starts_with(**prefix));
+        let found = self
+            .sessions
+            .iter()
+            .find(|(prefix, _)| case.starts_with(**prefix));
         found.map(|(_, session)| session.clone())
     }
 }
@@ -379,7 +478,10 @@ impl Scene {
 fn find_hosts(value: &Value, found: &mut Vec<Value>) {
     match value {
         Value::Object(members) => {
-            if members.contains_key("uuid") && members.contains_key("hostname") && members.contains_key("hardware_serial") {
+            if members.contains_key("uuid")
+                && members.contains_key("hostname")
+                && members.contains_key("hardware_serial")
+            {
                 found.push(value.clone());
             }
             for member in members.values() {

@@ -39,7 +39,11 @@ pub struct Difference {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: recorded {}, here {}", self.at, self.recorded, self.ours)
+        write!(
+            f,
+            "{}: recorded {}, here {}",
+            self.at, self.recorded, self.ours
+        )
     }
 }
 
@@ -72,7 +76,11 @@ fn compare(recorded: &[&Value], ours: &Value, at: &str, found: &mut Vec<Differen
         kinds.sort_unstable();
         kinds.dedup();
         found.push(Difference {
-            at: if at.is_empty() { "the body".to_owned() } else { at.to_owned() },
+            at: if at.is_empty() {
+                "the body".to_owned()
+            } else {
+                at.to_owned()
+            },
             recorded: kinds.join(" or "),
             ours: kind(ours).to_owned(),
         });
@@ -80,8 +88,15 @@ fn compare(recorded: &[&Value], ours: &Value, at: &str, found: &mut Vec<Differen
     }
     match ours {
         Value::Object(members) => {
-            let objects: Vec<_> = recorded.iter().filter_map(|value| value.as_object()).collect();
-            let name_of_this = at.rsplit('.').next().unwrap_or_default().trim_end_matches("[]");
+            let objects: Vec<_> = recorded
+                .iter()
+                .filter_map(|value| value.as_object())
+                .collect();
+            let name_of_this = at
+                .rsplit('.')
+                .next()
+                .unwrap_or_default()
+                .trim_end_matches("[]");
             if FREE_NAMES.contains(&name_of_this) {
                 return;
             }
@@ -89,8 +104,15 @@ fn compare(recorded: &[&Value], ours: &Value, at: &str, found: &mut Vec<Differen
             names.sort_unstable();
             names.dedup();
             for name in names {
-                let values: Vec<&Value> = objects.iter().filter_map(|object| object.get(name)).collect();
-                let at = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+                let values: Vec<&Value> = objects
+                    .iter()
+                    .filter_map(|object| object.get(name))
+                    .collect();
+                let at = if at.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{at}.{name}")
+                };
                 match members.get(name) {
                     Some(value) => compare(&values, value, &at, found),
                     // Some recorded elements lack it too.
@@ -122,7 +144,9 @@ fn compare(recorded: &[&Value], ours: &Value, at: &str, found: &mut Vec<Differen
 
 /// Long lists were shortened, which their last element says.
 fn is_cut(value: &Value) -> bool {
-    value.as_str().is_some_and(|text| text.ends_with(" more cut>"))
+    value
+        .as_str()
+        .is_some_and(|text| text.ends_with(" more cut>"))
 }
 
 #[cfg(test)]
@@ -132,28 +156,52 @@ mod tests {
     use super::*;
 
     fn found(recorded: &Value, ours: &Value) -> Vec<String> {
-        differences(recorded, ours).iter().map(ToString::to_string).collect()
+        differences(recorded, ours)
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]
     fn more_members_are_allowed_and_fewer_are_not() {
         let recorded = json!({ "a": 1, "b": { "c": "x" } });
-        assert!(found(&recorded, &json!({ "a": 2, "b": { "c": "", "d": 1 }, "e": [] })).is_empty());
-        assert_eq!(found(&recorded, &json!({ "a": 2, "b": {} })), ["b.c: recorded text, here not there"]);
+        assert!(
+            found(
+                &recorded,
+                &json!({ "a": 2, "b": { "c": "", "d": 1 }, "e": [] })
+            )
+            .is_empty()
+        );
+        assert_eq!(
+            found(&recorded, &json!({ "a": 2, "b": {} })),
+            ["b.c: recorded text, here not there"]
+        );
     }
 
     #[test]
     fn null_is_a_kind_of_its_own() {
-        assert_eq!(found(&json!({ "a": null }), &json!({ "a": [] })), ["a: recorded null, here list"]);
-        assert_eq!(found(&json!({ "a": [] }), &json!({ "a": null })), ["a: recorded list, here null"]);
+        assert_eq!(
+            found(&json!({ "a": null }), &json!({ "a": [] })),
+            ["a: recorded null, here list"]
+        );
+        assert_eq!(
+            found(&json!({ "a": [] }), &json!({ "a": null })),
+            ["a: recorded list, here null"]
+        );
     }
 
     #[test]
     fn elements_show_together_what_a_list_may_hold() {
         let recorded = json!([{ "a": null, "b": 1 }, { "a": 1 }, "<3 more cut>"]);
         assert!(found(&recorded, &json!([{ "a": 7 }, { "a": null }])).is_empty());
-        assert_eq!(found(&recorded, &json!([{ "b": 7 }])), ["[].a: recorded null, here not there"]);
-        assert_eq!(found(&recorded, &json!([{ "a": "x" }])), ["[].a: recorded null or number, here text"]);
+        assert_eq!(
+            found(&recorded, &json!([{ "b": 7 }])),
+            ["[].a: recorded null, here not there"]
+        );
+        assert_eq!(
+            found(&recorded, &json!([{ "a": "x" }])),
+            ["[].a: recorded null or number, here text"]
+        );
         assert!(found(&recorded, &json!([])).is_empty());
     }
 
@@ -161,6 +209,9 @@ mod tests {
     fn names_that_are_data_are_not_compared() {
         let recorded = json!({ "queries": { "fleet_detail_query_uptime": "<sql>" } });
         assert!(found(&recorded, &json!({ "queries": {} })).is_empty());
-        assert_eq!(found(&recorded, &json!({ "queries": [] })), ["queries: recorded object, here list"]);
+        assert_eq!(
+            found(&recorded, &json!({ "queries": [] })),
+            ["queries: recorded object, here list"]
+        );
     }
 }
