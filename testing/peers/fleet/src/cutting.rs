@@ -21,7 +21,11 @@ pub enum Cut {
 
 impl Cut {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::BeforeTheRequest, Self::AfterTheRequest, Self::InTheAnswer];
+    pub const ALL: [Self; 3] = [
+        Self::BeforeTheRequest,
+        Self::AfterTheRequest,
+        Self::InTheAnswer,
+    ];
 }
 
 /// A proxy in front of a server without TLS, for clients that make a connection per request.
@@ -34,7 +38,9 @@ pub struct Proxy {
 impl Proxy {
     /// Starts one on a free port of loopback.
     pub async fn start(server: SocketAddr) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
+        let listener = TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .expect("a port is free");
         let address = listener.local_addr().expect("it has an address");
         let cut = Arc::new(AtomicU8::new(0));
         let task = tokio::spawn({
@@ -75,6 +81,9 @@ async fn pass(mut client: TcpStream, server: SocketAddr, cut: u8) -> std::io::Re
         client.read_u8().await?;
         return Ok(());
     }
+    let mut method = [0; 4];
+    while client.peek(&mut method).await? < method.len() {}
+    let is_head = &method == b"HEAD";
     let mut upstream = TcpStream::connect(server).await?;
     let (mut from_client, mut to_client) = client.split();
     let (mut from_server, mut to_server) = upstream.split();
@@ -86,7 +95,7 @@ async fn pass(mut client: TcpStream, server: SocketAddr, cut: u8) -> std::io::Re
         loop {
             let read = from_server.read(&mut buffer).await?;
             answer.extend_from_slice(&buffer[..read]);
-            if read == 0 || is_whole(&answer) {
+            if read == 0 || is_whole(&answer, is_head) {
                 return std::io::Result::Ok(());
             }
         }
@@ -101,15 +110,24 @@ async fn pass(mut client: TcpStream, server: SocketAddr, cut: u8) -> std::io::Re
     Ok(())
 }
 
-/// Whether an HTTP/1.1 answer is there to its end.
-fn is_whole(answer: &[u8]) -> bool {
-    let Some(end) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { return false };
+/// Whether an HTTP/1.1 answer is there to its end; one to `HEAD` has no body, whatever its length says.
+fn is_whole(answer: &[u8], is_head: bool) -> bool {
+    let Some(end) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
+        return false;
+    };
     let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
     let length = head
         .lines()
         .find_map(|line| line.strip_prefix("content-length:"))
         .and_then(|length| length.trim().parse::<usize>().ok());
+    let has_none = is_head
+        || [" 204 ", " 304 "].iter().any(|status| {
+            head.lines()
+                .next()
+                .is_some_and(|line| line.contains(status))
+        });
     match length {
+        _ if has_none => true,
         Some(length) => answer.len() >= end + 4 + length,
         None => answer.ends_with(b"0\r\n\r\n"),
     }

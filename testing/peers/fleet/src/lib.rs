@@ -5,14 +5,18 @@
 //! - [`scene`]: what happened around the recorded client.
 //! - [`replay`]: sends the recorded requests and compares the answers.
 //! - [`shape`]: what has to agree in two answers.
+//! - [`mutation`]: requests as no client sends them.
+//! - [`cutting`]: a proxy that cuts connections.
 //! - [`left_out`]: what is not compared, in one place, each with its reason.
 //!
 //! Everything here is for tests: what goes wrong is a panic or a difference that says where.
 //!
 //! Not responsible for what our answers mean, which other tests show; here only the recorded clients' view counts.
 
+pub mod cutting;
 pub mod left_out;
 pub mod mapping;
+pub mod mutation;
 pub mod recording;
 pub mod replay;
 pub mod scene;

@@ -51,7 +51,11 @@ pub fn mutations(body: &Value, at: &str) -> Vec<Mutation> {
     let replaced = |what, value: Value| {
         let mut body = body.clone();
         *body.pointer_mut(at).expect("the place is there") = value;
-        Mutation { at: at.to_owned(), what, body: body.to_string() }
+        Mutation {
+            at: at.to_owned(),
+            what,
+            body: body.to_string(),
+        }
     };
     let mut made = vec![
         replaced("null", Value::Null),
@@ -69,7 +73,10 @@ pub fn mutations(body: &Value, at: &str) -> Vec<Mutation> {
     ];
     let mut deep = replaced("", json!("<deep>"));
     deep.what = "lists in lists";
-    deep.body = deep.body.replace("\"<deep>\"", &format!("{}{}", "[".repeat(DEEP), "]".repeat(DEEP)));
+    deep.body = deep.body.replace(
+        "\"<deep>\"",
+        &format!("{}{}", "[".repeat(DEEP), "]".repeat(DEEP)),
+    );
     made.push(deep);
     made
 }
@@ -83,7 +90,11 @@ fn dropped(body: &Value, at: &str) -> Mutation {
             _ => {}
         }
     }
-    Mutation { at: at.to_owned(), what: "dropped", body: body.to_string() }
+    Mutation {
+        at: at.to_owned(),
+        what: "dropped",
+        body: body.to_string(),
+    }
 }
 
 fn renamed(body: &Value, at: &str) -> Mutation {
@@ -93,7 +104,11 @@ fn renamed(body: &Value, at: &str) -> Mutation {
     {
         members.insert(name.to_uppercase(), value);
     }
-    Mutation { at: at.to_owned(), what: "named in capitals", body: body.to_string() }
+    Mutation {
+        at: at.to_owned(),
+        what: "named in capitals",
+        body: body.to_string(),
+    }
 }
 
 fn parent_of<'a>(body: &'a mut Value, at: &str) -> Option<(&'a mut Value, String)> {
@@ -104,19 +119,31 @@ fn parent_of<'a>(body: &'a mut Value, at: &str) -> Option<(&'a mut Value, String
 
 /// Bodies that are no JSON any more, or more than one.
 pub fn damaged(body: &str) -> Vec<(&'static str, Vec<u8>)> {
-    let half = (0..=body.len() / 2).rev().find(|at| body.is_char_boundary(*at)).unwrap_or_default();
+    let half = (0..=body.len() / 2)
+        .rev()
+        .find(|at| body.is_char_boundary(*at))
+        .unwrap_or_default();
     let bytes = body.as_bytes();
     let mut bad_text = bytes.to_vec();
     bad_text.insert(half, 0xff);
     vec![
         ("empty", Vec::new()),
         ("cut in the middle", bytes[..half].to_vec()),
-        ("cut at the end", bytes[..bytes.len().saturating_sub(1)].to_vec()),
+        (
+            "cut at the end",
+            bytes[..bytes.len().saturating_sub(1)].to_vec(),
+        ),
         ("doubled", [bytes, bytes].concat()),
         ("with a byte that is no text", bad_text),
-        ("after a mark of byte order", [b"\xef\xbb\xbf", bytes].concat()),
+        (
+            "after a mark of byte order",
+            [b"\xef\xbb\xbf", bytes].concat(),
+        ),
         ("in a list", [b"[", bytes, b"]"].concat()),
-        ("as a text", Value::String(body.to_owned()).to_string().into_bytes()),
+        (
+            "as a text",
+            Value::String(body.to_owned()).to_string().into_bytes(),
+        ),
         ("null", b"null".to_vec()),
         ("lists in lists", "[".repeat(100_000).into_bytes()),
     ]
@@ -124,11 +151,30 @@ pub fn damaged(body: &str) -> Vec<(&'static str, Vec<u8>)> {
 
 /// Values of `X-Fleet-Capabilities` as no client sends them; several are sent as several headers.
 pub fn capability_headers() -> Vec<(&'static str, Vec<Vec<u8>>)> {
-    let names = |count: usize| (0..count).map(|n| format!("name_{n}")).collect::<Vec<_>>().join(",").into_bytes();
+    let names = |count: usize| {
+        (0..count)
+            .map(|n| format!("name_{n}"))
+            .collect::<Vec<_>>()
+            .join(",")
+            .into_bytes()
+    };
     vec![
-        ("repeated", vec![b"escrow_buddy".to_vec(), b"setup_experience".to_vec(), b"escrow_buddy".to_vec()]),
-        ("in capitals", vec![b"ESCROW_BUDDY,Setup_Experience".to_vec()]),
-        ("with spaces", vec![b" escrow_buddy , setup_experience ,".to_vec()]),
+        (
+            "repeated",
+            vec![
+                b"escrow_buddy".to_vec(),
+                b"setup_experience".to_vec(),
+                b"escrow_buddy".to_vec(),
+            ],
+        ),
+        (
+            "in capitals",
+            vec![b"ESCROW_BUDDY,Setup_Experience".to_vec()],
+        ),
+        (
+            "with spaces",
+            vec![b" escrow_buddy , setup_experience ,".to_vec()],
+        ),
         ("8 kB long", vec![vec![b'x'; 8 * 1024]]),
         ("10,000 names", vec![names(10_000)]),
         ("no text", vec![vec![0xff, 0xfe, b',', 0x80]]),
@@ -145,16 +191,28 @@ mod tests {
     fn every_value_is_found_and_can_be_dropped() {
         let body = json!({ "a": { "b/c": 1 }, "d": ["x", "y", "z"] });
         assert_eq!(places(&body), ["/a/b~1c", "/a", "/d/0", "/d/1", "/d"]);
-        assert_eq!(dropped(&body, "/a/b~1c").body, r#"{"a":{},"d":["x","y","z"]}"#);
-        assert_eq!(dropped(&body, "/d/1").body, r#"{"a":{"b/c":1},"d":["x","z"]}"#);
-        assert_eq!(renamed(&body, "/d").body, r#"{"a":{"b/c":1},"D":["x","y","z"]}"#);
+        assert_eq!(
+            dropped(&body, "/a/b~1c").body,
+            r#"{"a":{},"d":["x","y","z"]}"#
+        );
+        assert_eq!(
+            dropped(&body, "/d/1").body,
+            r#"{"a":{"b/c":1},"d":["x","z"]}"#
+        );
+        assert_eq!(
+            renamed(&body, "/d").body,
+            r#"{"a":{"b/c":1},"D":["x","y","z"]}"#
+        );
     }
 
     #[test]
     fn every_mutation_is_another_body() {
         let body = json!({ "a": "first" });
         let made = mutations(&body, "/a");
-        assert!(made.iter().all(|mutation| mutation.body != body.to_string()));
+        assert!(
+            made.iter()
+                .all(|mutation| mutation.body != body.to_string())
+        );
         let mut bodies: Vec<_> = made.iter().map(|mutation| &mutation.body).collect();
         bodies.sort();
         bodies.dedup();

@@ -455,6 +455,19 @@ impl Scene {
         self.admin.clone()
     }
 
+    /// The hosts that the server has, by our administrator.
+    pub async fn hosts(&self) -> Vec<Value> {
+        let answer = self
+            .call(Method::GET, "/api/latest/fleet/hosts", &Value::Null)
+            .await;
+        answer.body["hosts"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Where the server listens.
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.server.as_ref().expect("it runs").address
+    }
+
     /// How many hosts there are of the name that a recorded result has.
     pub fn hosts_named(&self, recorded: &Value) -> usize {
         let hostname = &recorded["data"]["host"]["hostname"];

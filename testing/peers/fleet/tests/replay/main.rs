@@ -2,4 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
+mod faults;
+mod mutations;
 mod replays;
