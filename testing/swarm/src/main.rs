@@ -59,8 +59,9 @@ struct ServerOptions {
     /// The Redis by which it tells other servers what changed.
     #[arg(long, value_name = "URL")]
     bus: Option<String>,
-    /// Count the processor time of the processes of this name, too, such as postgres or redis-server (may be repeated).
-    #[arg(long, value_name = "NAME")]
+    /// Count the processor time and memory of the processes of this name, too, such as postgres or redis-server, or of the
+    /// process of this number and its children, where others of the name run beside it (may be repeated).
+    #[arg(long, value_name = "NAME|NUMBER")]
     count: Vec<String>,
 }
 

@@ -126,19 +126,11 @@ impl Server {
         };
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
         cost.rss_bytes = bytes_after(&status, "VmRSS:");
-        for entry in std::fs::read_dir("/proc")? {
-            let name = entry?.file_name();
-            let Some(other) = name.to_str().and_then(|name| name.parse().ok()) else {
-                continue;
-            };
-            let named = std::fs::read_to_string(format!("/proc/{other}/comm")).unwrap_or_default();
-            if self.options.count.iter().any(|name| name == named.trim()) {
-                // It may have ended since.
-                cost.counted_cpu_seconds += cpu_seconds(other).unwrap_or(0.0);
-                let maps = format!("/proc/{other}/smaps_rollup");
-                cost.counted_pss_bytes +=
-                    bytes_after(&std::fs::read_to_string(maps).unwrap_or_default(), "Pss:");
-            }
+        for other in counted(&self.options.count)? {
+            // It may have ended since.
+            cost.counted_cpu_seconds += cpu_seconds(other).unwrap_or(0.0);
+            let maps = std::fs::read_to_string(format!("/proc/{other}/smaps_rollup"));
+            cost.counted_pss_bytes += bytes_after(&maps.unwrap_or_default(), "Pss:");
         }
         Ok(cost)
     }
@@ -160,6 +152,32 @@ impl Server {
             Err(format!("the server ended with {ended}").into())
         }
     }
+}
+
+/// The processes that are named, and those whose number or whose parent's number is given.
+fn counted(wanted: &[String]) -> Result<Vec<u32>, Failure> {
+    let mut found = Vec::new();
+    if wanted.is_empty() {
+        return Ok(found);
+    }
+    for entry in std::fs::read_dir("/proc")? {
+        let number = entry?.file_name();
+        let Some(number) = number.to_str().filter(|text| text.parse::<u32>().is_ok()) else {
+            continue;
+        };
+        let status = std::fs::read_to_string(format!("/proc/{number}/status")).unwrap_or_default();
+        let after = |name: &str| {
+            let mut lines = status.lines();
+            lines.find_map(|line| line.strip_prefix(name).map(str::trim))
+        };
+        let is_counted = wanted.iter().any(|wanted| {
+            wanted == number || [after("Name:"), after("PPid:")].contains(&Some(wanted.as_str()))
+        });
+        if is_counted {
+            found.extend(number.parse::<u32>());
+        }
+    }
+    Ok(found)
 }
 
 /// What the kernel says after a name, in KiB.
