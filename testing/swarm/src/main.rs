@@ -1,8 +1,8 @@
 //! Simulated hosts from one seed, over real TLS: the load that benchmarks put on a server.
 //!
 //! Each host has a connection of its own that it keeps, enrolls, and then lives on one of two profiles. It answers the
-//! details and live queries that it is asked. The server's processor time and memory are read from the kernel, so that the figure does not
-//! depend on what else the machine does.
+//! details and live queries that it is asked. The server's processor time and memory are read from the kernel, so that the
+//! figure does not depend on what else the machine does.
 
 mod cold_start;
 mod connection;
