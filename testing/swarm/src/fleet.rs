@@ -109,7 +109,10 @@ pub(crate) async fn live(host: Host, delay: Duration, mut stop: watch::Receiver<
             }
             1 => (CONFIG, host.config().await),
             2 => (LOG, host.log().await),
-            3 => (SCHEDULE, host.run_schedule()),
+            3 => {
+                host.run_schedule();
+                (SCHEDULE, Ok(()))
+            }
             4 => (ORBIT_CONFIG, host.orbit_config().await),
             _ => host.check_token().await,
         };
@@ -205,7 +208,7 @@ impl FleetHost {
         Ok(())
     }
 
-    fn run_schedule(&mut self) -> Result<(), CallError> {
+    fn run_schedule(&mut self) {
         let info = osquery_info(self.host.uuid());
         self.entries.extend(self.schedule.iter().map(|name| {
             json!({
@@ -214,7 +217,6 @@ impl FleetHost {
                 "numerics": false, "decorations": { "host_uuid": self.host.uuid(), "hostname": self.host.name() },
             })
         }));
-        Ok(())
     }
 
     async fn log(&mut self) -> Result<(), CallError> {
