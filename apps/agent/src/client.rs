@@ -20,6 +20,8 @@ const REQUEST_TIME: Duration = Duration::from_secs(60);
 const CONNECT_TIME: Duration = Duration::from_secs(15);
 /// The largest answer that is read, in bytes.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+/// The largest answer that may be a refusal though its status is a success, in bytes.
+const MAX_REFUSAL_BYTES: usize = 4 * 1024;
 
 /// A call was not answered as hoped.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +57,17 @@ pub enum CallError {
 }
 
 impl CallError {
+    /// Whether asking again soon is of no use: it is no fault that passes by itself. A proxy that lets some paths through
+    /// only answers so.
+    pub(crate) fn is_final(&self) -> bool {
+        match self {
+            Self::Unavailable { status, .. } => {
+                (400..500).contains(status) && !matches!(status, 408 | 425 | 429)
+            }
+            _ => false,
+        }
+    }
+
     /// When the server wants to be asked again.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -209,6 +222,9 @@ impl Client {
         }
         let bytes = read(response).await?;
         if status.is_success() {
+            if let Some(message) = refusal_in_success(&bytes, path) {
+                return Err(CallError::Refused(message));
+            }
             return serde_json::from_slice(&bytes).map_err(CallError::Unreadable);
         }
         Err(refusal(status, &bytes, retry_after, path))
@@ -225,12 +241,12 @@ impl Client {
         }
     }
 
-    /// Asks for orbit's configuration, and so for what the server can do.
-    pub async fn orbit_config(
-        &self,
-        request: &orbit::KeyRequest,
-    ) -> Result<orbit::Config, CallError> {
-        self.call("/api/fleet/orbit/config", request).await
+    /// Asks for orbit's configuration, and so for what the server can do. What stands in it is for orbit: flags of
+    /// osqueryd, scripts and software that this agent does not have, in whatever shape.
+    pub async fn orbit_config(&self, request: &orbit::KeyRequest) -> Result<(), CallError> {
+        self.call::<serde::de::IgnoredAny>("/api/fleet/orbit/config", request)
+            .await
+            .map(drop)
     }
 
     /// Enrolls by osquery's API.
@@ -289,6 +305,17 @@ async fn read(mut response: Response) -> Result<Vec<u8>, CallError> {
     Ok(bytes)
 }
 
+/// osqueryd goes by the body and hardly looks at the status, so there are servers that refuse a key with 200.
+fn refusal_in_success(bytes: &[u8], path: &str) -> Option<String> {
+    if path.starts_with("/api/fleet/orbit/") || bytes.len() > MAX_REFUSAL_BYTES {
+        return None;
+    }
+    let refusal: Refusal = serde_json::from_slice(bytes).ok()?;
+    refusal
+        .node_invalid
+        .then(|| refusal.error.unwrap_or_default())
+}
+
 /// What an answer that is no success means. Only a clear refusal makes an agent throw its key away: a proxy's page or a
 /// fault of the server does not.
 fn refusal(
@@ -312,7 +339,9 @@ fn refusal(
             .is_some_and(|answer| !answer.errors.is_empty());
     let said = orbit.map(|answer| answer.message);
     let message = osquery.error.or(said).unwrap_or_default();
-    if osquery.node_invalid || orbit_refuses {
+    // A server that has trouble does not know whom it refuses.
+    let osquery_refuses = osquery.node_invalid && !status.is_server_error();
+    if osquery_refuses || orbit_refuses {
         return CallError::Refused(message);
     }
     if status == StatusCode::NOT_FOUND {
@@ -353,8 +382,25 @@ mod tests {
             assert_eq!(meaning(401, page, orbit), "unavailable");
         }
         assert_eq!(meaning(503, r#"{"error":"x"}"#, osquery), "unavailable");
+        let fault = r#"{"error":"x","node_invalid":true}"#;
+        assert_eq!(meaning(500, fault, osquery), "unavailable");
         assert_eq!(meaning(502, "<html>", orbit), "unavailable");
         assert_eq!(meaning(404, "404 page not found", orbit), "missing");
+    }
+
+    #[test]
+    fn a_refusal_may_come_with_a_success() {
+        let path = "/api/v1/osquery/distributed/read";
+        let refused = refusal_in_success(br#"{"error":"x","node_invalid":true}"#, path);
+        assert_eq!(refused.as_deref(), Some("x"));
+        for answer in [
+            r#"{"queries":{},"discovery":{}}"#,
+            r#"{"queries":{"node_invalid":"SELECT true"}}"#,
+            r#"{"node_invalid":false}"#,
+            "[]",
+        ] {
+            assert_eq!(refusal_in_success(answer.as_bytes(), path), None);
+        }
     }
 
     #[test]

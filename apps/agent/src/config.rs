@@ -202,6 +202,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// What is logged.
     pub log_level: String,
+    /// How often it asks, unless the server's configuration says otherwise.
+    pub intervals: Intervals,
 }
 
 /// Where the enrollment token is.
@@ -276,6 +278,7 @@ impl RunArgs {
                 .data_dir
                 .unwrap_or_else(|| PathBuf::from("muster-agent-data")),
             log_level: self.log_level.unwrap_or_else(|| "info".to_owned()),
+            intervals: Intervals::default(),
         })
     }
 

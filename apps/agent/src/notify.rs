@@ -7,13 +7,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use muster_clock::Randomness;
 use rustls_pki_types::pem::PemObject as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 
+use crate::backoff::Backoff;
 use crate::client::Trust;
+use crate::config::Settings;
+use crate::runner::chain;
 
 /// Without any sign of life for so long the socket counts as dead; the server pings every half minute.
 const SILENCE: Duration = Duration::from_secs(90);
@@ -21,6 +26,11 @@ const SILENCE: Duration = Duration::from_secs(90);
 const OPENING_TIME: Duration = Duration::from_secs(20);
 /// The largest message, in bytes.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024;
+
+/// A socket that lasted so long was good: the next one is tried soon.
+const LASTED: Duration = Duration::from_secs(60);
+/// The least wait before it is tried again; it grows while it cannot be had.
+const FIRST_WAIT: Duration = Duration::from_secs(2);
 
 /// The socket could not be opened, or broke.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +50,39 @@ pub enum NotifyError {
     /// The URL.
     #[error("the server's URL names no host")]
     Url,
+}
+
+/// Holds the socket while there is a key for it.
+pub(crate) async fn keep(
+    settings: Settings,
+    mut key: watch::Receiver<Option<String>>,
+    ask: mpsc::Sender<()>,
+    randomness: Arc<dyn Randomness>,
+) {
+    let mut backoff = Backoff::default();
+    loop {
+        let Some(current) = key.borrow_and_update().clone() else {
+            if key.changed().await.is_err() {
+                return;
+            }
+            continue;
+        };
+        let server = settings.server.trim_end_matches('/');
+        let began = Instant::now();
+        tokio::select! {
+            held = hold(server, &current, &settings.trust, &ask) => {
+                let reason = held.err().map_or_else(|| "closed".to_owned(), |error| chain(&error));
+                if began.elapsed() >= LASTED {
+                    backoff.reset();
+                }
+                let wait = backoff.failed(Some(FIRST_WAIT), &*randomness);
+                let wait_ms = wait.as_millis() as u64;
+                tracing::debug!(reason, wait_ms, "the notification socket ended; asking at the interval");
+                tokio::time::sleep(wait).await;
+            }
+            changed = key.changed() => if changed.is_err() { return },
+        }
+    }
 }
 
 /// Holds the socket until it breaks; sends into `ask` whenever the server says to ask.

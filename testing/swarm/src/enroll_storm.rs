@@ -69,8 +69,8 @@ pub(crate) async fn run(options: &EnrollStorm) -> Result<Option<String>, Failure
         .unwrap_or(0);
     let expected = u64::from(options.others) + u64::from(options.hosts);
     let seconds = options.seconds + 2;
-    let noticed = others.report(options.others, seconds, &before, &after);
-    let enrolled = storm.report(options.hosts, seconds, &before, &after);
+    let noticed = others.report((options.others, 0.0), seconds, &before, &after);
+    let enrolled = storm.report((options.hosts, 0.0), seconds, &before, &after);
     println!(
         "enrolled             {} of {} in {} s",
         enrolled.enrolled, options.hosts, options.seconds
@@ -88,7 +88,7 @@ pub(crate) async fn run(options: &EnrollStorm) -> Result<Option<String>, Failure
         "others p50, p99      {:.2} ms, {:.2} ms",
         noticed.p50_ms, noticed.p99_ms
     );
-    println!("server CPU           {:.2} s", noticed.cpu_seconds);
+    println!("server CPU           {:.2} s", noticed.cpu_seconds());
     println!(
         "server RSS           {:.1} MiB",
         noticed.rss_bytes as f64 / (1024.0 * 1024.0)

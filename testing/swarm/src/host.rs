@@ -5,10 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http1::{SendRequest, handshake};
+use http_body_util::Full;
 use hyper::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
 use muster_clock::{Randomness as _, SeededRandomness};
 use muster_wire_osquery::{DistributedResult, DistributedWrite, ReadAnswer, Row};
 use rustls_pki_types::pem::PemObject as _;
@@ -17,6 +15,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
 use crate::Failure;
+use crate::connection::Connection;
 use crate::measure::Measures;
 
 /// How often a host asks for distributed queries.
@@ -69,6 +68,19 @@ impl Target {
         self
     }
 
+    /// Hosts offer HTTP/2.
+    pub(crate) fn with_http2(mut self) -> Self {
+        let mut config = rustls::ClientConfig::clone(self.tls.config());
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        self.tls = TlsConnector::from(Arc::new(config));
+        self
+    }
+
+    /// The enrollment token.
+    pub(crate) fn secret(&self) -> &str {
+        &self.secret
+    }
+
     /// A new connection.
     pub(crate) async fn stream(
         &self,
@@ -88,14 +100,14 @@ pub(crate) struct Host {
     target: Arc<Target>,
     measures: Arc<Measures>,
     randomness: SeededRandomness,
-    connection: Option<SendRequest<Full<Bytes>>>,
+    connection: Option<Connection>,
     node_key: String,
     etag: String,
 }
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
-enum CallError {
+pub(crate) enum CallError {
     #[error("connect: {0}")]
     Connect(#[from] std::io::Error),
     #[error("HTTP: {0}")]
@@ -104,8 +116,8 @@ enum CallError {
     Status(StatusCode, String),
     #[error("JSON: {0}")]
     Json(#[from] serde_json::Error),
-    #[error("the certificate names no localhost")]
-    Name,
+    #[error("the request cannot be made: {0}")]
+    Request(#[from] hyper::http::Error),
     #[error("no answer within {REQUEST_TIME:?}")]
     Late,
 }
@@ -119,19 +131,7 @@ impl Host {
     ) -> Self {
         let randomness =
             SeededRandomness::new(seed.wrapping_mul(1_000_003).wrapping_add(u64::from(number)));
-        let mut bytes = [0; 16];
-        randomness.fill(&mut bytes);
-        let hex = bytes
-            .iter()
-            .fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
-        let uuid = format!(
-            "{}-{}-4{}-8{}-{}",
-            &hex[..8],
-            &hex[8..12],
-            &hex[13..16],
-            &hex[17..20],
-            &hex[20..]
-        );
+        let uuid = uuid(&randomness);
         Self {
             name: format!("swarm-{number:06}"),
             uuid,
@@ -188,13 +188,6 @@ impl Host {
         }
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, CallError> {
-        let stream = self.target.stream().await?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        Ok(sender)
-    }
-
     /// What every host asks for in so many seconds, each with one request.
     pub(crate) fn requests_in(seconds: u64) -> f64 {
         [DISTRIBUTED, CONFIG, LOG]
@@ -204,37 +197,32 @@ impl Host {
     }
 
     async fn call(&mut self, path: &str, body: Vec<u8>) -> Result<Bytes, CallError> {
-        let answered = tokio::time::timeout(REQUEST_TIME, self.call_for_ever(path, body)).await;
+        let request = Request::post(format!("https://localhost{path}"))
+            .header("content-type", "application/json")
+            .header("user-agent", "osquery/5.11.0")
+            .body(Full::new(Bytes::from(body)))?;
+        self.send(request).await
+    }
+
+    /// Sends a request over the connection that there is, or a new one; gives the body of a success.
+    pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Bytes, CallError> {
+        let answered = tokio::time::timeout(REQUEST_TIME, self.send_for_ever(request)).await;
         answered.unwrap_or_else(|_| {
             self.connection = None;
             Err(CallError::Late)
         })
     }
 
-    async fn call_for_ever(&mut self, path: &str, body: Vec<u8>) -> Result<Bytes, CallError> {
+    async fn send_for_ever(&mut self, request: Request<Full<Bytes>>) -> Result<Bytes, CallError> {
         let start = Instant::now();
-        let usable = self
-            .connection
-            .as_ref()
-            .is_some_and(|connection| !connection.is_closed());
-        if !usable {
-            self.connection = Some(self.connect().await?);
-        }
-        let Some(connection) = &mut self.connection else {
-            return Err(CallError::Name);
+        let path = request.uri().path().to_owned();
+        let usable = self.connection.take().filter(|open| !open.is_closed());
+        let mut connection = match usable {
+            Some(connection) => connection,
+            None => Connection::over(self.target.stream().await?).await?,
         };
-        connection.ready().await?;
-        let request = Request::post(path)
-            .header("host", "localhost")
-            .header("content-type", "application/json")
-            .header("user-agent", "osquery/5.11.0")
-            .body(Full::new(Bytes::from(body)));
-        let Ok(request) = request else {
-            return Err(CallError::Name);
-        };
-        let response = connection.send_request(request).await?;
-        let status = response.status();
-        let bytes = response.into_body().collect().await?.to_bytes();
+        let (status, bytes) = connection.send(request).await?;
+        self.connection = Some(connection);
         if status != StatusCode::OK {
             return Err(CallError::Status(
                 status,
@@ -243,6 +231,11 @@ impl Host {
         }
         self.measures.answered(start.elapsed());
         Ok(bytes)
+    }
+
+    /// Lets go of its connection: the next request makes a new one.
+    pub(crate) fn disconnect(&mut self) {
+        self.connection = None;
     }
 
     /// Enrolls and lets go of its connection.
@@ -286,6 +279,39 @@ impl Host {
     /// The server that it talks to.
     pub(crate) fn target(&self) -> &Target {
         &self.target
+    }
+
+    pub(crate) fn measures(&self) -> &Measures {
+        &self.measures
+    }
+
+    pub(crate) fn randomness(&self) -> &SeededRandomness {
+        &self.randomness
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn uuid(&self) -> &str {
+        &self.uuid
+    }
+
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    pub(crate) fn node_key(&self) -> &str {
+        &self.node_key
+    }
+
+    pub(crate) fn set_node_key(&mut self, key: &str) {
+        key.clone_into(&mut self.node_key);
+    }
+
+    /// A random UUID (version 4).
+    pub(crate) fn new_uuid(&self) -> String {
+        uuid(&self.randomness)
     }
 
     async fn enroll(&mut self) -> Result<(), CallError> {
@@ -408,4 +434,21 @@ impl Host {
             ..DistributedResult::default()
         }
     }
+}
+
+/// A random UUID (version 4).
+fn uuid(randomness: &SeededRandomness) -> String {
+    let mut bytes = [0; 16];
+    randomness.fill(&mut bytes);
+    let hex = bytes
+        .iter()
+        .fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    format!(
+        "{}-{}-4{}-8{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[13..16],
+        &hex[17..20],
+        &hex[20..]
+    )
 }

@@ -133,14 +133,14 @@ pub(crate) async fn run(options: &LiveQuery) -> Result<Option<String>, Failure> 
             by,
             options.hosts,
             all.as_secs_f64() * 1e3,
-            cost.cpu_seconds - before.cpu_seconds,
+            cost.all_cpu_seconds() - before.all_cpu_seconds(),
             cost.rss_bytes as f64 / (1024.0 * 1024.0),
         );
         if by != options.hosts as usize {
             fault = Some(format!("{by} of {} hosts answered", options.hosts));
         }
     }
-    let report = measures.report(options.hosts, 1, &server.cost()?, &server.cost()?);
+    let report = measures.report((options.hosts, 0.0), 1, &server.cost()?, &server.cost()?);
     hosts.shutdown().await;
     server.stop().await?;
     if report.errors > 0 {

@@ -8,18 +8,27 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use crate::host::Host;
-
 /// The share of the profile's requests that has to be answered; phases make them differ a little.
 const LEAST_SHARE: f64 = 0.95;
 
 /// What the server used so far.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Cost {
-    /// Processor time in seconds.
+    /// Processor time of the server in seconds.
     pub(crate) cpu_seconds: f64,
-    /// Memory in bytes.
+    /// Processor time of what else is counted, such as a database.
+    pub(crate) counted_cpu_seconds: f64,
+    /// Memory of the server in bytes.
     pub(crate) rss_bytes: u64,
+    /// Memory of what else is counted: what its processes share counts once.
+    pub(crate) counted_pss_bytes: u64,
+}
+
+impl Cost {
+    /// Processor time of the server and of what else is counted.
+    pub(crate) fn all_cpu_seconds(&self) -> f64 {
+        self.cpu_seconds + self.counted_cpu_seconds
+    }
 }
 
 /// What all hosts saw while it is measured.
@@ -83,14 +92,21 @@ impl Measures {
         }
     }
 
-    pub(crate) fn report(&self, hosts: u32, seconds: u64, before: &Cost, after: &Cost) -> Report {
+    /// `expected` is how many requests the hosts make in that time.
+    pub(crate) fn report(
+        &self,
+        (hosts, expected): (u32, f64),
+        seconds: u64,
+        before: &Cost,
+        after: &Cost,
+    ) -> Report {
         let latency = self
             .latency_us
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let cpu_seconds = after.cpu_seconds - before.cpu_seconds;
         Report {
             hosts,
+            expected,
             enrolled: self.enrolled.load(Ordering::Relaxed),
             seconds,
             requests: self.requests.load(Ordering::Relaxed),
@@ -102,9 +118,10 @@ impl Measures {
                 .clone(),
             p50_ms: latency.value_at_quantile(0.5) as f64 / 1_000.0,
             p99_ms: latency.value_at_quantile(0.99) as f64 / 1_000.0,
-            cpu_seconds,
-            hosts_per_core: f64::from(hosts) * seconds as f64 / cpu_seconds.max(0.01),
+            server_cpu_seconds: after.cpu_seconds - before.cpu_seconds,
+            counted_cpu_seconds: after.counted_cpu_seconds - before.counted_cpu_seconds,
             rss_bytes: after.rss_bytes,
+            counted_pss_bytes: after.counted_pss_bytes,
         }
     }
 }
@@ -112,6 +129,8 @@ impl Measures {
 /// The figures.
 pub(crate) struct Report {
     hosts: u32,
+    /// How many requests they make in that time.
+    expected: f64,
     /// How many hosts enrolled.
     pub(crate) enrolled: u64,
     seconds: u64,
@@ -124,18 +143,29 @@ pub(crate) struct Report {
     pub(crate) p50_ms: f64,
     /// What all but a hundredth took at most.
     pub(crate) p99_ms: f64,
-    /// Processor time of the server, and of what else is counted.
-    pub(crate) cpu_seconds: f64,
-    hosts_per_core: f64,
+    server_cpu_seconds: f64,
+    /// Of what else is counted, such as a database.
+    counted_cpu_seconds: f64,
     /// Memory of the server at the end.
     pub(crate) rss_bytes: u64,
+    counted_pss_bytes: u64,
 }
 
 impl Report {
+    /// Processor time of the server and of what else is counted.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        self.server_cpu_seconds + self.counted_cpu_seconds
+    }
+
+    /// How many hosts a core carries that is busy for so long in this time.
+    fn hosts_per_core(&self, cpu_seconds: f64) -> f64 {
+        f64::from(self.hosts) * self.seconds as f64 / cpu_seconds.max(0.01)
+    }
+
     /// What makes the figures worthless: hosts that did not enroll, requests that failed, or fewer requests than the
     /// profile has, because a server that answers late costs itself less.
     pub(crate) fn fault(&self) -> Option<String> {
-        let expected = f64::from(self.hosts) * Host::requests_in(self.seconds);
+        let expected = self.expected;
         if self.errors > 0 {
             let first = &self.first_error;
             Some(format!(
@@ -161,8 +191,9 @@ impl Report {
         json!({
             "hosts": self.hosts, "enrolled": self.enrolled, "seconds": self.seconds, "requests": self.requests,
             "errors": self.errors, "p50_ms": self.p50_ms, "p99_ms": self.p99_ms,
-            "server_cpu_seconds": self.cpu_seconds, "hosts_per_core": self.hosts_per_core.round(),
-            "server_rss_bytes": self.rss_bytes,
+            "server_cpu_seconds": self.server_cpu_seconds, "counted_cpu_seconds": self.counted_cpu_seconds,
+            "hosts_per_core": self.hosts_per_core(self.cpu_seconds()).round(),
+            "server_rss_bytes": self.rss_bytes, "counted_pss_bytes": self.counted_pss_bytes,
         })
     }
 
@@ -189,12 +220,21 @@ impl Report {
             "p50, p99",
             format!("{:.2} ms, {:.2} ms", self.p50_ms, self.p99_ms),
         );
-        line("server CPU", format!("{:.2} s", self.cpu_seconds));
-        line("hosts per core", format!("{:.0}", self.hosts_per_core));
+        let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / (1024.0 * 1024.0));
+        line("server CPU", format!("{:.2} s", self.server_cpu_seconds));
         line(
-            "server RSS",
-            format!("{:.1} MiB", self.rss_bytes as f64 / (1024.0 * 1024.0)),
+            "hosts per core",
+            format!("{:.0}", self.hosts_per_core(self.server_cpu_seconds)),
         );
+        line("server RSS", mib(self.rss_bytes));
+        if self.counted_pss_bytes > 0 {
+            line("counted CPU", format!("{:.2} s", self.counted_cpu_seconds));
+            line("counted memory", mib(self.counted_pss_bytes));
+            line(
+                "hosts per core, all",
+                format!("{:.0}", self.hosts_per_core(self.cpu_seconds())),
+            );
+        }
         text
     }
 }
@@ -206,6 +246,8 @@ mod tests {
     fn report(requests: u64, enrolled: u64, errors: u64) -> Report {
         Report {
             hosts: 100,
+            // Six reads, six batches of logs and one configuration per host in a minute.
+            expected: 1_300.0,
             enrolled,
             seconds: 60,
             requests,
@@ -213,15 +255,15 @@ mod tests {
             first_error: "refused".to_owned(),
             p50_ms: 1.0,
             p99_ms: 1.0,
-            cpu_seconds: 1.0,
-            hosts_per_core: 6000.0,
+            server_cpu_seconds: 1.0,
+            counted_cpu_seconds: 2.0,
             rss_bytes: 0,
+            counted_pss_bytes: 0,
         }
     }
 
     #[test]
     fn figures_of_a_server_that_does_not_answer_are_worth_nothing() {
-        // Six reads, six batches of logs and one configuration per host in a minute.
         assert_eq!(report(1_300, 100, 0).fault(), None);
         for (report, fault) in [
             (report(1_300, 99, 0), "99 of 100 hosts enrolled"),
@@ -234,5 +276,15 @@ mod tests {
             let said = report.fault().unwrap_or_default();
             assert!(said.starts_with(fault), "{said}");
         }
+    }
+
+    #[test]
+    fn what_is_counted_beside_the_server_counts() {
+        let mut report = report(1_300, 100, 0);
+        assert!(report.text().contains("hosts per core       6000\n"));
+        assert!(!report.text().contains("counted"));
+        report.counted_pss_bytes = 3 << 20;
+        assert!(report.text().contains("hosts per core, all  2000\n"));
+        assert_eq!(report.json()["hosts_per_core"], 2000.0);
     }
 }

@@ -120,32 +120,19 @@ impl Server {
     /// What the server used so far, as the kernel counts it.
     pub(crate) fn cost(&self) -> Result<Cost, Failure> {
         let pid = self.child.id().ok_or("the server ended")?;
-        let mut cpu_seconds = cpu_seconds(pid)?;
+        let mut cost = Cost {
+            cpu_seconds: cpu_seconds(pid)?,
+            ..Cost::default()
+        };
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let rss = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .unwrap_or("0");
-        let kib: u64 = rss
-            .split_whitespace()
-            .next()
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(0);
-        for entry in std::fs::read_dir("/proc")? {
-            let name = entry?.file_name();
-            let Some(other) = name.to_str().and_then(|name| name.parse().ok()) else {
-                continue;
-            };
-            let named = std::fs::read_to_string(format!("/proc/{other}/comm")).unwrap_or_default();
-            if self.options.count.iter().any(|name| name == named.trim()) {
-                // It may have ended since.
-                cpu_seconds += self::cpu_seconds(other).unwrap_or(0.0);
-            }
+        cost.rss_bytes = bytes_after(&status, "VmRSS:");
+        for other in counted(&self.options.count)? {
+            // It may have ended since.
+            cost.counted_cpu_seconds += cpu_seconds(other).unwrap_or(0.0);
+            let maps = std::fs::read_to_string(format!("/proc/{other}/smaps_rollup"));
+            cost.counted_pss_bytes += bytes_after(&maps.unwrap_or_default(), "Pss:");
         }
-        Ok(Cost {
-            cpu_seconds,
-            rss_bytes: kib * 1024,
-        })
+        Ok(cost)
     }
 
     /// Ends the server as an operator would.
@@ -165,6 +152,40 @@ impl Server {
             Err(format!("the server ended with {ended}").into())
         }
     }
+}
+
+/// The processes that are named, and those whose number or whose parent's number is given.
+fn counted(wanted: &[String]) -> Result<Vec<u32>, Failure> {
+    let mut found = Vec::new();
+    if wanted.is_empty() {
+        return Ok(found);
+    }
+    for entry in std::fs::read_dir("/proc")? {
+        let number = entry?.file_name();
+        let Some(number) = number.to_str().filter(|text| text.parse::<u32>().is_ok()) else {
+            continue;
+        };
+        let status = std::fs::read_to_string(format!("/proc/{number}/status")).unwrap_or_default();
+        let after = |name: &str| {
+            let mut lines = status.lines();
+            lines.find_map(|line| line.strip_prefix(name).map(str::trim))
+        };
+        let is_counted = wanted.iter().any(|wanted| {
+            wanted == number || [after("Name:"), after("PPid:")].contains(&Some(wanted.as_str()))
+        });
+        if is_counted {
+            found.extend(number.parse::<u32>());
+        }
+    }
+    Ok(found)
+}
+
+/// What the kernel says after a name, in KiB.
+fn bytes_after(text: &str, name: &str) -> u64 {
+    let mut lines = text.lines();
+    let value = lines.find_map(|line| line.strip_prefix(name));
+    let kib = value.and_then(|value| value.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
 }
 
 /// Processor time of a process, as the kernel counts it.
@@ -211,6 +232,15 @@ impl Operator {
         let request = self.http.get(format!("{}{path}", self.base));
         let response = request.bearer_auth(&self.token).send().await?;
         Ok(response.error_for_status()?)
+    }
+
+    /// Has every host run a query once a minute and log what it gives.
+    pub(crate) async fn schedule(&self, number: u32) -> Result<(), Failure> {
+        let query = json!({
+            "name": format!("swarm {number}"), "query": "SELECT version FROM osquery_info",
+            "interval": crate::fleet::SCHEDULE.as_secs(), "automations_enabled": true, "logging": "snapshot",
+        });
+        self.post("/queries", &query).await.map(drop)
     }
 
     /// Makes an enrollment token.
