@@ -206,6 +206,10 @@ impl Agents {
         family: Family,
         address: ClientAddress,
     ) -> Result<HostId, HostsError> {
+        if key.contains(char::REPLACEMENT_CHARACTER) {
+            // Bytes that are no text were damaged on their way: that is no reason to throw a key away.
+            return Err(HostsError::Invalid("the key has bytes that are no text"));
+        }
         let keys = &self.0.agent_keys;
         let whose = keys.authenticate_from(key, family, Some(address)).await?;
         if whose.has_rival {

@@ -144,7 +144,7 @@ async fn apply<T: Absent>(
     Ok(axum::Json(json!({})))
 }
 
-async fn empty(principal: &Principal, answer: Value) -> Result<axum::Json<Value>, Problem> {
+fn empty(principal: &Principal, answer: Value) -> Result<axum::Json<Value>, Problem> {
     may_look(principal)?;
     Ok(axum::Json(answer))
 }
@@ -155,11 +155,11 @@ fn only_page() -> Value {
 }
 
 async fn packs(principal: Principal) -> Result<axum::Json<Value>, Problem> {
-    empty(&principal, json!({ "packs": [] })).await
+    empty(&principal, json!({ "packs": [] }))
 }
 
 async fn pack_specs(principal: Principal) -> Result<axum::Json<Value>, Problem> {
-    empty(&principal, json!({ "specs": [] })).await
+    empty(&principal, json!({ "specs": [] }))
 }
 
 async fn no_pack(principal: Principal) -> Result<StatusCode, Problem> {
@@ -168,11 +168,11 @@ async fn no_pack(principal: Principal) -> Result<StatusCode, Problem> {
 }
 
 async fn policies(principal: Principal) -> Result<axum::Json<Value>, Problem> {
-    empty(&principal, json!({ "policies": [] })).await
+    empty(&principal, json!({ "policies": [] }))
 }
 
 async fn policy_count(principal: Principal) -> Result<axum::Json<Value>, Problem> {
-    empty(&principal, json!({ "count": 0 })).await
+    empty(&principal, json!({ "count": 0 }))
 }
 
 async fn no_policy(principal: Principal) -> Result<StatusCode, Problem> {
@@ -221,7 +221,7 @@ async fn team_policies(
 }
 
 async fn schedule(principal: Principal) -> Result<axum::Json<Value>, Problem> {
-    empty(&principal, json!({ "global_schedule": [] })).await
+    empty(&principal, json!({ "global_schedule": [] }))
 }
 
 async fn team_schedule(
@@ -255,7 +255,7 @@ async fn no_carve_block(
 }
 
 async fn scripts(principal: Principal) -> Result<axum::Json<Value>, Problem> {
-    empty(&principal, json!({ "meta": only_page(), "scripts": null })).await
+    empty(&principal, json!({ "meta": only_page(), "scripts": null }))
 }
 
 async fn no_script(principal: Principal) -> Result<StatusCode, Problem> {
@@ -269,7 +269,7 @@ async fn vulnerabilities(
 ) -> Result<axum::Json<Value>, Problem> {
     let now = rooms.settings.now();
     let answer = json!({ "vulnerabilities": null, "count": 0, "counts_updated_at": now, "meta": only_page() });
-    empty(&principal, answer).await
+    empty(&principal, answer)
 }
 
 async fn no_vulnerability(principal: Principal) -> Result<StatusCode, Problem> {
@@ -301,7 +301,7 @@ async fn macadmins(
         },
         "mobile_device_management_solution": [],
     } });
-    empty(&principal, answer).await
+    empty(&principal, answer)
 }
 
 #[derive(Default, Deserialize)]

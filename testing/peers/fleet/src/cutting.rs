@@ -50,7 +50,7 @@ impl Proxy {
                     let cut = cut.load(Ordering::SeqCst);
                     tokio::spawn(async move {
                         // What fails here is what is played.
-                        let _ = pass(client, server, cut).await;
+                        let _ = Box::pin(pass(client, server, cut)).await;
                     });
                 }
             }

@@ -4,6 +4,7 @@
 //! - [`mapping`]: what stands in the place of recorded secrets and ids.
 //! - [`scene`]: what happened around the recorded client.
 //! - [`replay`]: sends the recorded requests and compares the answers.
+//! - [`answer`]: answers, and what of them has to agree.
 //! - [`shape`]: what has to agree in two answers.
 //! - [`mutation`]: requests as no client sends them.
 //! - [`cutting`]: a proxy that cuts connections.
@@ -13,6 +14,7 @@
 //!
 //! Not responsible for what our answers mean, which other tests show; here only the recorded clients' view counts.
 
+pub mod answer;
 pub mod cutting;
 pub mod left_out;
 pub mod mapping;
@@ -21,6 +23,7 @@ pub mod recording;
 pub mod replay;
 pub mod scene;
 pub mod shape;
+mod stream;
 
 use crate::recording::Recording;
 

@@ -54,10 +54,8 @@ fn kind(word: &str) -> Option<&'static str> {
         "os_version" => "os_versions",
         other => other,
     };
-    let known = KINDS.iter().map(|(name, _)| *name);
-    known
-        .filter(|name| *name == word || name.strip_suffix('s') == Some(word))
-        .next()
+    let mut known = KINDS.iter().map(|(name, _)| *name);
+    known.find(|name| *name == word || name.strip_suffix('s') == Some(word))
 }
 
 /// The kind of what a member refers to, such as `team_id` or `host_ids`.
@@ -134,15 +132,13 @@ impl Mapping {
             filled.push_str(&rest[..start]);
             rest = &rest[start..];
             let end = rest.find('>').map(|end| end + 1);
-            match end.and_then(|end| Some((end, self.value(&rest[..end])?))) {
-                Some((end, value)) => {
-                    filled.push_str(&value);
-                    rest = &rest[end..];
-                }
-                None => {
-                    filled.push('<');
-                    rest = &rest[1..];
-                }
+            let known = end.and_then(|end| Some((end, self.value(&rest[..end])?)));
+            if let Some((end, value)) = known {
+                filled.push_str(&value);
+                rest = &rest[end..];
+            } else {
+                filled.push('<');
+                rest = &rest[1..];
             }
         }
         filled.push_str(rest);
@@ -204,7 +200,7 @@ impl Mapping {
 
     /// A body with everything replaced; `route` tells what a bare `ids` means.
     pub fn body(&self, body: &Value, route: &str) -> Value {
-        let of_route = route.split('/').filter_map(kind_of_segment).last();
+        let of_route = route.split('/').filter_map(kind_of_segment).next_back();
         self.fill(body, None, of_route)
     }
 
@@ -242,16 +238,15 @@ impl Mapping {
 
     /// Learns from an answer what stands in the place of what was recorded.
     pub fn learn(&mut self, recorded: &Value, ours: &Value, route: &str) {
-        let of_route = route.split('/').filter_map(kind_of_segment).last();
+        let of_route = route.split('/').filter_map(kind_of_segment).next_back();
         self.learn_from(recorded, ours, of_route);
     }
 
     fn learn_from(&mut self, recorded: &Value, ours: &Value, of: Option<&'static str>) {
         match (recorded, ours) {
-            (Value::String(there), Value::String(here))
-                if there.starts_with('<') && there.ends_with('>') =>
-            {
-                if self.value(there).is_none() {
+            (Value::String(there), Value::String(here)) => {
+                let is_placeholder = there.starts_with('<') && there.ends_with('>');
+                if is_placeholder && self.value(there).is_none() {
                     self.set(there, here);
                 }
             }

@@ -4,37 +4,22 @@
 //! moved by what passed between two lines. What happened *around* the recorded client (a set-up, a host that was there, a
 //! changed option) is done by the [`Scene`] when its moment comes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write as _;
 use std::time::Duration;
 
-use futures_util::{SinkExt as _, StreamExt as _};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-use crate::left_out::{
-    CUT, EMPTY_FLAGS, GAP, LeftOut, Member, SAME_COUNTS, UNSEEN_HOST, artefact, left_out,
-    may_differ,
-};
+use crate::answer::{Answer, compare};
+use crate::left_out::{CUT, GAP, LeftOut, artefact, left_out};
 use crate::mapping::Mapping;
-use crate::recording::{Exchange, Frame, Line, Recording};
+use crate::recording::{Exchange, Line, Recording};
 use crate::scene::Scene;
-use crate::shape::differences;
+use crate::stream::Open;
 
-/// How long a message on a socket is waited for.
-const FRAME_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long counts are waited for that may not have changed: somewhat longer than the server looks at them.
-const REPEATED_TIMEOUT: Duration = Duration::from_secs(6);
 /// Recordings that were made case by case, each case as the person that it names.
-const CASES: &[&str] = &["golden", "errors", "experiments"];
-/// The capabilities of a server that clients look at and that have a meaning without MDM.
-const READ_BY_CLIENTS: &[&str] = &["orbit_endpoints", "token_rotation", "end_user_email"];
-
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub(crate) const CASES: &[&str] = &["golden", "errors", "experiments"];
 
 /// What a replay came to.
 #[derive(Debug, Default)]
@@ -51,28 +36,6 @@ pub struct Outcome {
     pub differences: Vec<String>,
 }
 
-/// An answer of this server.
-#[derive(Debug, Clone)]
-pub struct Answer {
-    /// Its status.
-    pub status: u16,
-    /// Its headers, names in lower case.
-    pub headers: HashMap<String, String>,
-    /// Its body: JSON, else text; null when it is empty.
-    pub body: Value,
-}
-
-struct Open {
-    socket: Socket,
-    /// What has to come before it is closed: cases are recorded by two programs, whose lines are not in order.
-    awaited: Vec<Frame>,
-    /// Which types of messages came.
-    came: BTreeSet<String>,
-    /// What came before it was waited for.
-    waiting: VecDeque<Value>,
-    is_closed: bool,
-}
-
 /// Sends recordings to one server.
 pub struct Replayer {
     /// The server and what is done around the recorded client.
@@ -82,10 +45,10 @@ pub struct Replayer {
     /// The session of the client that is replayed.
     session: Option<String>,
     /// The recording that is replayed.
-    recording: String,
+    pub(crate) recording: String,
     /// How many results of hosts of a name came on a socket.
-    results: HashMap<(u64, String), usize>,
-    sockets: HashMap<u64, Open>,
+    pub(crate) results: HashMap<(u64, String), usize>,
+    pub(crate) sockets: HashMap<u64, Open>,
     http: Client,
 }
 
@@ -280,7 +243,9 @@ impl Replayer {
             self.mapping.learn(recorded, &answer.body, exchange.route());
             // A client uses the key that it was given last.
             for member in ["node_key", "orbit_node_key"] {
-                if let (Some(there), Some(here)) = (recorded[member].as_str(), answer.body[member].as_str()) {
+                if let (Some(there), Some(here)) =
+                    (recorded[member].as_str(), answer.body[member].as_str())
+                {
                     self.mapping.set(there, here);
                 }
             }
@@ -344,256 +309,6 @@ impl Replayer {
             .unwrap_or_else(|error| panic!("{} {}: {error:?}", exchange.method, exchange.path));
         Answer::read(response).await
     }
-
-    async fn upgrade(&mut self, exchange: &Exchange) -> Option<String> {
-        let url = format!("{}{}", self.scene.base(), exchange.path).replacen("http", "ws", 1);
-        let mut request = url.into_client_request().expect("an address");
-        if let Some(origin) = exchange.request_header("Origin") {
-            let origin = origin.parse().expect("a header's value");
-            request.headers_mut().insert("Origin", origin);
-        }
-        let status = match tokio_tungstenite::connect_async(request).await {
-            Ok((socket, response)) => {
-                let open = Open {
-                    socket,
-                    awaited: Vec::new(),
-                    came: BTreeSet::new(),
-                    waiting: VecDeque::new(),
-                    is_closed: false,
-                };
-                self.sockets.insert(exchange.n, open);
-                response.status().as_u16()
-            }
-            Err(SocketError::Http(response)) => response.status().as_u16(),
-            Err(error) => return Some(format!("no socket: {error}")),
-        };
-        (Some(status) != exchange.status).then(|| {
-            format!(
-                "recorded {:?}, here {status}",
-                exchange.status.unwrap_or_default()
-            )
-        })
-    }
-
-    async fn frame(
-        &mut self,
-        recording: &Recording,
-        frame: &Frame,
-        is_late: bool,
-        outcome: &mut Outcome,
-    ) {
-        let wrong = |what: String| format!("{} n={} frame: {what}", recording.name, frame.n);
-        if let Some(reason) = artefact(&recording.name, frame.n) {
-            *outcome.left_out.entry(reason).or_default() += 1;
-            return;
-        }
-        // The campaign of this socket may have been left out.
-        let Some(mut open) = self.sockets.remove(&frame.socket) else {
-            return;
-        };
-        let is_case = CASES.contains(&recording.name.as_str());
-        if is_case && !frame.is_from_client && frame.kind == "text" && !is_late {
-            open.awaited.push(frame.clone());
-            self.sockets.insert(frame.socket, open);
-            return;
-        }
-        if is_case && frame.is_from_client && frame.kind == "eof" {
-            for frame in std::mem::take(&mut open.awaited) {
-                self.sockets.insert(frame.socket, open);
-                Box::pin(self.frame(recording, &frame, true, outcome)).await;
-                let Some(same) = self.sockets.remove(&frame.socket) else {
-                    return;
-                };
-                open = same;
-            }
-            return;
-        }
-        match (frame.is_from_client, frame.kind.as_str(), &frame.data) {
-            (true, "text", Some(data)) => {
-                let data = self.mapping.body(data, "");
-                let mut text = match &data {
-                    Value::String(text) => text.clone(),
-                    other => other.to_string(),
-                };
-                if frame.has_newline {
-                    text.push('\n');
-                }
-                // A server that closed already is seen by what it sent.
-                let _ = open.socket.send(Message::text(text)).await;
-            }
-            // Gone without a word, as these clients do.
-            (true, "eof", _) => return,
-            (false, "text", Some(recorded)) => {
-                outcome.frames += 1;
-                let kind = recorded["type"].as_str().unwrap_or_default().to_owned();
-                match self
-                    .next_frame(&mut open, frame.socket, &kind, recorded)
-                    .await
-                {
-                    Some(ours) => {
-                        open.came.insert(kind.clone());
-                        if kind == "result" {
-                            *self
-                                .results
-                                .entry(result_of(frame.socket, recorded))
-                                .or_default() += 1;
-                        }
-                        self.mapping.learn(recorded, &ours, "campaigns");
-                        for difference in differences(recorded, &ours) {
-                            let member = Member {
-                                route: "/results/websocket",
-                                difference: &difference,
-                            };
-                            match may_differ(&member) {
-                                Some(reason) => *outcome.left_out.entry(reason).or_default() += 1,
-                                None => outcome.differences.push(wrong(difference.to_string())),
-                            }
-                        }
-                        if kind == "error" && recorded["data"] != ours["data"] {
-                            let recorded = self.mapping.body(&recorded["data"], "");
-                            if recorded != ours["data"]
-                                && !recorded
-                                    .as_str()
-                                    .is_some_and(|text| text.contains("campaign for ID"))
-                            {
-                                outcome.differences.push(wrong(format!(
-                                    "recorded {recorded}, here {}",
-                                    ours["data"]
-                                )));
-                            }
-                        }
-                    }
-                    None if kind == "result"
-                        && self.scene.hosts_named(recorded)
-                            <= self.seen(frame.socket, recorded) =>
-                    {
-                        *outcome.left_out.entry(UNSEEN_HOST).or_default() += 1;
-                    }
-                    None if kind == "totals" && open.came.contains("totals") => {
-                        *outcome.left_out.entry(SAME_COUNTS).or_default() += 1;
-                    }
-                    None => outcome.differences.push(wrong(format!("no `{kind}` came"))),
-                }
-            }
-            (false, "close", _) => {
-                outcome.frames += 1;
-                if !open.closes().await {
-                    outcome
-                        .differences
-                        .push(wrong("the socket stays open".to_owned()));
-                }
-            }
-            _ => {}
-        }
-        self.sockets.insert(frame.socket, open);
-    }
-
-    /// How many results of hosts of this name came on a socket.
-    fn seen(&self, socket: u64, recorded: &Value) -> usize {
-        self.results
-            .get(&result_of(socket, recorded))
-            .copied()
-            .unwrap_or_default()
-    }
-
-    /// The next message of a type; hosts answer what they are asked meanwhile.
-    async fn next_frame(
-        &mut self,
-        open: &mut Open,
-        socket: u64,
-        kind: &str,
-        recorded: &Value,
-    ) -> Option<Value> {
-        let is_repeated = kind == "totals" && open.came.contains(kind);
-        let patience = if is_repeated {
-            REPEATED_TIMEOUT
-        } else {
-            FRAME_TIMEOUT
-        };
-        let end = tokio::time::Instant::now() + patience;
-        let seen = self.seen(socket, recorded);
-        loop {
-            if let Some(at) = open.waiting.iter().position(|value| value["type"] == kind) {
-                return open.waiting.remove(at);
-            }
-            if kind == "result" {
-                self.scene.answer_live_queries(recorded).await;
-                let is_shown = self.scene.hosts_named(recorded) > 0
-                    || CASES.contains(&self.recording.as_str());
-                if !is_shown
-                    || (self.scene.hosts_named(recorded) > 0
-                        && self.scene.hosts_named(recorded) <= seen)
-                {
-                    return None;
-                }
-            }
-            if open.is_closed || tokio::time::Instant::now() > end {
-                return None;
-            }
-            let step = Duration::from_millis(200);
-            match tokio::time::timeout(step, open.socket.next()).await {
-                Ok(Some(Ok(Message::Text(text)))) => {
-                    let value = serde_json::from_str(&text).expect("messages are JSON");
-                    open.waiting.push_back(value);
-                }
-                Ok(Some(Ok(Message::Close(_))) | None | Some(Err(_))) => open.is_closed = true,
-                Ok(Some(Ok(_))) => {}
-                // What is told at intervals is told by the server's timers.
-                Err(_) => self.scene.pass(step),
-            }
-        }
-    }
-}
-
-fn result_of(socket: u64, recorded: &Value) -> (u64, String) {
-    let hostname = recorded["data"]["host"]["hostname"]
-        .as_str()
-        .unwrap_or_default();
-    (socket, hostname.to_owned())
-}
-
-impl Open {
-    async fn closes(&mut self) -> bool {
-        let closed = tokio::time::timeout(FRAME_TIMEOUT, async {
-            while !self.is_closed {
-                match self.socket.next().await {
-                    Some(Ok(Message::Close(frame))) => {
-                        self.is_closed = true;
-                        // The recorded server sends a code that the protocol forbids; a strict client would complain.
-                        assert!(frame.is_none_or(|frame| u16::from(frame.code) >= 1000));
-                    }
-                    None | Some(Err(_)) => self.is_closed = true,
-                    Some(Ok(Message::Text(text))) => {
-                        let value = serde_json::from_str(&text).expect("messages are JSON");
-                        self.waiting.push_back(value);
-                    }
-                    Some(Ok(_)) => {}
-                }
-            }
-        });
-        closed.await.is_ok()
-    }
-}
-
-impl Answer {
-    /// Reads an answer to its end.
-    pub async fn read(response: reqwest::Response) -> Self {
-        let status = response.status().as_u16();
-        let headers = response.headers().iter().filter_map(|(name, value)| {
-            Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
-        });
-        let headers = headers.collect();
-        let text = response.text().await.expect("the answer has an end");
-        let body = match text.as_str() {
-            "" => Value::Null,
-            text => serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())),
-        };
-        Self {
-            status,
-            headers,
-            body,
-        }
-    }
 }
 
 /// A body as gzip has it.
@@ -601,125 +316,6 @@ pub fn packed(body: &[u8]) -> Vec<u8> {
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     packed.write_all(body).expect("memory can be written");
     packed.finish().expect("memory can be written")
-}
-
-/// Compares an answer with the recorded one: status, content type, capabilities, redirects, shape.
-fn compare(
-    exchange: &Exchange,
-    answer: &Answer,
-    found: &mut Vec<String>,
-    tolerated: &mut BTreeSet<&'static str>,
-) {
-    let recorded_status = exchange.status.unwrap_or_default();
-    if recorded_status != answer.status {
-        match crate::left_out::other_status(exchange, answer.status) {
-            Some(reason) => {
-                tolerated.insert(reason);
-            }
-            None => found.push(format!(
-                "recorded {recorded_status}, here {} {:.300}",
-                answer.status,
-                answer.body.to_string()
-            )),
-        }
-        return;
-    }
-    let media_type = |value: &str| {
-        value
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_owned()
-    };
-    let recorded_type = exchange.answer_header("Content-Type").map(media_type);
-    let our_type = answer
-        .headers
-        .get("content-type")
-        .map(|value| media_type(value));
-    if !exchange.route().starts_with("/api/") && recorded_status >= 400 {
-        return;
-    }
-    let is_text = exchange.answer.as_ref().is_some_and(Value::is_string);
-    if is_text && exchange.answer.as_ref() == Some(&answer.body) {
-        return;
-    }
-    let is_redirect = (300..400).contains(&recorded_status);
-    let has_body = exchange.answer.is_some() && exchange.method != "HEAD" && !is_redirect;
-    let is_json = exchange
-        .answer
-        .as_ref()
-        .is_some_and(|body| body.is_object() || body.is_array());
-    // Errors before a handler are JSON that the recorded server calls text; no client looks.
-    let is_error = recorded_status >= 400;
-    let wanted = if is_json || is_error {
-        Some("application/json".to_owned())
-    } else {
-        recorded_type
-    };
-    if has_body && wanted != our_type {
-        found.push(format!(
-            "content type recorded {wanted:?}, here {our_type:?}"
-        ));
-    }
-    // Clients look at the capabilities of successes only.
-    if !is_error && !exchange.fault.contains("Capabilities") {
-        match (
-            exchange.answer_header("X-Fleet-Capabilities"),
-            answer.headers.get("x-fleet-capabilities"),
-        ) {
-            (Some(_), None) => found.push("capabilities are not said".to_owned()),
-            (Some(_), Some(ours)) => {
-                let ours: Vec<&str> = ours.split(',').collect();
-                for name in READ_BY_CLIENTS {
-                    if !ours.contains(name) {
-                        found.push(format!("capability {name} is not said in {ours:?}"));
-                    }
-                }
-            }
-            (None, Some(_)) => {
-                found.push("capabilities are said, which were not recorded".to_owned())
-            }
-            (None, None) => {}
-        }
-    }
-    for name in ["Retry-After", "Location"] {
-        let (recorded, ours) = (
-            exchange.answer_header(name),
-            answer.headers.get(&name.to_ascii_lowercase()),
-        );
-        if recorded.is_some() && ours.is_none() {
-            found.push(format!("{name} is not there"));
-        }
-    }
-    if is_error && exchange.answer.as_ref().is_some_and(Value::is_string) {
-        // Said in text before any handler; here it has the body of an error.
-        if answer.body.get("message").is_none() && answer.body.get("error").is_none() {
-            found.push(format!("no message: {:.200}", answer.body.to_string()));
-        }
-    } else if let Some(recorded) = exchange.answer.as_ref().filter(|body| !body.is_string()) {
-        for difference in differences(recorded, &answer.body) {
-            let member = Member {
-                route: exchange.route(),
-                difference: &difference,
-            };
-            // An empty object makes orbit of 2022 restart at each poll, for as long as it lasts.
-            let is_silent = exchange.request_header("X-Fleet-Capabilities").is_none();
-            if is_silent
-                && difference.at == "command_line_startup_flags"
-                && recorded[&difference.at] == json!({})
-            {
-                tolerated.insert(EMPTY_FLAGS);
-                continue;
-            }
-            match may_differ(&member) {
-                Some(reason) => {
-                    tolerated.insert(reason);
-                }
-                None => found.push(difference.to_string()),
-            }
-        }
-    }
 }
 
 impl Outcome {

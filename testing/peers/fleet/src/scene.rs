@@ -14,9 +14,9 @@ use muster_server::start::{Ambient, Running, start};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
+use crate::answer::Answer;
 use crate::mapping::Mapping;
 use crate::recording::{Exchange, Recording};
-use crate::replay::Answer;
 
 /// The administrator of the recorded server.
 pub const ADMIN: &str = "a@example.com";

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use muster_peers_fleet::answer::Answer;
 use muster_peers_fleet::mutation::{capability_headers, damaged, mutations, places};
 use muster_peers_fleet::recording;
 use muster_peers_fleet::recording::{Exchange, Line};
-use muster_peers_fleet::replay::{Answer, Replayer, packed};
+use muster_peers_fleet::replay::{Replayer, packed};
 use muster_peers_fleet::scene::Scene;
 use muster_store::testing::{TestDatabase, on_both_databases};
 use reqwest::Client;
@@ -208,7 +209,7 @@ async fn damage(db: &TestDatabase, name: &str) -> usize {
                     .replayer
                     .scene
                     .mark(&mark.text, &mut damage.replayer.mapping)
-                    .await
+                    .await;
             }
             Line::Frame(_) => {}
             Line::Exchange(exchange) => {
