@@ -27,6 +27,11 @@ struct Page {
 
 const PAGES: &[Page] = &[
     Page {
+        path: "docs/compatibility.md",
+        generator: Generator::Example("compatibility-page"),
+        arguments: &[],
+    },
+    Page {
         path: "docs/reference/capabilities.md",
         generator: Generator::Example("capabilities-page"),
         arguments: &[],

@@ -103,6 +103,65 @@ on_both_databases! {
         server.shut_down().await;
     }
 
+    async fn names_in_paths_are_taken_encoded_once_and_twice(db: TestDatabase) {
+        let folder = tempfile::tempdir().unwrap();
+        let (server, site) = site(&db, folder.path(), &[]).await;
+        let fleet = "/api/latest/fleet";
+        let label = json!({ "specs": [{ "name": "seed label", "query": "SELECT 1" }] });
+        assert_eq!(site.post(&format!("{fleet}/spec/labels"), &label).await.status, 200);
+        let query = json!({ "specs": [{ "name": "50%20off", "query": "SELECT 1" }, { "name": "50 off", "query": "SELECT 2" }] });
+        assert_eq!(site.post(&format!("{fleet}/spec/queries"), &query).await.status, 200);
+        for name in ["seed%20label", "seed%2520label"] {
+            let found = site.get(&format!("{fleet}/spec/labels/{name}")).await;
+            assert_eq!((found.status, &found.body["specs"]["name"]), (200, &json!("seed label")), "{name}");
+        }
+        // An exact match goes first.
+        let exact = site.get(&format!("{fleet}/spec/queries/50%2520off")).await;
+        assert_eq!(exact.body["specs"]["name"], "50%20off");
+        let once = site.get(&format!("{fleet}/spec/queries/50%20off")).await;
+        assert_eq!(once.body["specs"]["name"], "50 off");
+        assert_eq!(site.delete(&format!("{fleet}/labels/seed%2520label")).await.status, 200);
+        server.shut_down().await;
+    }
+
+    async fn nothing_is_said_of_licences_and_what_follows_the_first_object_is_ignored(db: TestDatabase) {
+        let folder = tempfile::tempdir().unwrap();
+        let (server, site) = site(&db, folder.path(), &[]).await;
+        let fleet = "/api/latest/fleet";
+        for path in ["/version", "/config", "/hosts", "/queries", "/spec/packs", "/policies"] {
+            let answer = site.get(&format!("{fleet}{path}")).await;
+            assert_eq!((answer.status, answer.header("x-fleet-license")), (200, None), "{path}");
+        }
+        let body = r#"{"name":"first","query":"SELECT 1"}{"name":"second"}"#;
+        let request = site.http.post(format!("{}{fleet}/queries", site.base)).bearer_auth(site.session());
+        let made = Answer::read(request.body(body).send().await.unwrap()).await;
+        assert_eq!((made.status, &made.body["query"]["name"]), (200, &json!("first")), "{made:?}");
+        server.shut_down().await;
+    }
+
+    async fn hosts_go_to_no_team_and_an_empty_text_filters_nothing(db: TestDatabase) {
+        let folder = tempfile::tempdir().unwrap();
+        let (server, site) = site(&db, folder.path(), &[]).await;
+        let fleet = "/api/latest/fleet";
+        site.enroll(&site.secret("all").await, "a").await;
+        let host = site.get(&format!("{fleet}/hosts/identifier/a")).await.body["host"]["id"].clone();
+        let team = site.post(&format!("{fleet}/teams"), &json!({ "name": "Laptops" })).await.body["team"]["id"].clone();
+        // As fleetctl up to March 2024 sends it.
+        let filter = json!({ "team_id": team, "filters": { "query": "", "status": "", "label_id": 0 } });
+        let filter_alone = json!({ "team_id": team, "filters": { "query": "", "status": "online" } });
+        for (body, wanted) in [(&filter_alone, &team), (&json!({ "team_id": null, "hosts": [host] }), &Value::Null)] {
+            let path = if body.get("filters").is_some() { "transfer/filter" } else { "transfer" };
+            assert_eq!(site.post(&format!("{fleet}/hosts/{path}"), body).await.status, 200, "{body}");
+            let shown = site.get(&format!("{fleet}/hosts/identifier/a")).await;
+            assert_eq!(&shown.body["host"]["team_id"], wanted, "{body}");
+        }
+        assert!(site.post(&format!("{fleet}/hosts/transfer/filter"), &filter).await.status < 500);
+        // `--team ""` of fleetctl of 2022 and 2023.
+        let nobody = json!({ "list": [{ "type": "team", "payload": { "identifier": "" } }] });
+        assert_eq!(site.post(&format!("{fleet}/translate"), &nobody).await.status, 404);
+        server.shut_down().await;
+    }
+
     async fn unused_lists_of_targets_arrive_as_one_empty_name(db: TestDatabase) {
         let folder = tempfile::tempdir().unwrap();
         let (server, site) = site(&db, folder.path(), &[]).await;

@@ -118,6 +118,22 @@ on_both_databases! {
         server.shut_down().await;
     }
 
+    async fn a_misspelt_member_of_a_teams_document_is_refused_with_a_hint(db: TestDatabase) {
+        let folder = tempfile::tempdir().unwrap();
+        let (server, site) = site(&db, folder.path()).await;
+        let path = format!("{FLEET}/spec/teams");
+        let spec = json!({ "specs": [{ "name": "Laptops", "agent_option": {} }] });
+        for path in [path.clone(), format!("{path}?dry_run=true")] {
+            let refused = site.post(&path, &spec).await;
+            assert_eq!(refused.status, 400, "{refused:?}");
+            let reason = &refused.body["errors"][0]["reason"];
+            assert_eq!(reason, "unsupported key provided: \"agent_option\"; did you mean \"agent_options\"?");
+        }
+        assert_eq!(site.get(&format!("{FLEET}/teams")).await.body, json!({ "teams": [] }));
+        assert_eq!(site.post(&format!("{path}?force=true"), &spec).await.status, 200);
+        server.shut_down().await;
+    }
+
     async fn a_document_makes_and_changes_teams_and_a_dry_run_does_neither(db: TestDatabase) {
         let folder = tempfile::tempdir().unwrap();
         let (server, site) = site(&db, folder.path()).await;

@@ -118,6 +118,20 @@ on_both_databases! {
         assert!(identity.sessions.log_in("ann@example.com", PASSWORD, None, address(2)).await.is_ok());
     }
 
+    async fn accounts_of_programs_log_in_by_fleets_api_only(db: TestDatabase) {
+        let fixture = Fixture::new(db).await;
+        let (identity, actor) = (&fixture.identity, Actor::system());
+        let program = NewUser { api_only: true, ..new_user("ci@example.com", Role::Maintainer) };
+        let program = identity.users.create(&actor, program).await.unwrap();
+        let sessions = &identity.sessions;
+        let refused = sessions.log_in("ci@example.com", PASSWORD, None, address(1)).await.err().unwrap();
+        assert!(matches!(refused, IdentityError::AuthenticationFailed), "{refused}");
+        let login = sessions.log_in_as_in_fleet("ci@example.com", PASSWORD, address(1)).await.unwrap();
+        let principal = sessions.authenticate(&login.token, address(1)).await.unwrap().unwrap();
+        assert_eq!(principal.user_id, program.id);
+        assert!(sessions.log_in_as_in_fleet("ci@example.com", "wrong", address(1)).await.is_err());
+    }
+
     async fn api_tokens_act_for_their_user_until_they_end(db: TestDatabase) {
         let fixture = Fixture::new(db).await;
         let (identity, actor) = (&fixture.identity, Actor::system());

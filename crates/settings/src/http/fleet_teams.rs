@@ -30,20 +30,27 @@ use super::fleet::ChangeQuery;
 use crate::options::known_members;
 use crate::{SettingsError, SettingsService, Strictness, TeamExpiry, check_agent_options};
 
-/// Members of a team's document that are not read: Fleet's clients write them, and the organisation's are in force. What is
-/// not among them is a mistake of who wrote the document.
+/// Members of a team's document that may stand there: those that are read, those that Fleet's clients write where the
+/// organisation's are in force, and those that a team is shown with. What is not among them is a mistake of who wrote it.
 const PARTS_OF_TEAMS: &[&str] = &[
     "agent_options",
+    "created_at",
+    "description",
     "features",
     "filename",
     "gitops_filename",
+    "host_count",
     "host_expiry_settings",
+    "id",
     "integrations",
     "mdm",
     "name",
     "scripts",
     "secrets",
     "software",
+    "updated_at",
+    "user_count",
+    "users",
     "webhook_settings",
 ];
 

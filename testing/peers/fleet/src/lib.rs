@@ -8,6 +8,7 @@
 //! - [`shape`]: what has to agree in two answers.
 //! - [`mutation`]: requests as no client sends them.
 //! - [`cutting`]: a proxy that cuts connections.
+//! - [`page`]: what people read about it.
 //! - [`left_out`]: what is not compared, in one place, each with its reason.
 //!
 //! Everything here is for tests: what goes wrong is a panic or a difference that says where.
@@ -19,6 +20,7 @@ pub mod cutting;
 pub mod left_out;
 pub mod mapping;
 pub mod mutation;
+pub mod page;
 pub mod recording;
 pub mod replay;
 pub mod scene;
