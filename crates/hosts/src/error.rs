@@ -109,7 +109,7 @@ impl HostsError {
             } => Problem::too_many(self.to_string(), *retry_after_seconds),
             Self::Invalid(reason) => Problem::bad_request(*reason),
             Self::UnknownLogType(_) => Problem::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
+                StatusCode::UNPROCESSABLE_ENTITY,
                 "unknown_log_type",
                 self.to_string(),
             ),

@@ -362,7 +362,7 @@ mod tests {
         assert_eq!(status, StatusCode::BAD_REQUEST);
         assert_eq!(
             body,
-            json!({"message": "not JSON", "errors": [{"name": "base", "reason": "not JSON"}], "uuid": ""})
+            json!({"message": "Bad request", "errors": [{"name": "base", "reason": "not JSON"}], "uuid": ""})
         );
     }
 
@@ -374,7 +374,7 @@ mod tests {
         assert_eq!(body["message"], "Validation Failed");
         assert_eq!(
             body["errors"],
-            json!([{"name": "name", "reason": "must not be empty"}])
+            json!([{"name": "name", "reason": "name must not be empty"}])
         );
         let (_, _, body) = rendered(problem, Shape::Native).await;
         assert_eq!(body["code"], "invalid");

@@ -54,7 +54,7 @@ on_both_databases! {
         let server = TestServer::new(&db).await;
         let key = server.enroll("a").await;
         let answer = server.post_bytes("/api/osquery/log", log(&key, "zz", "[]")).await;
-        assert_eq!((answer.status, answer.json()), (500, json!({"error": "unknown log type: zz", "uuid": ""})));
+        assert_eq!((answer.status, answer.json()), (422, json!({"error": "unknown log type: zz", "uuid": ""})));
     }
 
     async fn a_destination_that_fails_makes_the_agent_keep_its_logs(db: TestDatabase) {

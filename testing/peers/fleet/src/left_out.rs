@@ -369,6 +369,12 @@ pub const OTHER_STATUS: &[(&str, u16, u16, &str)] = &[
         "a filter that nothing fits gives an empty list",
     ),
     (
+        "log unknown type",
+        500,
+        422,
+        "a request that makes no sense is no fault of the server; the agent keeps its logs all the same",
+    ),
+    (
         "token in the query string",
         200,
         401,
