@@ -143,6 +143,7 @@ impl Replicas {
             started_at: clock.now(),
             offer: about.offer,
             says: None,
+            says_unknown: false,
         };
         Self(Arc::new(Inner {
             standing: Standing::of(this.clone()),
@@ -185,7 +186,9 @@ impl Replicas {
         self.beat().await?;
         self.tell().await;
         let own = self.0.standing.own();
-        let says_more = |server: &Server| server.says.is_some_and(|says| !says.is_within(own));
+        let says_more = |server: &Server| {
+            server.says_unknown || server.says.is_some_and(|says| !says.is_within(own))
+        };
         let begun = Instant::now();
         while self.0.standing.servers().iter().any(says_more) {
             if begun.elapsed() > JOIN_PATIENCE {
@@ -271,7 +274,8 @@ impl Replicas {
         // One at a time: what is said last has to be what was read last.
         let mut watch = self.0.watch.lock().await;
         let mut db = &self.0.database;
-        self.write().await?;
+        let said = self.0.standing.spoken().now();
+        self.write(said).await?;
         let now = Instant::now();
         let mut rows = store::rows(&mut db).await?;
         rows.retain(|row| row.id != self.id());
@@ -282,20 +286,33 @@ impl Replicas {
                 lost.push(row.id.clone());
             }
         }
-        rows.retain(|row| !row.is_lost && !lost.contains(&row.id));
-        let mut servers = vec![self.0.this.clone()];
-        servers.extend(rows.into_iter().map(Server::from));
+        let mut servers = self.alive(rows, &lost);
+        let more = self.0.standing.common(&servers);
+        if !more.is_within(said) {
+            // More is written before it is said, and those who came meanwhile are looked for once more: one that begins reads
+            // what is written, and answers nobody while that is more than it can do.
+            self.write(more).await?;
+            let rows = store::rows(&mut db).await?;
+            servers = self.alive(rows, &lost);
+        }
         let before = self.0.standing.agree(servers);
         if let Some(before) = before {
             self.report(before);
             // Others may wait to hear this.
-            self.write().await?;
+            self.write(self.0.standing.spoken().now()).await?;
         }
         drop(watch);
         if before.is_some() || !lost.is_empty() {
             self.tell().await;
         }
         Ok(())
+    }
+
+    /// This server and those whose rows tell that they are there.
+    fn alive(&self, mut rows: Vec<ReplicaRow>, lost: &[String]) -> Vec<Server> {
+        rows.retain(|row| row.id != self.id() && !row.is_lost && !lost.contains(&row.id));
+        let others = rows.into_iter().map(Server::from);
+        std::iter::once(self.0.this.clone()).chain(others).collect()
     }
 
     fn report(&self, before: Offer) {
@@ -312,7 +329,7 @@ impl Replicas {
         );
     }
 
-    async fn write(&self) -> Result<(), StoreError> {
+    async fn write(&self, says: Offer) -> Result<(), StoreError> {
         let this = self.0.this.clone();
         let row = ReplicaRow {
             id: this.id,
@@ -323,7 +340,8 @@ impl Replicas {
             // The database counts.
             beats: 0,
             offer: this.offer,
-            says: Some(self.0.standing.spoken().now()),
+            says: Some(says),
+            says_unknown: false,
             is_lost: false,
         };
         store::seen(&mut &self.0.database, &row).await

@@ -41,6 +41,8 @@ pub struct Server {
     pub offer: Offer,
     /// What it says of that; none when it is of a release that does not tell.
     pub(crate) says: Option<Offer>,
+    /// Whether it says something that this release does not know.
+    pub(crate) says_unknown: bool,
 }
 
 struct Inner {
@@ -63,6 +65,7 @@ impl Standing {
             started_at: Timestamp::EPOCH,
             offer: own,
             says: None,
+            says_unknown: false,
         })
     }
 
@@ -119,10 +122,15 @@ impl Standing {
         self.0.own
     }
 
+    /// What all of them can do.
+    pub(crate) fn common(&self, servers: &[Server]) -> Offer {
+        let offers = servers.iter().map(|server| server.offer);
+        offers.fold(self.0.own, Offer::intersection)
+    }
+
     /// Says what all of them can do; gives what was said before when that was something else.
     pub(crate) fn agree(&self, servers: Vec<Server>) -> Option<Offer> {
-        let offers = servers.iter().map(|server| server.offer);
-        let agreed = offers.fold(self.0.own, Offer::intersection);
+        let agreed = self.common(&servers);
         *self
             .0
             .servers
@@ -175,6 +183,7 @@ impl From<ReplicaRow> for Server {
             started_at: row.started_at,
             offer: row.offer,
             says: row.says,
+            says_unknown: row.says_unknown,
         }
     }
 }

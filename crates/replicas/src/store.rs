@@ -1,7 +1,7 @@
 //! Replicas and leases.
 
 use muster_clock::Timestamp;
-use muster_negotiation::{Capability, Offer};
+use muster_negotiation::{Capability, CapabilitySet, Offer};
 use muster_store::{Executor, StoreError, args};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -61,6 +61,8 @@ pub(crate) struct ReplicaRow {
     pub(crate) offer: Offer,
     /// What it says of that now; none when it is of a release that does not write it.
     pub(crate) says: Option<Offer>,
+    /// Whether it says a name that this release does not know: more than this server can do, whatever it is.
+    pub(crate) says_unknown: bool,
     /// Whether another server took it for gone, and it gave no sign of life since.
     pub(crate) is_lost: bool,
 }
@@ -123,11 +125,20 @@ pub(crate) async fn rows(db: &mut impl Executor) -> Result<Vec<ReplicaRow>, Stor
                 seen_at,
                 beats,
                 offer,
+                says_unknown: says.as_deref().is_some_and(has_unknown_names),
                 says: says.as_deref().map(Offer::from_text),
                 is_lost,
             })
         })
         .collect()
+}
+
+/// Whether a later release wrote it, with names that are not in this one's registry.
+fn has_unknown_names(says: &str) -> bool {
+    let names = CapabilitySet::from_text(says);
+    names
+        .names()
+        .any(|name| Capability::by_name(name).is_none())
 }
 
 pub(crate) async fn gone(db: &mut impl Executor, id: &str) -> Result<(), StoreError> {

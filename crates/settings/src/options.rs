@@ -6,7 +6,7 @@ use muster_hosts::AgentOptions;
 use serde_json::{Map, Value};
 
 use crate::SettingsError;
-use crate::osquery_options::{self, FLAGS, Names, OPTIONS, kind_of};
+use crate::osquery_options::{self, CUSTOM, FLAGS, Names, OPTIONS, kind_of};
 
 /// The members of agent options.
 const MEMBERS: &[&str] = &[
@@ -131,6 +131,9 @@ fn check_option(
     table: &'static [Names],
     place: &str,
 ) -> Result<(), SettingsError> {
+    if name.starts_with(CUSTOM) {
+        return Ok(());
+    }
     let kind = kind_of(name, table)
         .ok_or_else(|| SettingsError::unknown_key(name, &osquery_options::names(table)))?;
     if value.is_null() || kind.admits(value) {

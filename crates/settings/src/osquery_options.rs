@@ -177,6 +177,9 @@ pub(crate) const OPTIONS: &[Names] = &[
     (
         Kind::Unsigned,
         &[
+            // Read by Muster and its agent, where osquery has a flag of the command line.
+            "config_refresh",
+            "config_tls_refresh",
             "aws_firehose_period",
             "aws_imdsv2_request_attempts",
             "aws_imdsv2_request_interval",
@@ -513,6 +516,9 @@ pub(crate) const FLAGS: &[Names] = &[
         ],
     ),
 ];
+
+/// How options begin that operators make up for themselves, which queries then read.
+pub(crate) const CUSTOM: &str = "custom_";
 
 /// The kind of an option of that name.
 pub(crate) fn kind_of(name: &str, table: &[Names]) -> Option<Kind> {

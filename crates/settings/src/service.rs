@@ -307,7 +307,7 @@ impl SettingsService {
     ) -> Result<(), SettingsError> {
         self.0.teams.find(team).await?;
         let options = options.unwrap_or(Value::Null);
-        if !options.is_null() {
+        if !options.is_null() && !self.is_kept_for(team, &options) {
             check_agent_options(&options, strictness)?;
         }
         if dry_run {
@@ -315,6 +315,11 @@ impl SettingsService {
         }
         let names = (AGENT_OPTIONS, "edited_agent_options");
         self.set_of_team(actor, team, names, options).await
+    }
+
+    /// Whether a team has these options already: what was kept may be written again, whatever is known of it now.
+    pub(crate) fn is_kept_for(&self, team: TeamId, options: &Value) -> bool {
+        self.current().team_documents.get(&team) == Some(options)
     }
 
     /// Sets after how many days hosts of a team are deleted that stay away; none: the rule for all holds.

@@ -197,7 +197,7 @@ async fn before_setup_fleet_clients_learn_that_it_is_not_set_up() {
         .body(setup.to_string());
     let elsewhere = elsewhere.send().await.unwrap();
     assert_eq!(elsewhere.status(), 400, "it asks for no secret");
-    let elsewhere = json(elsewhere).await["message"].to_string();
+    let elsewhere = json(elsewhere).await["errors"][0]["reason"].to_string();
     assert!(elsewhere.contains("setup link"), "{elsewhere}");
     let answer = post("/api/v1/setup", setup.to_string()).await.unwrap();
     assert_eq!(answer.status(), 200);

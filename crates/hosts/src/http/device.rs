@@ -193,9 +193,18 @@ async fn without_token(axum::extract::Path(rest): axum::extract::Path<String>) -
     redirect(&place)
 }
 
+/// To an address that an operator may have written in any script: what is not ASCII is percent-encoded.
 fn redirect(place: &str) -> Response {
     let mut response = StatusCode::TEMPORARY_REDIRECT.into_response();
-    match HeaderValue::from_str(place) {
+    let mut address = String::with_capacity(place.len());
+    for byte in place.bytes() {
+        if byte.is_ascii_graphic() {
+            address.push(char::from(byte));
+        } else {
+            let _ = write!(address, "%{byte:02X}");
+        }
+    }
+    match HeaderValue::from_str(&address) {
         Ok(place) => {
             response.headers_mut().insert(header::LOCATION, place);
             response

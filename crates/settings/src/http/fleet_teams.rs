@@ -511,7 +511,11 @@ impl Rooms {
         if query.strictness() == Strictness::Full {
             known_members(&spec.others, PARTS_OF_TEAMS)?;
         }
-        if let Some(Some(options)) = &spec.agent_options {
+        let is_kept =
+            |options: &Value| existing.is_some_and(|team| self.settings.is_kept_for(team, options));
+        if let Some(Some(options)) = &spec.agent_options
+            && !is_kept(options)
+        {
             check_agent_options(options, query.strictness())?;
         }
         let secrets = spec.secrets.map(texts);

@@ -1,11 +1,11 @@
 //! Our own API: the organisation and agent options.
 
 use axum::extract::State;
-use muster_http::{Json, Path, Problem};
+use muster_http::{Json, Path, Problem, Query};
 use muster_identity::{Action, Actor, Principal, Scope, TeamId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -119,11 +119,13 @@ async fn get_options(
 }
 
 /// Set the agent options of hosts whose team has none of its own
-#[utoipa::path(put, path = "/settings/agent-options", tag = "settings", request_body = OptionsRequest, responses(
+#[utoipa::path(put, path = "/settings/agent-options", tag = "settings", request_body = OptionsRequest, params(ForceQuery),
+    responses(
     (status = 200, body = OptionsAnswer), (status = 400, description = "options that make no sense")))]
 async fn set_options(
     State(settings): State<SettingsService>,
     principal: Principal,
+    Query(query): Query<ForceQuery>,
     Json(body): Json<OptionsRequest>,
 ) -> Result<axum::Json<OptionsAnswer>, Problem> {
     principal.authorize(Action::WriteSettings, Scope::Global)?;
@@ -135,7 +137,7 @@ async fn set_options(
     };
     let actor = Actor::from(&principal);
     let kept = settings
-        .change(&actor, Strictness::Full, false, change)
+        .change(&actor, query.strictness(), false, change)
         .await?;
     Ok(axum::Json(OptionsAnswer {
         options: kept.agent_options,
@@ -149,6 +151,25 @@ fn of_team(settings: &SettingsService, team: TeamId) -> OptionsAnswer {
     OptionsAnswer {
         inherited: own.is_none(),
         options: own.unwrap_or(&current.documents.agent_options).clone(),
+    }
+}
+
+/// How strictly agent options are looked at.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+struct ForceQuery {
+    /// Keep options that this server does not know: of a newer osquery, perhaps.
+    force: bool,
+}
+
+impl ForceQuery {
+    fn strictness(&self) -> Strictness {
+        if self.force {
+            Strictness::Forced
+        } else {
+            Strictness::Full
+        }
     }
 }
 
@@ -168,15 +189,17 @@ async fn get_team_options(
 
 /// Set the agent options of a team
 #[utoipa::path(put, path = "/teams/{id}/agent-options", tag = "settings", request_body = OptionsRequest,
-    params(("id" = i64, Path, description = "The team")), responses((status = 200, body = OptionsAnswer),
+    params(("id" = i64, Path, description = "The team"), ForceQuery), responses((status = 200, body = OptionsAnswer),
     (status = 400, description = "options that make no sense"), (status = 404, description = "no such team")))]
 async fn set_team_options(
     State(settings): State<SettingsService>,
     principal: Principal,
     Path(id): Path<i64>,
+    Query(query): Query<ForceQuery>,
     Json(body): Json<OptionsRequest>,
 ) -> Result<axum::Json<OptionsAnswer>, Problem> {
-    set_team(&settings, &principal, id, Some(body.options)).await
+    let strictness = query.strictness();
+    set_team(&settings, &principal, id, Some(body.options), strictness).await
 }
 
 /// Take the agent options of a team back
@@ -190,7 +213,7 @@ async fn delete_team_options(
     principal: Principal,
     Path(id): Path<i64>,
 ) -> Result<axum::Json<OptionsAnswer>, Problem> {
-    set_team(&settings, &principal, id, None).await
+    set_team(&settings, &principal, id, None, Strictness::Full).await
 }
 
 async fn set_team(
@@ -198,12 +221,13 @@ async fn set_team(
     principal: &Principal,
     id: i64,
     options: Option<Value>,
+    strictness: Strictness,
 ) -> Result<axum::Json<OptionsAnswer>, Problem> {
     let team = settings.visible_team(principal, TeamId(id)).await?.id;
     principal.authorize(Action::WriteTeams, Scope::Team(Some(team)))?;
     let actor = Actor::from(principal);
     settings
-        .set_team_agent_options(&actor, team, options, Strictness::Full, false)
+        .set_team_agent_options(&actor, team, options, strictness, false)
         .await?;
     Ok(axum::Json(of_team(settings, team)))
 }

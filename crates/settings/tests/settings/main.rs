@@ -242,7 +242,7 @@ on_both_databases! {
             tasks.push(tokio::spawn(async move {
                 let change = |now: &Documents| {
                     let mut new = now.clone();
-                    new.agent_options["config"]["options"][format!("option_{number}")] = json!(number);
+                    new.agent_options["config"]["options"][format!("custom_{number}")] = json!(number);
                     Ok(new)
                 };
                 settings.change(&actor, Strictness::Full, false, change).await.unwrap();
@@ -254,9 +254,25 @@ on_both_databases! {
         fixture.settings.reload().await.unwrap();
         let options = fixture.settings.current().documents.agent_options.clone();
         for number in 0..8 {
-            assert_eq!(options["config"]["options"][format!("option_{number}")], number, "{options}");
+            assert_eq!(options["config"]["options"][format!("custom_{number}")], number, "{options}");
         }
         assert_eq!(fixture.changes().await.len(), 8);
+    }
+
+    async fn options_that_an_earlier_release_kept_may_be_written_again(db: TestDatabase) {
+        let fixture = Fixture::new(db).await;
+        let (settings, actor) = (&fixture.settings, Actor::system());
+        let team = fixture.identity.teams.create(&actor, "Laptops", "").await.unwrap().id;
+        let old = json!({ "config": { "options": { "config_refresh": 30, "of_another_osquery": 1 } } });
+        let set = |options: &Value, strictness| {
+            settings.set_team_agent_options(&actor, team, Some(options.clone()), strictness, false)
+        };
+        assert!(set(&old, Strictness::Full).await.is_err());
+        set(&old, Strictness::Forced).await.unwrap();
+        settings.reload().await.unwrap();
+        set(&old, Strictness::Full).await.unwrap();
+        let known = json!({ "config": { "options": { "config_refresh": 30, "config_tls_refresh": 60, "custom_site": "x" } } });
+        set(&known, Strictness::Full).await.unwrap();
     }
 
     async fn another_replica_follows_the_hint(db: TestDatabase) {

@@ -11,7 +11,7 @@ use crate::shape::Difference;
 pub struct LeftOut {
     /// The method, or `*`.
     pub method: &'static str,
-    /// What the path contains.
+    /// The path below the root of its family; `*` stands for any characters.
     pub route: &'static str,
     /// Why.
     pub reason: &'static str,
@@ -105,7 +105,7 @@ pub const NOT_BUILT: &[LeftOut] = &[
     not_built("*", "/osquery/carve/block", CARVES),
     not_built("GET", "/carves/1*", CARVES),
     not_built("*", "/osquery/yara/x", CARVES),
-    not_built("GET", "/report", REPORTS),
+    not_built("GET", "/queries/*/report", REPORTS),
     not_built("GET", "/hosts/2065/queries/1*", REPORTS),
     not_built("*", "/orbit/scripts/*", SCRIPTS),
     not_built("POST", "/scripts/run", SCRIPTS),
@@ -229,12 +229,6 @@ pub const OTHER_STATUS: &[(&str, u16, u16, &str)] = &[
         "a ping may be looked at with a browser",
     ),
     ("double slash", 307, 404, "paths are taken as they are"),
-    (
-        "device empty token",
-        307,
-        401,
-        "paths are taken as they are",
-    ),
     (
         "POST queries, null",
         500,
@@ -386,21 +380,21 @@ pub const OTHER_STATUS: &[(&str, u16, u16, &str)] = &[
 pub const MEMBERS: &[(&str, &str, &str)] = &[
     (
         "/teams",
-        "agent_options",
+        "teams[].agent_options",
         "a new team has no options of its own, so that the organisation's stay in force",
     ),
     (
         "/teams/1",
-        "agent_options",
+        "team.agent_options",
         "a new team has no options of its own, so that the organisation's stay in force",
     ),
     (
         "/teams/6",
-        "agent_options",
+        "team.agent_options",
         "a new team has no options of its own, so that the organisation's stay in force",
     ),
-    ("*", "macos_setup.*", MDM),
-    ("*", "macos_settings.*", MDM),
+    ("*", "*macos_setup.*", MDM),
+    ("*", "*macos_settings.*", MDM),
     ("/config", "mdm.*", MDM),
     ("/config", "scripts", SCRIPTS),
     (
@@ -410,7 +404,7 @@ pub const MEMBERS: &[(&str, &str, &str)] = &[
     ),
     (
         "/hosts/identifier/*",
-        "_version",
+        "host.*_version",
         "a host looked up by name is told as whole as by its number",
     ),
     (
@@ -456,8 +450,8 @@ pub const MEMBERS: &[(&str, &str, &str)] = &[
     ("/hosts", "hosts[].team_id", "a host has a team or none"),
     ("/hosts", "hosts[].team_name", "a host has a team or none"),
     (
-        "/health",
-        "disk_encryption_enabled",
+        "/hosts/*/health",
+        "health.disk_encryption_enabled",
         "not asked of hosts yet",
     ),
     (
@@ -467,13 +461,17 @@ pub const MEMBERS: &[(&str, &str, &str)] = &[
     ),
     (
         "/activities",
-        "actor_id",
+        "activities[].actor_id",
         "what was done by the setup link has no actor",
     ),
     ("/carves", "carves", CARVES),
-    ("/orbit/config", "pending_script_execution_ids", SCRIPTS),
     (
-        "/distributed/read",
+        "/orbit/config",
+        "notifications.pending_script_execution_ids",
+        SCRIPTS,
+    ),
+    (
+        "/osquery/distributed/read",
         "accelerate",
         "a half-filled row of details does not blank what is known, so the host need not hurry",
     ),
@@ -490,7 +488,7 @@ pub fn artefact(recording: &str, n: u64) -> Option<&'static str> {
 pub fn left_out(exchange: &Exchange) -> Option<&'static LeftOut> {
     let fits = |entry: &&LeftOut| {
         (entry.method == "*" || entry.method == exchange.method)
-            && matches(exchange.route(), entry.route)
+            && matches(below_root(exchange.route()), entry.route)
     };
     NOT_BUILT.iter().find(fits)
 }
@@ -499,7 +497,7 @@ pub fn left_out(exchange: &Exchange) -> Option<&'static LeftOut> {
 pub fn other_status(exchange: &Exchange, ours: u16) -> Option<&'static str> {
     let recorded = exchange.status?;
     let fits = |entry: &&(&str, u16, u16, &str)| {
-        (matches(exchange.route(), entry.0)
+        (matches(below_root(exchange.route()), entry.0)
             || (!exchange.name.is_empty() && exchange.name == entry.0))
             && entry.1 == recorded
             && entry.2 == ours
@@ -510,23 +508,104 @@ pub fn other_status(exchange: &Exchange, ours: u16) -> Option<&'static str> {
 /// Why a member may be another one.
 pub fn may_differ(member: &Member<'_>) -> Option<&'static str> {
     let fits = |entry: &&(&str, &str, &str)| {
-        matches(member.route, entry.0) && matches(&member.difference.at, entry.1)
+        matches(below_root(member.route), entry.0) && matches(&member.difference.at, entry.1)
     };
     MEMBERS.iter().find(fits).map(|entry| entry.2)
 }
 
-/// Whether a text has a pattern: its parts between `*` in this order, at the end when it does not end with one.
+/// A route below the root of its family: `/hosts/1` of `/api/latest/fleet/hosts/1`, `/orbit/config` of
+/// `/api/fleet/orbit/config`, `/osquery/log` of either of its roots.
+fn below_root(route: &str) -> &str {
+    let rest = route.strip_prefix("/api/").unwrap_or(route);
+    if let Some(orbit) = rest.strip_prefix("fleet") {
+        return orbit;
+    }
+    let versions = ["v1", "2022-04", "latest"];
+    let version = versions
+        .iter()
+        .find_map(|version| rest.strip_prefix(*version));
+    let rest = version.unwrap_or(rest);
+    if let Some(user) = rest.strip_prefix("/fleet") {
+        return user;
+    }
+    route.find("/osquery/").map_or(route, |at| &route[at..])
+}
+
+/// Whether a whole text fits a pattern, in which `*` stands for any characters.
 fn matches(text: &str, pattern: &str) -> bool {
-    let mut rest = text;
-    let mut parts = pattern.split('*').peekable();
-    while let Some(part) = parts.next() {
-        if parts.peek().is_none() {
-            return rest.ends_with(part);
+    let Some((first, rest)) = pattern.split_once('*') else {
+        return text == pattern;
+    };
+    let Some(mut text) = text.strip_prefix(first) else {
+        return false;
+    };
+    loop {
+        if matches(text, rest) {
+            return true;
         }
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
+        let mut characters = text.chars();
+        if characters.next().is_none() {
+            return false;
+        }
+        text = characters.as_str();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_fit_whole_routes() {
+        assert!(matches("/queries/7/report", "/queries/*/report"));
+        assert!(
+            !matches("/hosts/report", "/report") && !matches("/hosts/report", "/queries/*/report")
+        );
+        assert!(matches("mdm.a.b", "mdm.*") && !matches("config.mdm.a", "mdm.*"));
+        for (route, below) in [
+            ("/api/latest/fleet/hosts/1", "/hosts/1"),
+            ("/api/v1/fleet/global/policies", "/global/policies"),
+            ("/api/fleet/orbit/config", "/orbit/config"),
+            ("/api/v1/osquery/log", "/osquery/log"),
+            ("/api/osquery/log", "/osquery/log"),
+            ("/debug/errors", "/debug/errors"),
+        ] {
+            assert_eq!(below_root(route), below);
         }
     }
-    true
+
+    #[test]
+    fn nothing_is_left_out_that_no_recording_has() {
+        let recordings = crate::recordings();
+        let has = |fits: &dyn Fn(&str, &Exchange) -> bool| {
+            recordings.iter().any(|recording| {
+                recording
+                    .exchanges()
+                    .any(|exchange| fits(&recording.name, exchange))
+            })
+        };
+        for entry in NOT_BUILT {
+            let fits = |_: &str, exchange: &Exchange| {
+                (entry.method == "*" || entry.method == exchange.method)
+                    && matches(below_root(exchange.route()), entry.route)
+            };
+            assert!(has(&fits), "{entry:?}");
+        }
+        for (recording, first, last, reason) in
+            ARTEFACTS.iter().filter(|entry| entry.0 != "experiments")
+        {
+            let fits = |name: &str, exchange: &Exchange| {
+                name == *recording && (*first..=*last).contains(&exchange.n)
+            };
+            assert!(has(&fits), "{reason}");
+        }
+        for (place, recorded, ours, _) in OTHER_STATUS {
+            let fits = |_: &str, exchange: &Exchange| {
+                exchange.status == Some(*recorded)
+                    && other_status(exchange, *ours).is_some()
+                    && (exchange.name == *place || matches(below_root(exchange.route()), place))
+            };
+            assert!(has(&fits), "{place}");
+        }
+    }
 }
