@@ -384,6 +384,11 @@ pub const MEMBERS: &[(&str, &str, &str)] = &[
         "a new team has no options of its own, so that the organisation's stay in force",
     ),
     (
+        "/teams",
+        "team.agent_options",
+        "a new team has no options of its own, so that the organisation's stay in force",
+    ),
+    (
         "/teams/1",
         "team.agent_options",
         "a new team has no options of its own, so that the organisation's stay in force",
