@@ -29,6 +29,9 @@ pub enum SettingsError {
     Store(#[from] StoreError),
 }
 
+/// How many characters of a key that does not exist are told back, and compared with those that do.
+const MAX_SHOWN_CHARACTERS: usize = 64;
+
 impl SettingsError {
     pub(crate) fn invalid(field: &'static str, reason: impl Into<String>) -> Self {
         Self::Invalid {
@@ -39,6 +42,11 @@ impl SettingsError {
 
     /// A member that does not exist, with the one that was probably meant.
     pub(crate) fn unknown_key(key: &str, known: &[&str]) -> Self {
+        // Comparing takes time with the length, and no key that is meant is so long.
+        let shown: String = key.chars().take(MAX_SHOWN_CHARACTERS).collect();
+        if shown.len() < key.len() {
+            return Self::Malformed(format!("unsupported key provided: \"{shown}...\""));
+        }
         let hint = nearest(key, known).map(|near| format!("; did you mean \"{near}\"?"));
         let hint = hint.unwrap_or_default();
         Self::Malformed(format!("unsupported key provided: \"{key}\"{hint}"))

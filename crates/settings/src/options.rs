@@ -235,6 +235,10 @@ mod tests {
                 Some("invalid value type at 'options.verbose': expected bool but got number"),
             ),
             (
+                json!({"config": {"options": {"x".repeat(100_000): 1}}}),
+                Some("xxx...\""),
+            ),
+            (
                 json!({"command_line_flags": {"no_such_flag": true}}),
                 Some("unsupported key provided: \"no_such_flag\""),
             ),

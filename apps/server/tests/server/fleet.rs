@@ -103,6 +103,36 @@ on_both_databases! {
         server.shut_down().await;
     }
 
+    async fn who_has_the_role_gitops_writes_a_team_to_its_end(db: TestDatabase) {
+        let folder = tempfile::tempdir().unwrap();
+        let (server, site) = site(&db, folder.path(), &[]).await;
+        let fleet = "/api/latest/fleet";
+        let made = site.post(&format!("{fleet}/spec/teams"), &json!({ "specs": [{ "name": "Red" }] })).await;
+        let team = made.body["team_ids_by_name"]["Red"].as_i64().unwrap();
+        let user = json!({ "name": "CI", "email": "ci@example.com", "password": PASSWORD, "global_role": "gitops",
+            "api_only": true });
+        assert_eq!(site.post(&format!("{fleet}/users/admin"), &user).await.status, 200);
+        let login = json!({ "email": "ci@example.com", "password": PASSWORD });
+        let token = site.post(&format!("{fleet}/login"), &login).await.body["token"].as_str().unwrap().to_owned();
+        let ci = site.with_session(&token);
+        for (path, body, wanted) in [
+            ("/mdm/profiles/batch?team_name=Red", json!({ "profiles": [] }), 204),
+            ("/scripts/batch?team_name=Red", json!({ "scripts": [] }), 200),
+            ("/scripts/batch?dry_run=true&team_name=New", json!({ "scripts": [] }), 200),
+            ("/scripts/batch?team_name=New", json!({ "scripts": [] }), 404),
+            ("/software/batch?team_name=Red", json!({ "software": [] }), 202),
+            ("/software/batch?team_name=Red", json!({ "software": [{ "url": "https://x.example" }] }), 422),
+            ("/software/app_store_apps/batch?team_name=Red", json!({ "app_store_apps": [] }), 200),
+        ] {
+            let answer = ci.post(&format!("{fleet}{path}"), &body).await;
+            assert_eq!(answer.status, wanted, "{path} {body}: {answer:?}");
+        }
+        let policies = ci.get(&format!("{fleet}/teams/{team}/policies")).await;
+        assert_eq!((policies.status, &policies.body["policies"]), (200, &json!([])), "{policies:?}");
+        assert_eq!(ci.get(&format!("{fleet}/hosts")).await.status, 403, "it sees no hosts");
+        server.shut_down().await;
+    }
+
     async fn names_in_paths_are_taken_encoded_once_and_twice(db: TestDatabase) {
         let folder = tempfile::tempdir().unwrap();
         let (server, site) = site(&db, folder.path(), &[]).await;

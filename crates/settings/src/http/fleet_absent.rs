@@ -201,7 +201,8 @@ async fn delete_policies(
 async fn visible(rooms: &Rooms, principal: &Principal, id: i64) -> Result<(), Problem> {
     may_look(principal)?;
     let team = TeamId(id);
-    if !principal.visible_teams().admits(Some(team)) {
+    // Who writes documents (gitops) sees teams without seeing hosts.
+    if !principal.may(Action::ReadTeams, Scope::Team(Some(team))) {
         return Err(Problem::not_found(format!("Team {id}")));
     }
     rooms.identity.teams.find(team).await?;
@@ -315,10 +316,12 @@ async fn no_trigger(
     Query(trigger): Query<Trigger>,
 ) -> Result<StatusCode, Problem> {
     principal.authorize(Action::WriteSettings, Scope::Global)?;
-    Err(Problem::not_found(format!(
-        "trigger {:?}: Muster's background work runs by itself and waits for none",
-        trigger.name.chars().take(64).collect::<String>()
-    )))
+    let name: String = trigger.name.chars().take(64).collect();
+    Err(Problem::new(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        format!("nothing is triggered by {name:?}: Muster's background work runs by itself"),
+    ))
 }
 
 #[derive(Default, Deserialize)]

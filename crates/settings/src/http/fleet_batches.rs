@@ -51,7 +51,9 @@ impl Whose {
             None if self.team_name.is_empty() => None,
             None => {
                 let found = identity.teams.find_by_name(&self.team_name).await?;
-                let visible = found.filter(|team| principal.visible_teams().admits(Some(team.id)));
+                // Who writes documents (gitops) sees teams without seeing hosts.
+                let sees = |id| principal.may(Action::ReadTeams, Scope::Team(Some(id)));
+                let visible = found.filter(|team| sees(team.id));
                 match visible {
                     Some(team) => Some(team.id),
                     None if is_dry_run => None,
