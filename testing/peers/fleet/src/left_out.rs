@@ -1,3 +1,4 @@
+// tidy: long because it is one table of what is not compared, each with its reason
 //! What is not compared, in one place, each with its reason.
 //!
 //! Three kinds: exchanges whose subject we do not build ([`NOT_BUILT`]), statuses where we decided otherwise
