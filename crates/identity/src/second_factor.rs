@@ -108,7 +108,7 @@ impl SecondFactor {
         let context = &self.0.context;
         let account = self.0.users.find(user).await?;
         if account.api_only {
-            let reason = "an account for programs does not log in";
+            let reason = "an account for programs has no second factor; give it API tokens";
             return Err(IdentityError::invalid("user", reason));
         }
         let text = code::new_secret(&*context.randomness);

@@ -15,6 +15,8 @@ use crate::{Actor, Audit, AuditEntry, IdentityError, TeamFilter, TeamId};
 
 /// The longest name of a team, in characters.
 const MAX_NAME_CHARACTERS: usize = 255;
+/// Names that Fleet's clients have for what is no team; no new team takes one. Without regard to case.
+const RESERVED_NAMES: [&str; 2] = ["All teams", "No team"];
 /// The longest description, in bytes.
 const MAX_DESCRIPTION_BYTES: usize = 4_096;
 
@@ -60,6 +62,7 @@ impl Teams {
         description: &str,
     ) -> Result<Team, IdentityError> {
         let (name, description) = check(name, description)?;
+        check_reserved(name)?;
         let now = self.context.now();
         let mut team = Team {
             id: TeamId(0),
@@ -96,6 +99,9 @@ impl Teams {
             name.unwrap_or(&before.name),
             description.unwrap_or(&before.description),
         )?;
+        if name != before.name {
+            check_reserved(name)?;
+        }
         let now = self.context.now();
         let team = Team {
             name: name.to_owned(),
@@ -240,4 +246,20 @@ fn check<'a>(name: &'a str, description: &'a str) -> Result<(&'a str, &'a str), 
         return Err(IdentityError::invalid("description", reason));
     }
     Ok((name, description))
+}
+
+fn check_reserved(name: &str) -> Result<(), IdentityError> {
+    let name = name.to_lowercase();
+    match RESERVED_NAMES
+        .iter()
+        .find(|reserved| reserved.to_lowercase() == name)
+    {
+        Some(reserved) => {
+            let reason = format!(
+                "must not be {reserved:?}, which clients of Fleet's API take for no team at all"
+            );
+            Err(IdentityError::invalid("name", reason))
+        }
+        None => Ok(()),
+    }
 }

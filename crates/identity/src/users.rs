@@ -45,7 +45,7 @@ pub struct User {
     pub global_role: Option<Role>,
     /// What it may do in teams.
     pub teams: Vec<TeamRole>,
-    /// Whether it is an account for programs, which does not log in.
+    /// Whether it is an account for programs: it uses API tokens, and logs in by Fleet's API only.
     pub api_only: bool,
     /// Whether it must set a new password before anything else.
     pub must_reset_password: bool,
@@ -478,7 +478,8 @@ impl Users {
     }
 
     /// Gives a user a password that it must replace at its next login, and ends its sessions; for those who forgot theirs.
-    /// Makes one up when none is given. API tokens are refused until then.
+    /// Makes one up when none is given. API tokens are refused until then. The account of a program keeps what it is given:
+    /// it cannot set a new one.
     pub async fn reset_password(
         &self,
         actor: &Actor,
@@ -486,11 +487,6 @@ impl Users {
         given: Option<String>,
     ) -> Result<String, IdentityError> {
         let context = &self.0.context;
-        let user = find(&mut &context.database, id).await?;
-        if user.api_only {
-            let reason = "an account for programs does not log in; make it an API token instead";
-            return Err(IdentityError::invalid("user", reason));
-        }
         let text = given.unwrap_or_else(|| password::made_up(&*context.randomness));
         let hash = self.new_hash(&self.old_hash(id).await?, &text).await?;
         let now = context.now();

@@ -27,12 +27,35 @@ const CONFIG_MEMBERS: &[&str] = &[
     "feature_vectors",
     "file_accesses",
     "file_paths",
+    "file_paths_query",
     "options",
     "packs",
     "prometheus_targets",
     "schedule",
     "views",
     "yara",
+];
+
+/// Members that are a list of texts.
+const LISTS: &[&str] = &["/file_accesses", "/decorators/load", "/decorators/always"];
+/// Members that are an object of lists of texts.
+const NAMED_LISTS: &[&str] = &[
+    "/decorators/interval",
+    "/exclude_paths",
+    "/file_paths",
+    "/file_paths_query",
+    "/yara/file_paths",
+    "/yara/signatures",
+];
+/// Members that are another kind of object. What is in `packs` and `schedule` is left to osquery, as Fleet does.
+const OBJECTS: &[&str] = &[
+    "/auto_table_construction",
+    "/decorators",
+    "/events",
+    "/feature_vectors",
+    "/prometheus_targets",
+    "/views",
+    "/yara",
 ];
 
 /// Flags that would take a host away from this server.
@@ -114,6 +137,7 @@ pub fn check_agent_options(options: &Value, strictness: Strictness) -> Result<()
 fn check_config(config: &Value, place: &str) -> Result<(), SettingsError> {
     let config = object(config, &format!("{place}config"))?;
     known_members(config, CONFIG_MEMBERS)?;
+    check_kinds(config, place)?;
     let Some(options) = given(config, "options") else {
         return Ok(());
     };
@@ -122,6 +146,36 @@ fn check_config(config: &Value, place: &str) -> Result<(), SettingsError> {
         check_option(name, value, OPTIONS, &place)?;
     }
     Ok(())
+}
+
+/// Whether the members of a configuration are of the kinds that osquery reads; it passes over others without a word.
+fn check_kinds(config: &Map<String, Value>, place: &str) -> Result<(), SettingsError> {
+    let texts = |value: &Value| {
+        let items = value.as_array();
+        items.is_some_and(|items| items.iter().all(Value::is_string))
+    };
+    let named = |value: &Value| {
+        let members = value.as_object();
+        members.is_some_and(|members| members.values().all(texts))
+    };
+    let check = |pointers: &[&str], fits: &dyn Fn(&Value) -> bool, expected: &str| {
+        for pointer in pointers {
+            let mut path = pointer.split('/').skip(1);
+            let value = path.next().and_then(|name| config.get(name));
+            let value = path.fold(value, |value, name| value?.get(name));
+            if value.is_some_and(|value| !value.is_null() && !fits(value)) {
+                let name = pointer[1..].replace('/', ".");
+                return Err(SettingsError::wrong_type(
+                    &format!("{place}{name}"),
+                    expected,
+                ));
+            }
+        }
+        Ok(())
+    };
+    check(OBJECTS, &Value::is_object, "an object")?;
+    check(LISTS, &texts, "a list of texts")?;
+    check(NAMED_LISTS, &named, "an object of lists of texts")
 }
 
 /// Whether osquery has such an option, and takes such a value. `null` counts as absent.
@@ -216,6 +270,25 @@ mod tests {
             ),
             (json!({"confg": {}}), Some("did you mean \"config\"?")),
             (json!({"config": []}), Some("'config': expected an object")),
+            (
+                json!({"config": {"decorators": "load", "schedule": {}}}),
+                Some("'decorators': expected an object"),
+            ),
+            (
+                json!({"config": {"decorators": {"load": "SELECT 1"}}}),
+                Some("'decorators.load': expected a list of texts"),
+            ),
+            (
+                json!({"overrides": {"platforms": {"darwin": {"file_paths": {"homes": "/home/%"}}}}}),
+                Some(
+                    "'overrides.platforms.darwin.file_paths': expected an object of lists of texts",
+                ),
+            ),
+            (
+                json!({"config": {"file_accesses": ["homes"], "file_paths": {"homes": ["/home/%%"]}, "packs": null,
+                    "yara": {"signatures": {"a": ["/etc/a.yar"]}}, "decorators": {"interval": {"60": ["SELECT 1"]}}}}),
+                None,
+            ),
             (
                 json!({"config": {"option": {}}}),
                 Some("did you mean \"options\"?"),

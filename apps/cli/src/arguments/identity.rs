@@ -328,7 +328,7 @@ pub struct NewUserArguments {
     /// The role is for this team only, by name or id (may be repeated) [default: everywhere].
     #[arg(long, value_name = "NAME")]
     pub team: Vec<String>,
-    /// An account for programs, which does not log in.
+    /// An account for programs: it uses API tokens, and logs in by Fleet's API only.
     #[arg(long)]
     pub api_only: bool,
 }

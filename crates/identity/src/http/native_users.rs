@@ -53,7 +53,7 @@ struct NewUserRequest {
     /// What it may do in teams, instead of a global role.
     #[serde(default)]
     teams: Vec<TeamRole>,
-    /// Whether it is an account for programs, which does not log in.
+    /// Whether it is an account for programs: it uses API tokens, and logs in by Fleet's API only.
     #[serde(default)]
     api_only: bool,
     /// Whether it must set a new password at its first login.

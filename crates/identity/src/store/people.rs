@@ -41,8 +41,8 @@ muster_store::statements! {
     TEAM_ROLES = "SELECT user_id, team_id, role FROM identity_user_teams WHERE user_id = $1 ORDER BY team_id";
     DELETE_TEAM_ROLES = "DELETE FROM identity_user_teams WHERE user_id = $1";
     PASSWORD_HASH = "SELECT password_hash FROM identity_users WHERE id = $1";
-    SET_PASSWORD = "UPDATE identity_users SET password_hash = $2, updated_at = $3, must_reset_password = 1
-        WHERE id = $1";
+    SET_PASSWORD = "UPDATE identity_users SET password_hash = $2, updated_at = $3,
+        must_reset_password = 1 - api_only WHERE id = $1";
     REPLACE_PASSWORD = "UPDATE identity_users SET password_hash = $2, updated_at = $3, must_reset_password = 0
         WHERE id = $1 AND password_hash = $4";
 

@@ -52,10 +52,10 @@ pub(super) fn check_email(email: &str) -> Result<&str, IdentityError> {
     }
 }
 
-/// Who never logs in can never set a new password, and its tokens would be refused for ever.
+/// A program can never set a new password, and its tokens would be refused for ever.
 pub(super) fn check_reset(must_reset: bool, api_only: bool) -> Result<(), IdentityError> {
     if must_reset && api_only {
-        let reason = "an account for programs does not log in, and has no password to set";
+        let reason = "an account for programs cannot be made to set a new password";
         return Err(IdentityError::invalid("must_reset_password", reason));
     }
     Ok(())

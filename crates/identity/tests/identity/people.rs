@@ -130,6 +130,11 @@ on_both_databases! {
         let principal = sessions.authenticate(&login.token, address(1)).await.unwrap().unwrap();
         assert_eq!(principal.user_id, program.id);
         assert!(sessions.log_in_as_in_fleet("ci@example.com", "wrong", address(1)).await.is_err());
+        let made_up = identity.users.reset_password(&actor, program.id, None).await.unwrap();
+        assert!(sessions.authenticate(&login.token, address(1)).await.unwrap().is_none(), "sessions end with the password");
+        let login = sessions.log_in_as_in_fleet("ci@example.com", &made_up, address(1)).await.unwrap();
+        let principal = sessions.authenticate(&login.token, address(1)).await.unwrap().unwrap();
+        assert!(!principal.must_reset_password, "a program cannot set a new one");
     }
 
     async fn api_tokens_act_for_their_user_until_they_end(db: TestDatabase) {
@@ -252,7 +257,11 @@ on_both_databases! {
         let laptops = identity.teams.create(&actor, "Laptops", "carried around").await.unwrap();
         let servers = identity.teams.create(&actor, "Servers", "").await.unwrap();
         assert!(matches!(identity.teams.create(&actor, " LAPTOPS", "").await, Err(IdentityError::Duplicate { .. })));
-        assert!(matches!(identity.teams.create(&actor, " ", "").await, Err(IdentityError::Invalid { .. })));
+        for name in [" ", "No team", "all TEAMS "] {
+            assert!(matches!(identity.teams.create(&actor, name, "").await, Err(IdentityError::Invalid { .. })), "{name}");
+            let renamed = identity.teams.change(&actor, laptops.id, Some(name), None).await;
+            assert!(matches!(renamed, Err(IdentityError::Invalid { .. })), "{name}");
+        }
         let renamed = identity.teams.change(&actor, laptops.id, Some("Notebooks"), None).await.unwrap();
         assert_eq!((renamed.name.as_str(), renamed.description.as_str()), ("Notebooks", "carried around"));
         assert_eq!(identity.teams.find_by_name("notebooks").await.unwrap().unwrap().id, laptops.id);
