@@ -1,0 +1,7 @@
+//! The messages, made from `proto/opamp/v1`: the specification's names as Rust writes them (`TLSCertificate` is
+//! [`TlsCertificate`], `OpAMPConnectionSettings` is [`OpAmpConnectionSettings`]).
+//!
+//! Bytes are slices of the message that they were read from: keeping one keeps all of that message in memory. Enums are
+//! kept as the numbers that came, so that values of later releases are not lost.
+
+include!(concat!(env!("OUT_DIR"), "/opamp.proto.v1.rs"));

@@ -1,0 +1,1 @@
+//! What the wire looks like from outside of the crate.
