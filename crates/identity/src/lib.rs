@@ -22,6 +22,7 @@ mod enrollment_tokens;
 mod error;
 pub mod http;
 mod ids;
+mod key_memory;
 mod limits;
 mod master_key;
 mod migrations;
