@@ -249,6 +249,12 @@ pub const KEYS: &[Key] = &[
          their case and separators.",
     ),
     key(
+        "access_key.lifetime",
+        Kind::Span,
+        "90d",
+        "Collectors whose access key has been in use for so long are offered a new one; never for none.",
+    ),
+    key(
         "session.lifetime",
         Kind::Span,
         "5d",

@@ -118,6 +118,8 @@ pub struct Settings {
     pub opamp_headers: Vec<(String, String)>,
     /// Words in keys whose values are masked in configurations of collectors.
     pub opamp_masked_keys: Vec<String>,
+    /// Collectors are offered a new access key after so long; none for never.
+    pub access_key_lifetime: Option<Duration>,
     /// Folder of what hosts log.
     pub sink_folder: PathBuf,
     /// A file of it is rotated when it is larger, in bytes.
@@ -200,6 +202,10 @@ impl Settings {
             opamp_ca_file: optional("opamp.ca_file").map(PathBuf::from),
             opamp_headers: opamp_headers(layers)?,
             opamp_masked_keys: items(layers, "opamp.masked_keys").map(str::to_owned).collect(),
+            access_key_lifetime: match layers.text("access_key.lifetime").trim() {
+                "never" => None,
+                _ => Some(span(layers, "access_key.lifetime")?),
+            },
             sink_folder,
             sink_max_file_bytes: bytes(layers, "sink.max_file_size")?,
             sink_max_backups: number(layers, "sink.max_backups", 0, 1_000)? as u32,
