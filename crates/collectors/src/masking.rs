@@ -162,7 +162,11 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_not_kept() {
         let masking = Masking::default();
-        for text in ["password: [hunter2", "{\"password\": \"hunter2\"", "a: b: c: d"] {
+        for text in [
+            "password: [hunter2",
+            "{\"password\": \"hunter2\"",
+            "a: b: c: d",
+        ] {
             assert_eq!(masking.file(text), None, "{text:?}");
         }
         let deep = "[".repeat(100_000);

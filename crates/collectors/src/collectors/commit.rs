@@ -1,8 +1,6 @@
 //! What a step comes to, kept in one unit of work.
 
-use muster_identity::{
-    Actor, CollectorId, EnrollError, KeyOffer, Offered,
-};
+use muster_identity::{Actor, CollectorId, EnrollError, KeyOffer, Offered};
 use muster_store::{StoreError, Transaction};
 use muster_wire_opamp::proto::ConnectionSettingsOffers;
 
@@ -34,9 +32,14 @@ impl Collectors {
         outcome: &Outcome,
     ) -> Result<Committed, StoreError> {
         let mut record = outcome.record.clone();
-        let binds = outcome.effects.iter().any(|effect| matches!(effect, Effect::BindKey(_)));
+        let binds = outcome
+            .effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::BindKey(_)));
         let mut db = self.0.database.begin().await?;
-        let written = self.write(&mut db, session, principal, outcome, &mut record).await;
+        let written = self
+            .write(&mut db, session, principal, outcome, &mut record)
+            .await;
         let offer = match written {
             Ok(Ok(offer)) => offer,
             Ok(Err(committed)) => return Ok(committed),
@@ -136,7 +139,9 @@ impl Collectors {
             })
             .collect();
         store::event::add(db, id, &events, now).await?;
-        self.offer(db, &actor, principal, outcome, record).await.map(Ok)
+        self.offer(db, &actor, principal, outcome, record)
+            .await
+            .map(Ok)
     }
 
     /// The agent whose uid was shown remembers whom that turned out to be.

@@ -69,9 +69,7 @@ fn by_key<'a>(x: &Exchange<'a>, key: &KeyGrant) -> Judgement<'a> {
         (Some(_), Some(_)) => foreign(),
         (None, Some(_)) => match x.owner {
             // An agent that draws its uid anew at each start, with a key that somebody put into its configuration.
-            Some(owner)
-                if owner.durable.premade_key_id == Some(key.id) && !is_in_use(x, owner) =>
-            {
+            Some(owner) if owner.durable.premade_key_id == Some(key.id) && !is_in_use(x, owner) => {
                 match owner.durable.standing {
                     Standing::Revoked => unauthorized("revoked"),
                     _ => Judgement::Rename(owner),
@@ -154,9 +152,8 @@ fn by_token<'a>(x: &Exchange<'a>, token: &TokenGrant, asks_for_uid: bool) -> Jud
         KnownAgents::Approve | KnownAgents::Adopt => {}
     }
     let interval = record.interval();
-    let is_silent = line.is_none_or(|line| {
-        line.ended_at.is_some() || x.now.since(line.seen_at) >= 2 * interval
-    });
+    let is_silent = line
+        .is_none_or(|line| line.ended_at.is_some() || x.now.since(line.seen_at) >= 2 * interval);
     if x.is_key_live {
         return separate(x, record, token);
     }
