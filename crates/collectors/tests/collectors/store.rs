@@ -11,7 +11,7 @@ use crate::{Fixture, admin, described, goodbye, message, until};
 
 on_both_databases! {
     async fn a_heartbeat_that_changes_nothing_costs_no_statement(db: TestDatabase) {
-        let fixture = Fixture::new(&db).await;
+        let fixture = Fixture::quiet(&db).await;
         let token = fixture.token(KnownAgents::Adopt).await;
         fixture.send(&token, &described(7, 0, 0)).await;
         fixture.collectors.flush().await.unwrap();
