@@ -50,7 +50,8 @@ pub(crate) fn list(style: Style, columns: &[Column], items: &[Value]) -> Result<
     print(&listed(style, columns, items))
 }
 
-fn listed(style: Style, columns: &[Column], items: &[Value]) -> String {
+/// The text of a whole list.
+pub(crate) fn listed(style: Style, columns: &[Column], items: &[Value]) -> String {
     if style == Style::Json {
         return items.iter().fold(String::new(), |mut text, item| {
             let _ = writeln!(text, "{item}");
