@@ -289,7 +289,8 @@ impl Actor {
     /// Whether the credential is still good, and every agent on it still there. A database that is away takes nothing away.
     async fn check(&mut self) -> Going {
         let held = self.handle.held();
-        match self.collectors.still_admits(&self.session, held).await {
+        let admits = self.collectors.still_admits(&self.session, held).await;
+        match admits {
             Ok(gone) => {
                 self.handle.let_go(&gone);
                 Ok(())
