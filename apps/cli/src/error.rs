@@ -65,11 +65,11 @@ pub(crate) enum CliError {
         example: i64,
     },
     /// An agent did not say what was asked for.
-    #[error("collector {id} has not said {what}{}", because(.reason))]
+    #[error("collector {id} has not said {what}\n  {hint}")]
     NotSaid {
         id: i64,
         what: &'static str,
-        reason: &'static str,
+        hint: &'static str,
     },
     /// A file cannot be read or written.
     #[error("{action} {}", path.display())]
@@ -241,13 +241,6 @@ fn hint(similar: Option<&str>) -> String {
 
 fn lines(some: &[String]) -> String {
     some.iter().map(|line| format!("  {line}\n")).collect()
-}
-
-fn because(reason: &str) -> String {
-    if reason.is_empty() {
-        return String::new();
-    }
-    format!("\n  {reason}")
 }
 
 /// How whoever uses a context is known to its server again. It names the context and the user: without them the login would

@@ -91,7 +91,7 @@ pub(super) async fn one(client: &Client, arguments: &Collector) -> Result<(), Cl
             .ok_or(CliError::NotSaid {
                 id,
                 what: "which components it is built of",
-                reason: "agents with the capability reports_available_components do",
+                hint: "agents with the capability reports_available_components do",
             })?;
         if arguments.json {
             return output::print(&format!("{components:#}\n"));
@@ -181,7 +181,7 @@ fn effective_config(detail: &Value, id: i64, as_json: bool) -> Result<(), CliErr
     let config = detail.get("effective_config").ok_or(CliError::NotSaid {
         id,
         what: "which configuration it runs",
-        reason: "agents with the capability reports_effective_config do",
+        hint: "agents with the capability reports_effective_config do",
     })?;
     if as_json {
         return output::print(&format!("{config:#}\n"));

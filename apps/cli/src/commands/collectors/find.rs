@@ -106,13 +106,9 @@ async fn unknown(client: &Client, name: &str) -> Result<CliError, CliError> {
 fn ambiguous(name: &str, several: &[Value]) -> CliError {
     let line = |one: &Value| {
         let text = |member: &str| one[member].as_str().unwrap_or_default();
-        format!(
-            "{:>5}  {}, {}, {}",
-            one["id"].to_string(),
-            show::title(one),
-            text("status"),
-            text("instance_uid")
-        )
+        let (id, title) = (one["id"].to_string(), show::title(one));
+        let (status, uid) = (text("status"), text("instance_uid"));
+        format!("{id:>5}  {title}, {status}, {uid}")
     };
     let mut some: Vec<String> = several.iter().take(MAX_NAMED).map(line).collect();
     if several.len() > MAX_NAMED {

@@ -144,8 +144,7 @@ fn key(detail: &Value) -> String {
         } else {
             ""
         };
-        let at = text(offer, "offered_at");
-        let at = at.split_once('.').map_or(at, |(seconds, _)| seconds);
+        let at = output::to_the_second(text(offer, "offered_at"));
         format!("offer {} of {at} is not used yet{late}", offer["offers"])
     });
     match (text(detail, "key_status"), offer) {
@@ -177,8 +176,9 @@ fn health_line(shown: &mut String, name: &str, node: &Value, depth: usize) {
     if !text(node, "status").is_empty() {
         let _ = write!(shown, ", {}", printable(text(node, "status")));
     }
-    if !is_healthy && let Some((since, _)) = text(node, "status_at").split_once('.') {
-        let _ = write!(shown, " since {}Z", printable(since));
+    if !is_healthy && !text(node, "status_at").is_empty() {
+        let since = output::to_the_second(text(node, "status_at"));
+        let _ = write!(shown, " since {}", printable(&since));
     }
     if !text(node, "last_error").is_empty() {
         let _ = write!(shown, ": {}", printable(text(node, "last_error")));
@@ -256,13 +256,12 @@ pub(super) fn files(config: &Value) -> String {
         if has_names {
             let _ = writeln!(shown, "# file: {}", printable(name));
         }
-        match file.get("body").and_then(Value::as_str) {
-            Some(body) => shown.push_str(body),
-            None => {
-                let withheld = &file["withheld"];
-                let why = printable(text(withheld, "reason"));
-                let _ = write!(shown, "# not kept ({} bytes): {why}", withheld["bytes"]);
-            }
+        if let Some(body) = file.get("body").and_then(Value::as_str) {
+            shown.push_str(body);
+        } else {
+            let withheld = &file["withheld"];
+            let why = printable(text(withheld, "reason"));
+            let _ = write!(shown, "# not kept ({} bytes): {why}", withheld["bytes"]);
         }
         if !shown.ends_with('\n') {
             shown.push('\n');
@@ -317,7 +316,7 @@ mod tests {
         let event = detail["events"][1].clone();
         detail["events"] = vec![event; NEWEST_EVENTS + 3].into();
         let shown = collector(&detail);
-        assert_eq!(shown.matches("enrolled  ").count(), NEWEST_EVENTS + 1);
+        assert_eq!(shown.matches("enrolled  ").count(), NEWEST_EVENTS);
         assert!(
             shown.ends_with("\n3 more: muster collector 7 --events\n"),
             "{shown}"
