@@ -306,7 +306,7 @@ async fn a_collector_is_shown_with_its_health_its_keys_and_what_it_runs() {
         ..ComponentHealth::default()
     });
     let file = AgentConfigObject {
-        body: "receivers:\n\totlp: {}\n".replace('\t', "  ").into(),
+        body: "receivers:\n  otlp: {}\n".into(),
         ..AgentConfigObject::default()
     };
     let secret = AgentConfigObject {
