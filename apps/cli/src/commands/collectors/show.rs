@@ -90,7 +90,7 @@ pub(super) fn collector(detail: &Value) -> String {
 
 fn items<'a>(value: &'a Value, member: &str) -> &'a [Value] {
     let items = value.get(member).and_then(Value::as_array);
-    items.map_or(&[], Vec::as_slice)
+    items.map(Vec::as_slice).unwrap_or_default()
 }
 
 fn summary(detail: &Value) -> Map<String, Value> {
