@@ -7,11 +7,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::duration::parse as duration;
 
+mod collectors;
 mod identity;
 mod keys;
 mod me;
 mod skew;
 
+pub use collectors::{Collector, Collectors};
 pub use identity::{
     ApiTokens, ApiTokensCommand, Audit, AuditArguments, NewUserArguments, Teams, TeamsCommand,
     Tokens, TokensCommand, TokensCreate, UserEditArguments, Users, UsersCommand,
@@ -21,7 +23,7 @@ pub use keys::{Keys, KeysCommand, KeysRotate};
 pub use me::{Sessions, SessionsCommand, Totp, TotpCommand};
 pub use skew::Skew;
 
-/// Ask your fleet questions, look at its hosts, hand out tokens.
+/// Ask your fleet questions, look at its hosts and collectors, hand out tokens.
 #[derive(Parser)]
 #[command(
     name = "muster",
@@ -32,6 +34,7 @@ Examples:
   muster login https://muster.example.com --email ann@example.com
   muster query --all 'SELECT pid, name FROM processes'
   muster hosts --status online --search web
+  muster collectors --unhealthy
   muster tokens create --name laptops --expires-in 30d
 
 Environment:
@@ -139,6 +142,34 @@ Examples:
   muster host 8 --merge-into 7
   muster host 7 --delete")]
     Host(Host),
+    /// List collectors: whatever speaks OpAMP.
+    #[command(after_help = "\
+Examples:
+  muster collectors
+  muster collectors --status offline --sort -seen_at
+  muster collectors --unhealthy --attribute host.name=edge-1 --attribute deployment.environment
+  muster collectors --capability accepts_remote_config --version 0.158.0 --team Edge --csv > collectors.csv
+  muster collectors --key not_adopting
+  muster collectors --state waiting
+  muster collectors --summary")]
+    Collectors(Collectors),
+    /// Look at a collector, its health and what it runs; revoke it, renew its key, have it restart.
+    #[command(after_help = "\
+A name that several have is refused with their ids.
+
+Examples:
+  muster collector edge-1
+  muster collector otelcol-contrib@edge-1 --json
+  muster collector 0193d3a4-7c2b-7e10-8a4b-1d2f3a4b5c6d --effective-config
+  muster collector 7 --events
+  muster collector edge-1 --restart
+  muster collector edge-1 --rotate-key
+  muster collector edge-1 --revoke 'stolen on Monday'
+  muster collector edge-1 --unrevoke --with-its-key
+  muster collector 7 --approve
+  muster collector 7 --team Edge
+  muster collector 7 --delete")]
+    Collector(Collector),
     /// Ask hosts a question in SQL; rows are printed as they arrive.
     #[command(after_help = "\
 Exit code: 0 when all awaited hosts answered, 3 when some did not or failed (they are listed with the reason),

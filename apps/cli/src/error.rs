@@ -44,6 +44,33 @@ pub(crate) enum CliError {
         "there is no host `{name}` among those you may see\n  list them: muster hosts, or muster hosts --search TEXT"
     )]
     NoHost { name: String },
+    /// No collector that one may see is called so.
+    #[error(
+        "there is no collector `{name}` among those you may see{}\n\
+            \x20 list them: muster collectors, or muster collectors --search TEXT", hint(.similar.as_deref())
+    )]
+    NoCollector {
+        name: String,
+        similar: Option<String>,
+    },
+    /// Several collectors are called so.
+    #[error(
+        "`{name}` may be any of {total} collectors\n{}  name the one by its id: muster collector {}",
+        lines(.some), .example
+    )]
+    AmbiguousCollector {
+        name: String,
+        total: usize,
+        some: Vec<String>,
+        example: i64,
+    },
+    /// An agent did not say what was asked for.
+    #[error("collector {id} has not said {what}\n  {hint}")]
+    NotSaid {
+        id: i64,
+        what: &'static str,
+        hint: &'static str,
+    },
     /// A file cannot be read or written.
     #[error("{action} {}", path.display())]
     File {
@@ -210,6 +237,10 @@ fn hint(similar: Option<&str>) -> String {
     similar.map_or_else(String::new, |similar| {
         format!("; did you mean `{similar}`?")
     })
+}
+
+fn lines(some: &[String]) -> String {
+    some.iter().map(|line| format!("  {line}\n")).collect()
 }
 
 /// How whoever uses a context is known to its server again. It names the context and the user: without them the login would

@@ -64,9 +64,18 @@ async fn post(
     secret: &str,
     message: &AgentToServer,
 ) -> (u16, Option<ServerToAgent>) {
+    post_to(&client(server), &url(server, "/v1/opamp"), secret, message).await
+}
+
+async fn post_to(
+    http: &reqwest::Client,
+    url: &str,
+    secret: &str,
+    message: &AgentToServer,
+) -> (u16, Option<ServerToAgent>) {
     let body = encode_body(message, MessageLimit::default()).unwrap();
-    let sent = client(server)
-        .post(url(server, "/v1/opamp"))
+    let sent = http
+        .post(url)
         .header("content-type", "application/x-protobuf")
         .header("authorization", format!("Bearer {secret}"))
         .body(body)
@@ -77,6 +86,19 @@ async fn post(
     let bytes = sent.bytes().await.unwrap();
     let answer = (status == 200).then(|| decode_body(bytes, MessageLimit::default()).unwrap());
     (status, answer)
+}
+
+/// An agent that is asked for its full state and adopts a key, and one that is refused: whatever is counted of agents.
+pub(crate) async fn come(site: &Site) {
+    let url = format!("{}/v1/opamp", site.base);
+    let (_, secret) = token(site).await;
+    let (_, answer) = post_to(&site.http, &url, &secret, &message(7, 3)).await;
+    let answer = answer.unwrap();
+    assert_eq!(answer.flags & 1, 1, "its full state is wanted");
+    let (status, _) = post_to(&site.http, &url, &key_of(&answer), &described(7, 0)).await;
+    assert_eq!(status, 200);
+    let (status, _) = post_to(&site.http, &url, "wrong", &described(8, 0)).await;
+    assert_eq!(status, 401);
 }
 
 type Socket = WebSocketStream<TlsStream<TcpStream>>;
