@@ -2,11 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
+mod access_keys;
 mod agents;
 mod backup;
 mod browser;
 mod capabilities;
 mod chaos;
+mod collectors;
 mod crash;
 mod device;
 mod doctor;
