@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use muster_clock::{Clock as _, SystemClock, Timestamp};
 use serde_json::{Value, json};
 
 use crate::Failure;
@@ -26,6 +26,8 @@ const QUIET: Duration = Duration::from_secs(45);
 const MOST_QUIET_MESSAGES: f64 = 4.0;
 /// How often a client is asked for its full state at most, from its first message to the end.
 const MOST_FULL_STATES: f64 = 3.0;
+/// For how long a client has to be healthy until its configuration counts as run.
+const SOAK_SECONDS: u32 = 5;
 /// What is found again in what a client runs.
 const MARK: &str = "1717ms";
 
@@ -349,7 +351,10 @@ impl<'a> Scene<'a> {
                 .await?;
             }
         }
-        Ok("applied, as its hash and what it runs say".to_owned())
+        for present in &self.agents {
+            present.is_in_sync(&self.operator).await?;
+        }
+        Ok("applied, run, and in sync".to_owned())
     }
 
     async fn is_quiet(&self) -> Found {
@@ -403,7 +408,7 @@ impl<'a> Scene<'a> {
             .await
             .map_err(|error| error.to_string())?;
         // By the server's clock, which is this machine's.
-        let since = Timestamp::now();
+        let since = SystemClock.now();
         let begun = Instant::now();
         for index in 0..self.agents.len() {
             self.sees(index, "it does not come back", |detail| {
@@ -443,7 +448,7 @@ impl<'a> Scene<'a> {
     }
 
     async fn one_is_revoked(&self) -> Found {
-        let since = (Instant::now(), Timestamp::now());
+        let since = (Instant::now(), SystemClock.now());
         let path = format!("/collectors/{}/revoke", self.agents[0].id);
         let body = json!({ "reason": "to see what it does" });
         self.operator
@@ -527,6 +532,24 @@ impl Present {
         }
     }
 
+    /// Waits until the server holds that it runs what it should.
+    async fn is_in_sync(&self, operator: &Operator) -> Result<(), String> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let found = operator
+                .get(&format!("/collectors/{}/config", self.id))
+                .await;
+            let found = found.map_err(|error| error.to_string())?;
+            if found["state"] == "in_sync" {
+                return Ok(());
+            }
+            if Instant::now() >= until {
+                return Err(format!("{}: it is not in sync: {found}", self.letter));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     /// Waits until it says that it was refused; gives the end of its own words.
     async fn is_refused(&self, since: Instant) -> Result<String, String> {
         let found = self.agent.wait(since, PATIENCE, Line::refusal);
@@ -538,8 +561,19 @@ impl Present {
 
 /// Gives all clients a configuration.
 async fn assign(operator: &Operator, name: &str, document: &str) -> Result<(), Failure> {
-    let body = json!({ "name": name, "files": { "collector.yaml": document } });
-    operator.post("/collector-configs", &body).await?;
+    let files = json!({ "collector.yaml": { "body": document } });
+    let made = operator
+        .post(
+            "/collector-configs",
+            &json!({ "name": name, "files": files }),
+        )
+        .await?;
+    let assignment = json!({
+        "configuration_id": made["config"]["id"], "selector": "*", "soak_seconds": SOAK_SECONDS,
+    });
+    operator
+        .post("/collector-config-assignments", &assignment)
+        .await?;
     Ok(())
 }
 
