@@ -4,6 +4,7 @@ mod commit;
 mod memory;
 mod session;
 mod upkeep;
+mod writer;
 
 use std::hash::{Hash as _, Hasher as _};
 use std::sync::atomic::AtomicU64;
@@ -98,6 +99,7 @@ struct Inner {
     /// How fast agents send over plain HTTP.
     paces: DashMap<InstanceUid, Pace>,
     locks: Vec<tokio::sync::Mutex<()>>,
+    queue: writer::Queue,
     presence: Presence,
     live: Live,
 }
@@ -145,6 +147,7 @@ impl Collectors {
             components: DashSet::new(),
             paces: DashMap::new(),
             locks,
+            queue: writer::Queue::default(),
             live: Live::default(),
         }))
     }
@@ -437,6 +440,7 @@ impl Collectors {
         principal: &Principal,
         outcome: Box<Outcome>,
     ) -> Result<Option<Reply>, ExchangeError> {
+        let outcome: Arc<Outcome> = Arc::from(outcome);
         let (record, offer) = if outcome.is_changed {
             match self.commit(session, principal, &outcome).await? {
                 Committed::Done { record, offer } => (record, offer),

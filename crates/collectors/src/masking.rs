@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use muster_wire_opamp::proto::EffectiveConfig;
 
 use crate::limits::MAX_CONFIG_FILES;
-use crate::values::{bounded, digest};
+use crate::values::bounded;
 
 /// What stands in the place of a secret.
 pub const MASK: &str = "[MASKED]";
@@ -84,11 +84,6 @@ impl Masking {
             files.insert(bounded(name, 256), Value::Object(file));
         }
         Value::Object(files)
-    }
-
-    /// What tells two effective configurations apart.
-    pub(crate) fn digest_of(kept: &Value) -> String {
-        digest(&kept.to_string())
     }
 }
 

@@ -100,7 +100,8 @@ fn is_in_use(x: &Exchange<'_>, owner: &Record) -> bool {
     let line = owner.line(x.principal.line());
     line.is_some_and(|line| {
         line.ended_at.is_none()
-            && line.connection != x.connection.id
+            // Polls have no connection that could be told from others.
+            && (x.connection.id == 0 || line.connection != x.connection.id)
             && x.now.since(line.seen_at) < 2 * owner.interval()
     })
 }

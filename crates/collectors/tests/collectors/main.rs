@@ -52,11 +52,17 @@ struct Fixture {
     clock: Arc<ManualClock>,
     bus: Arc<LocalBus>,
     stopping: CancellationToken,
+    stop: CancellationToken,
     _stop: DropGuard,
 }
 
 impl Fixture {
     async fn new(db: &TestDatabase) -> Self {
+        Self::quiet(db).await.run()
+    }
+
+    /// The same without what runs beside messages.
+    async fn quiet(db: &TestDatabase) -> Self {
         let schema = Schema::default()
             .with("identity", muster_identity::MIGRATIONS)
             .with("collectors", muster_collectors::MIGRATIONS);
@@ -73,6 +79,7 @@ impl Fixture {
             Arc::clone(&self.clock),
             seed,
         )
+        .run()
     }
 
     fn on(database: Database, bus: Arc<LocalBus>, clock: Arc<ManualClock>, seed: u64) -> Self {
@@ -102,22 +109,28 @@ impl Fixture {
         });
         identity.teams.attach(Arc::new(collectors.clone()));
         let stop = CancellationToken::new();
-        tokio::spawn({
-            let (identity, stop) = (identity.clone(), stop.clone());
-            async move { identity.run_maintenance(&Lease::always(), stop).await }
-        });
-        tokio::spawn({
-            let (collectors, stop) = (collectors.clone(), stop.clone());
-            async move { collectors.run(&Lease::always(), stop).await }
-        });
         Self {
             identity,
             collectors,
             clock,
             bus,
             stopping: CancellationToken::new(),
+            stop: stop.clone(),
             _stop: stop.drop_guard(),
         }
+    }
+
+    /// Starts what runs beside messages.
+    fn run(self) -> Self {
+        tokio::spawn({
+            let (identity, stop) = (self.identity.clone(), self.stop.clone());
+            async move { identity.run_maintenance(&Lease::always(), stop).await }
+        });
+        tokio::spawn({
+            let (collectors, stop) = (self.collectors.clone(), self.stop.clone());
+            async move { collectors.run(&Lease::always(), stop).await }
+        });
+        self
     }
 
     fn wait(&self, seconds: u64) {

@@ -11,7 +11,7 @@ use crate::{Fixture, admin, described, goodbye, message, until};
 
 on_both_databases! {
     async fn a_heartbeat_that_changes_nothing_costs_no_statement(db: TestDatabase) {
-        let fixture = Fixture::new(&db).await;
+        let fixture = Fixture::quiet(&db).await;
         let token = fixture.token(KnownAgents::Adopt).await;
         fixture.send(&token, &described(7, 0, 0)).await;
         fixture.collectors.flush().await.unwrap();
@@ -84,6 +84,26 @@ on_both_databases! {
         assert_eq!(fixture.post(&token, &said).await.0, 400, "a thousand levels are refused before they are read");
         said.health = None;
         fixture.send(&token, &said).await;
+    }
+
+    async fn agents_that_all_come_at_once_are_written_together_and_each_is_answered(db: TestDatabase) {
+        let fixture = Fixture::new(&db).await;
+        let token = fixture.token(KnownAgents::Adopt).await;
+        let said: Vec<_> = (1..100).map(|uid| described(uid, 0, crate::SETTINGS)).collect();
+        // Some come twice, so that not all of a batch can be kept together.
+        let again = said.iter().take(20);
+        let answers = futures_util::future::join_all(said.iter().chain(again).map(|said| fixture.send(&token, said))).await;
+        for (answer, said) in answers.iter().zip(&said) {
+            assert_eq!(answer.instance_uid, said.instance_uid);
+        }
+        assert_eq!(answers.iter().filter_map(crate::key_of).count(), 99);
+        let mut keys: Vec<_> = answers.iter().filter_map(crate::key_of).collect();
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), 99, "each has a key of its own");
+        assert_eq!(fixture.list("?limit=1000").await.len(), 99);
+        let uses = fixture.identity.enrollment_tokens.find(muster_identity::EnrollmentTokenId(1)).await.unwrap().uses;
+        assert_eq!(uses, 99);
     }
 
     async fn an_ephemeral_agent_is_forgotten_soon_after_it_goes(db: TestDatabase) {
