@@ -12,6 +12,7 @@ mod cases;
 mod launch;
 mod properties;
 mod report;
+mod scene;
 mod server;
 
 use std::collections::BTreeMap;
