@@ -16,7 +16,10 @@ use crate::Failure;
 
 /// How long a client may take to end when it is asked to.
 const END_TIME: Duration = Duration::from_secs(15);
-const UNAUTHORIZED: &str = "401";
+/// The status of a request that is refused.
+pub(crate) const UNAUTHORIZED: &str = "401";
+/// The status by which a socket is closed whose agent is refused.
+pub(crate) const POLICY: &str = "1008";
 /// How many characters before the status are shown.
 const WORDS: usize = 32;
 
@@ -44,18 +47,18 @@ impl Line {
         self.event.as_ref().filter(|event| event["event"] == name)
     }
 
-    /// The words in which it tells that it was refused, up to the status: each client has words of its own, and all name it.
-    pub(crate) fn refusal(&self) -> Option<String> {
+    /// The words in which it tells that it was refused, up to a status: each client has words of its own, and all name it.
+    pub(crate) fn refusal(&self, status: &str) -> Option<String> {
         let told = match &self.event {
             Some(event) => [&event["error"], &event["text"]]
                 .into_iter()
                 .find_map(Value::as_str)?,
             None => &self.text,
         };
-        let (at, _) = told.match_indices(UNAUTHORIZED).find(|(at, _)| {
+        let (at, _) = told.match_indices(status).find(|(at, _)| {
             // Not a part of a time or of another number.
             let before = told[..*at].chars().next_back();
-            let after = told[at + UNAUTHORIZED.len()..].chars().next();
+            let after = told[at + status.len()..].chars().next();
             before.is_none_or(|sign| " =:(\"".contains(sign))
                 && after.is_none_or(|sign| !sign.is_ascii_alphanumeric())
         })?;
@@ -64,7 +67,7 @@ impl Line {
             .rev()
             .nth(WORDS)
             .map_or(0, |(index, _)| index);
-        Some(told[from..at + UNAUTHORIZED.len()].to_owned())
+        Some(told[from..at + status.len()].to_owned())
     }
 }
 
@@ -174,7 +177,7 @@ impl Agent {
 
 #[cfg(test)]
 mod tests {
-    use super::Line;
+    use super::{Line, UNAUTHORIZED};
 
     #[test]
     fn a_refusal_is_told_from_times_and_other_numbers() {
@@ -199,7 +202,7 @@ mod tests {
             ("listens on 127.0.0.1:40123", None),
             ("uid 0198-401-7", None),
         ] {
-            let found = Line::new(text.to_owned()).refusal();
+            let found = Line::new(text.to_owned()).refusal(UNAUTHORIZED);
             assert_eq!(found.as_deref(), expected, "{text}");
         }
     }

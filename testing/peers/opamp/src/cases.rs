@@ -10,6 +10,8 @@ pub(crate) struct Case {
     pub(crate) adopts: bool,
     /// Whether it is heard regularly without anything having happened.
     pub(crate) is_heard: bool,
+    /// Whether it says when it is refused. Some do not even write it to a log.
+    pub(crate) tells_refusals: bool,
     /// What it does with remote configurations.
     pub(crate) configuration: Configuration,
 }
@@ -68,7 +70,16 @@ const fn opamp_go(
         adopts: true,
         // Over HTTP all releases ask regularly; over WebSocket those that know heartbeats.
         is_heard: matches!(carrier, Carrier::Http) || bits == BITS,
+        tells_refusals: true,
         configuration: Configuration::Shown,
+    }
+}
+
+/// The same by HTTP and a release from before refusals were logged there.
+const fn silent_opamp_go(name: &'static str, needs: &'static [&'static str]) -> Case {
+    Case {
+        tells_refusals: false,
+        ..opamp_go(name, needs, Carrier::Http, BITS_OF_OLD)
     }
 }
 
@@ -80,24 +91,14 @@ pub(crate) const ALL: &[Case] = &[
         Carrier::WebSocket,
         BITS_OF_OLD,
     ),
-    opamp_go(
-        "opamp-go 0.4.0, HTTP",
-        &["opamp-go-0.4.0"],
-        Carrier::Http,
-        BITS_OF_OLD,
-    ),
+    silent_opamp_go("opamp-go 0.4.0, HTTP", &["opamp-go-0.4.0"]),
     opamp_go(
         "opamp-go 0.6.0, WebSocket",
         &["opamp-go-0.6.0"],
         Carrier::WebSocket,
         BITS_OF_OLD,
     ),
-    opamp_go(
-        "opamp-go 0.6.0, HTTP",
-        &["opamp-go-0.6.0"],
-        Carrier::Http,
-        BITS_OF_OLD,
-    ),
+    silent_opamp_go("opamp-go 0.6.0, HTTP", &["opamp-go-0.6.0"]),
     opamp_go(
         "opamp-go 0.14.0, WebSocket",
         &["opamp-go-0.14.0"],
@@ -142,6 +143,7 @@ pub(crate) const ALL: &[Case] = &[
         },
         adopts: true,
         is_heard: true,
+        tells_refusals: true,
         configuration: Configuration::Shown,
     },
     Case {
@@ -152,6 +154,7 @@ pub(crate) const ALL: &[Case] = &[
         },
         adopts: true,
         is_heard: true,
+        tells_refusals: true,
         configuration: Configuration::Shown,
     },
     Case {
@@ -162,6 +165,7 @@ pub(crate) const ALL: &[Case] = &[
         },
         adopts: false,
         is_heard: true,
+        tells_refusals: true,
         configuration: Configuration::None,
     },
     Case {
@@ -172,6 +176,7 @@ pub(crate) const ALL: &[Case] = &[
         },
         adopts: false,
         is_heard: true,
+        tells_refusals: true,
         configuration: Configuration::None,
     },
     Case {
@@ -180,6 +185,7 @@ pub(crate) const ALL: &[Case] = &[
         kind: Kind::Python,
         adopts: false,
         is_heard: true,
+        tells_refusals: true,
         configuration: Configuration::Shown,
     },
     Case {
@@ -188,6 +194,7 @@ pub(crate) const ALL: &[Case] = &[
         kind: Kind::Node,
         adopts: false,
         is_heard: true,
+        tells_refusals: true,
         configuration: Configuration::Reported,
     },
     Case {
@@ -196,6 +203,7 @@ pub(crate) const ALL: &[Case] = &[
         kind: Kind::Rust,
         adopts: false,
         is_heard: true,
+        tells_refusals: true,
         configuration: Configuration::Shown,
     },
 ];

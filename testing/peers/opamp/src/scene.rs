@@ -129,7 +129,35 @@ impl<'a> Scene<'a> {
         Ok(Exchanged {
             messages: count("muster_collectors_messages_total", "").await?,
             full_states: count("muster_collectors_requests_total", "report_full_state").await?,
+            refusals: count("muster_collectors_refusals_total", "").await?,
         })
+    }
+
+    /// Waits until a client was refused since a moment; gives its own words. Of one that says nothing it is seen by the server,
+    /// which had counted so many refusals before, and by there being no answer that it tells of.
+    pub(crate) async fn sees_refused(
+        &self,
+        index: usize,
+        status: &str,
+        since: Instant,
+        before: f64,
+    ) -> Result<String, String> {
+        let present = &self.agents[index];
+        if self.case.tells_refusals {
+            return present.is_refused(status, since).await;
+        }
+        while self.exchanged().await?.refusals <= before {
+            if since.elapsed() >= PATIENCE {
+                return Err(format!("{}: it was not refused", present.letter));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        let lines = present.agent.lines();
+        let mut recent = lines.iter().filter(|line| line.at >= since);
+        if recent.any(|line| line.event("answer").is_some()) {
+            return Err(format!("{}: it was answered", present.letter));
+        }
+        Ok("counted by the server; it says nothing".to_owned())
     }
 }
 
@@ -137,6 +165,7 @@ impl<'a> Scene<'a> {
 pub(crate) struct Exchanged {
     pub(crate) messages: f64,
     pub(crate) full_states: f64,
+    pub(crate) refusals: f64,
 }
 
 impl Present {
@@ -184,11 +213,12 @@ impl Present {
     }
 
     /// Waits until it says that it was refused; gives the end of its own words.
-    pub(crate) async fn is_refused(&self, since: Instant) -> Result<String, String> {
-        let found = self.agent.wait(since, PATIENCE, Line::refusal);
+    async fn is_refused(&self, status: &str, since: Instant) -> Result<String, String> {
+        let words = |line: &Line| line.refusal(status);
+        let found = self.agent.wait(since, PATIENCE, words);
         found
             .await
-            .ok_or_else(|| format!("{}: it saw no 401", self.letter))
+            .ok_or_else(|| format!("{}: it saw no {status}", self.letter))
     }
 }
 

@@ -241,7 +241,8 @@ fn sum(metrics: &str, name: &str, label: &str) -> f64 {
     });
     wanted
         .filter_map(|(_, value)| value.parse::<f64>().ok())
-        .sum()
+        // Not `sum`, by which nothing is -0.
+        .fold(0.0, |sum, value| sum + value)
 }
 
 #[cfg(test)]
