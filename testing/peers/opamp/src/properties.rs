@@ -18,8 +18,8 @@ const QUIET: Duration = Duration::from_secs(45);
 /// How many messages a client with nothing to say sends at most in that time: one in 30 s, one that was due, and one more for
 /// what it may have found out.
 const MOST_QUIET_MESSAGES: f64 = 4.0;
-/// How often a client is asked for its full state at most between two starts of its server: for a gap in its numbers, for the list
-/// of its components, and for what it left out when it connected again. Of that one may come while nothing else happens.
+/// How often a client is asked for its full state at most between two starts of its server: for a gap in its numbers, for the
+/// list of its components, and for what it left out when it connected again. Of that one may come while nothing else happens.
 const MOST_FULL_STATES: f64 = 3.0;
 /// For how long a client has to be healthy until its configuration counts as run.
 const SOAK_SECONDS: u32 = 5;
