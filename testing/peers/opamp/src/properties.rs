@@ -6,7 +6,7 @@ use muster_clock::{Clock as _, SystemClock};
 use serde_json::json;
 
 use crate::Failure;
-use crate::agent::{POLICY, UNAUTHORIZED};
+use crate::agent::{Line, POLICY, UNAUTHORIZED};
 use crate::cases::{Carrier, Case, Configuration, Kind};
 use crate::launch;
 use crate::report::Report;
@@ -354,16 +354,19 @@ impl Scene<'_> {
             .await?;
         let after = since.0.elapsed().as_secs_f64();
         let neighbour = &self.agents[1];
-        if self.case.is_heard {
-            self.sees(1, "the neighbour is not heard any more", |detail| {
-                (detail["status"] == "online" && is_after(&detail["seen_at"], since.1))
-                    .then_some(())
-            })
-            .await?;
-        } else {
-            let detail = self.detail(1).await?;
-            expect("the neighbour", &detail["status"], "online")?;
+        if !self.case.is_heard {
+            // It says nothing by itself, but does what it is told over its connection.
+            let path = format!("/collectors/{}/restart", neighbour.id);
+            let told = self.operator.post(&path, &json!({})).await;
+            told.map_err(|error| error.to_string())?;
+            let command = |line: &Line| line.event("command").cloned();
+            let heard = neighbour.agent.wait(since.0, PATIENCE, command).await;
+            heard.ok_or("the neighbour does not hear a command")?;
         }
+        self.sees(1, "the neighbour is not heard any more", |detail| {
+            (detail["status"] == "online" && is_after(&detail["seen_at"], since.1)).then_some(())
+        })
+        .await?;
         let lines = neighbour.agent.lines();
         let trouble = lines.iter().find(|line| {
             line.at >= since.0
