@@ -115,6 +115,8 @@ pub(crate) struct Reply {
     pub(crate) collector: Option<CollectorId>,
     /// Whether a socket ends after it.
     pub(crate) closes: bool,
+    /// Whether the agent may not come: 401 over plain HTTP. On a socket that others share it is told in band.
+    pub(crate) is_unauthorized: bool,
 }
 
 impl Collectors {
@@ -222,6 +224,7 @@ impl Collectors {
                     outgoing,
                     collector: None,
                     closes: false,
+                    is_unauthorized: false,
                 });
             }
         };
@@ -304,7 +307,7 @@ impl Collectors {
             Step::Done(outcome) => self.finish(session, principal, outcome).await,
             Step::Refused(refusal) => {
                 let id = record.as_ref().map(|record| record.id);
-                self.refuse(session, uid, id, refusal).map(Some)
+                Ok(Some(self.refuse(session, uid, id, refusal)))
             }
             Step::Other(_) => Ok(None),
         }
@@ -316,7 +319,7 @@ impl Collectors {
         uid: InstanceUid,
         id: Option<CollectorId>,
         refusal: Refusal,
-    ) -> Result<Reply, ExchangeError> {
+    ) -> Reply {
         refused(refusal.reason());
         let subject = id.map(|id| id.to_string()).unwrap_or_default();
         self.deny(
@@ -326,15 +329,17 @@ impl Collectors {
             "collector",
             subject,
         );
-        match refusal {
-            Refusal::Unauthorized { reason } => Err(ExchangeError::Unauthorized { reason }),
+        let (message, closes) = match refusal {
+            Refusal::Unauthorized { .. } => ("authentication required", true),
             Refusal::BadRequest {
                 message, closes, ..
-            } => Ok(Reply {
-                outgoing: Outgoing::refusal(uid, WireRefusal::BadRequest, message),
-                collector: None,
-                closes,
-            }),
+            } => (message, closes),
+        };
+        Reply {
+            outgoing: Outgoing::refusal(uid, WireRefusal::BadRequest, message),
+            collector: None,
+            closes,
+            is_unauthorized: matches!(refusal, Refusal::Unauthorized { .. }),
         }
     }
 
@@ -406,15 +411,13 @@ impl Collectors {
             .available_components
             .as_ref()
             .filter(|said| !said.hash.is_empty());
-        let hash = match said {
-            Some(said) => crate::values::hex(&said.hash[..said.hash.len().min(64)]),
-            None => {
-                let known = record.and_then(|record| record.durable.components.as_ref());
-                match known.filter(|known| known.asked_at.is_some()) {
-                    Some(known) => known.hash.clone(),
-                    None => return Ok(true),
-                }
-            }
+        let asked = record
+            .and_then(|record| record.durable.components.as_ref())
+            .filter(|known| known.asked_at.is_some());
+        let hash = match (said, asked) {
+            (Some(said), _) => crate::values::hex(&said.hash[..said.hash.len().min(64)]),
+            (None, Some(known)) => known.hash.clone(),
+            (None, None) => return Ok(true),
         };
         if self.0.components.contains(&hash) {
             return Ok(true);
@@ -443,7 +446,7 @@ impl Collectors {
         let outcome: Arc<Outcome> = Arc::from(outcome);
         let (record, offer) = if outcome.is_changed {
             match self.commit(session, principal, &outcome).await? {
-                Committed::Done { record, offer } => (record, offer),
+                Committed::Done { record, offer } => (*record, offer),
                 Committed::Conflict => return Ok(None),
                 Committed::Refused(reason) => {
                     refused(reason);
@@ -471,6 +474,7 @@ impl Collectors {
             outgoing: outcome.answer(offer),
             collector: is_known.then_some(id),
             closes: false,
+            is_unauthorized: false,
         }))
     }
 

@@ -329,17 +329,13 @@ pub fn step(x: &Exchange<'_>) -> Step {
                 outcome.record.durable.premade_key_id = Some(key.id);
                 outcome.effects.push(Effect::BindKey(key.id));
             }
-            match from {
-                Some(from) => {
-                    let details = json!({ "from": from });
-                    outcome.event("separated", details);
+            if let Some(from) = from {
+                outcome.event("separated", json!({ "from": from }));
+            } else {
+                if uid != x.uid && !answer::is_nil(x.uid) {
+                    outcome.effects.push(Effect::Uid(x.uid));
                 }
-                None => {
-                    if uid != x.uid && !answer::is_nil(x.uid) {
-                        outcome.effects.push(Effect::Uid(x.uid));
-                    }
-                    outcome.event("enrolled", how(x));
-                }
+                outcome.event("enrolled", how(x));
             }
             advance(x, Box::new(outcome), None)
         }

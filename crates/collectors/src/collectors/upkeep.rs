@@ -101,16 +101,12 @@ impl Collectors {
                 self.0.live.probe(id);
             }
         } else if hint.topic == COLLECTOR_KEYS_TOPIC {
-            match id(&hint.key) {
-                Some(id) => {
-                    self.0.identity.collector_keys.forget_collector(id);
-                    self.0.live.check(id);
-                }
-                None => {
-                    self.0.live.check_all();
-                    return true;
-                }
-            }
+            let Some(id) = id(&hint.key) else {
+                self.0.live.check_all();
+                return true;
+            };
+            self.0.identity.collector_keys.forget_collector(id);
+            self.0.live.check(id);
         } else if hint.topic == TOKENS_TOPIC {
             self.0.live.check_all();
             return true;
