@@ -96,9 +96,16 @@ fn is_protobuf(headers: &HeaderMap) -> bool {
     kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case(PROTOBUF))
 }
 
-/// What an agent shows: `Bearer …` or `ApiKey …`, in any case.
+/// What some clients send instead of `Authorization`, and can send nowhere else: the secret alone.
+const API_KEY: &str = "api-key";
+
+/// What an agent shows: `Authorization` with `Bearer …` or `ApiKey …`, in any case, else `api-key`.
 fn secret(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?.trim();
+    let Some(value) = headers.get(header::AUTHORIZATION) else {
+        let secret = headers.get(API_KEY)?.to_str().ok()?.trim();
+        return Some(secret).filter(|secret| !secret.is_empty());
+    };
+    let value = value.to_str().ok()?.trim();
     let (scheme, secret) = value.split_once(char::is_whitespace)?;
     let is_known = ["bearer", "apikey"]
         .iter()
@@ -274,6 +281,25 @@ mod tests {
             );
         }
         assert_eq!(secret(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn a_key_in_a_header_of_its_own_is_read_when_there_is_no_other() {
+        let own = header::HeaderName::from_static(API_KEY);
+        let mut headers = with(own.clone(), "abc");
+        assert_eq!(secret(&headers), Some("abc"));
+        headers.insert(
+            header::AUTHORIZATION,
+            HeaderValue::from_static("Bearer def"),
+        );
+        assert_eq!(secret(&headers), Some("def"));
+        headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Basic ghi"));
+        assert_eq!(
+            secret(&headers),
+            None,
+            "what is shown there is not overruled"
+        );
+        assert_eq!(secret(&with(own, " ")), None);
     }
 
     #[test]
