@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::duration::parse as duration;
 
 mod identity;
+mod keys;
 mod me;
 mod skew;
 
@@ -16,6 +17,7 @@ pub use identity::{
     Tokens, TokensCommand, TokensCreate, UserEditArguments, Users, UsersCommand,
 };
 
+pub use keys::{Keys, KeysCommand, KeysRotate};
 pub use me::{Sessions, SessionsCommand, Totp, TotpCommand};
 pub use skew::Skew;
 
@@ -157,12 +159,16 @@ Examples:
   muster campaigns follow 12 --json
   muster campaigns cancel 12")]
     Campaigns(Campaigns),
-    /// Renew the keys of all hosts, and look at bans and at agents that are refused.
+    /// Renew the keys of hosts and collectors, make and take away keys of collectors, look at bans and at agents that are
+    /// refused.
     #[command(after_help = "\
 Examples:
   muster keys rotate --per-minute 100     renew the keys of all hosts, so many a minute
+  muster keys rotate --family opamp       renew the access keys of all collectors
   muster keys rotations                   how far that is
-  muster keys stop 3
+  muster keys create --name gateway-1     an access key for a collector that cannot take one by itself
+  muster keys list --state active
+  muster keys revoke 41
   muster keys bans
   muster keys refused                     agents that go on calling with keys which are no longer good")]
     Keys(Keys),
@@ -348,43 +354,6 @@ pub struct Host {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
-}
-
-/// `keys`.
-#[derive(Args)]
-pub struct Keys {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: KeysCommand,
-}
-
-/// `keys …`.
-#[derive(Subcommand)]
-pub enum KeysCommand {
-    /// Renew the keys of all hosts, some at a time. Each old key stays good until the new one is used.
-    #[command(
-        after_help = "Examples:\n  muster keys rotate\n  muster keys rotate --per-minute 100"
-    )]
-    Rotate {
-        /// How many hosts are told to enroll again per minute.
-        #[arg(long, default_value_t = 60, value_name = "COUNT")]
-        per_minute: u32,
-    },
-    /// List rotations, newest first, and how many keys still wait.
-    #[command(after_help = "Examples:\n  muster keys rotations\n  muster keys rotations --json")]
-    Rotations(Format),
-    /// Stop a rotation; hosts that were told go on.
-    #[command(after_help = "Examples:\n  muster keys stop 3")]
-    Stop {
-        /// Its id.
-        id: i64,
-    },
-    /// List banned hosts.
-    #[command(after_help = "Examples:\n  muster keys bans --json")]
-    Bans(Format),
-    /// List agents that go on calling with keys which are no longer good.
-    #[command(after_help = "Examples:\n  muster keys refused")]
-    Refused(Format),
 }
 
 /// `query`.

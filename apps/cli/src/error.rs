@@ -129,10 +129,16 @@ pub(crate) enum CliError {
     NotServed { url: String },
     /// The server made an enrollment token without what it does not know.
     #[error(
-        "{url} is of an older release, whose enrollment tokens have neither labels nor networks\n\
-            \x20 the token that it made without them is revoked; update the server first"
+        "{url} is of an older release, whose enrollment tokens do not have all that was asked for\n\
+            \x20 the token that it made without that is revoked; update the server first"
     )]
     TokenUnbound { url: String },
+    /// The end of a token cuts collectors off.
+    #[error(
+        "{collectors} collector(s) have no key of their own and are cut off when token {id} is revoked\n\
+            \x20 to do it all the same: muster tokens revoke {id} --cut-off"
+    )]
+    CutsOff { id: i64, collectors: u64 },
     /// Something named by its name is not there.
     #[error("there is no {kind} `{name}`{}", hint(.similar.as_deref()))]
     Unknown {

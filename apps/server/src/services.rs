@@ -65,6 +65,7 @@ pub fn identity(
     let key = MasterKey::load_or_create(&path, &*ambient.randomness)?;
     let options = IdentityOptions {
         session_lifetime: settings.session_lifetime,
+        collector_key_lifetime: settings.access_key_lifetime,
         issuer: issuer(settings.public_url.as_deref()),
     };
     let (clock, randomness) = (Arc::clone(&ambient.clock), Arc::clone(&ambient.randomness));

@@ -5,6 +5,7 @@
 mod broken;
 mod dark;
 mod help;
+mod keys;
 mod people;
 mod real;
 mod skew;

@@ -218,6 +218,12 @@ pub const KEYS: &[Key] = &[
         "What it logs: error, warn, info, debug or trace; also target=level,…",
     ),
     key(
+        "access_key.lifetime",
+        Kind::Span,
+        "90d",
+        "Collectors whose access key has been in use for so long are offered a new one; never for none.",
+    ),
+    key(
         "session.lifetime",
         Kind::Span,
         "5d",

@@ -110,6 +110,8 @@ pub struct Settings {
     pub worker_threads: Option<usize>,
     /// A session that is not used for so long ends.
     pub session_lifetime: Duration,
+    /// Collectors are offered a new access key after so long; none for never.
+    pub access_key_lifetime: Option<Duration>,
     /// Folder of what hosts log.
     pub sink_folder: PathBuf,
     /// A file of it is rotated when it is larger, in bytes.
@@ -188,6 +190,10 @@ impl Settings {
             worker_threads: Some(number(layers, "worker_threads", 0, 1_024)? as usize)
                 .filter(|threads| *threads > 0),
             session_lifetime: span(layers, "session.lifetime")?,
+            access_key_lifetime: match layers.text("access_key.lifetime").trim() {
+                "never" => None,
+                _ => Some(span(layers, "access_key.lifetime")?),
+            },
             sink_folder,
             sink_max_file_bytes: bytes(layers, "sink.max_file_size")?,
             sink_max_backups: number(layers, "sink.max_backups", 0, 1_000)? as u32,
