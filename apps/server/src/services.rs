@@ -5,6 +5,8 @@
 use std::sync::Arc;
 
 use muster_bus::Bus;
+use muster_collectors::service::OfferSettings;
+use muster_collectors::{CollectorParts, Collectors, Masking};
 use muster_hosts::{AgentParts, Agents, DistributedSource, Hosts};
 use muster_identity::{Identity, IdentityOptions, MasterKey};
 use muster_queries::Queries;
@@ -39,6 +41,8 @@ pub struct Services {
     pub agents: Agents,
     /// Where agents' logs go.
     pub sink: Arc<FileSink>,
+    /// Agents that speak OpAMP.
+    pub collectors: Collectors,
     /// The servers that share the database.
     pub replicas: Replicas,
     /// Hints between them.
@@ -80,6 +84,7 @@ impl Services {
     pub fn new(
         configuration: &Settings,
         public_url: &str,
+        authority_pem: Option<String>,
         name: &str,
         database: Database,
         bus: Arc<dyn Bus>,
@@ -138,6 +143,23 @@ impl Services {
             about,
         );
         hosts.attach_standing(replicas.standing());
+        let collectors = Collectors::new(CollectorParts {
+            database: database.clone(),
+            bus: Arc::clone(&bus),
+            clock: Arc::clone(&clock),
+            randomness: Arc::clone(&ambient.randomness),
+            identity: identity.clone(),
+            settings: muster_collectors::service::Settings {
+                offers: Some(OfferSettings {
+                    public_url: public_url.to_owned(),
+                    authority_pem,
+                    headers: configuration.opamp_headers.clone(),
+                    heartbeat_seconds: configuration.opamp_heartbeat_seconds,
+                }),
+                masking: Masking::new(&configuration.opamp_masked_keys),
+            },
+        });
+        identity.teams.attach(Arc::new(collectors.clone()));
         let agents = Agents::new(AgentParts {
             database: database.clone(),
             bus: Arc::clone(&bus),
@@ -160,6 +182,7 @@ impl Services {
             hosts,
             queries,
             agents,
+            collectors,
             sink,
             replicas,
             bus,
@@ -206,6 +229,11 @@ impl Services {
             let (hosts, settings) = (self.hosts.clone(), self.settings.clone());
             let (lease, stop) = (upkeep("hosts.expiry"), stop.clone());
             async move { hosts.run_expiry(Arc::new(settings), &lease, stop).await }
+        });
+        tasks.spawn({
+            let (collectors, lease) = (self.collectors.clone(), upkeep("collectors.upkeep"));
+            let stop = stop.clone();
+            async move { collectors.run(&lease, stop).await }
         });
         tasks.spawn({
             let (queries, stop) = (self.queries.clone(), stop.clone());
