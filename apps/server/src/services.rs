@@ -160,6 +160,9 @@ impl Services {
             },
         });
         identity.teams.attach(Arc::new(collectors.clone()));
+        identity
+            .enrollment_tokens
+            .attach_collectors(Arc::new(collectors.clone()));
         let agents = Agents::new(AgentParts {
             database: database.clone(),
             bus: Arc::clone(&bus),

@@ -1,37 +1,37 @@
 //! Collectors as they come: credentials, records in memory, and what a step comes to, kept and sent.
 
 mod commit;
+mod memory;
+mod session;
 mod upkeep;
+mod writer;
 
-use std::collections::BTreeMap;
 use std::hash::{Hash as _, Hasher as _};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dashmap::{DashMap, DashSet};
 use muster_bus::{Bus, Hint, Topic};
 use muster_clock::{Clock, Randomness, Timestamp};
-use muster_http::{ClientAddress, error_chain};
-use muster_identity::{
-    Actor, CollectorAdmission, CollectorId, CollectorKeys, DENIED_AGENT, DENIED_ENROLLMENT, Denial,
-    Identity, KeyHolder, KeyState, PresentedKey, SecretHash,
-};
+use muster_http::error_chain;
+use muster_identity::{CollectorId, DENIED_AGENT, DENIED_ENROLLMENT, Identity};
 use muster_store::{Database, StoreError};
 use muster_wire_opamp::proto::AgentToServer;
 use muster_wire_opamp::{InstanceUid, Outgoing, Refusal as WireRefusal};
 
 use crate::live::Live;
-use crate::presence::Presence;
 use crate::pace::Pace;
-use crate::record::{ConfigReport, LineKey, Record, Standing};
+use crate::presence::Presence;
+use crate::record::{ConfigReport, LineKey, Record};
 use crate::service::{
-    Carrier, Connection, DesiredConfig, Effect, Exchange, KeyGrant, Outcome, Principal, Refusal,
-    Settings, Step, TokenGrant, push, step,
+    Carrier, DesiredConfig, Effect, Exchange, Outcome, Principal, Refusal, Settings, Step, push,
+    step,
 };
 use crate::{ExchangeError, store};
 
 use commit::Committed;
+pub(crate) use session::Session;
 
 /// Hints that a collector was changed: its id, and by which replica.
 pub(crate) const CHANGED_TOPIC: Topic = Topic::new("collectors.changed");
@@ -99,6 +99,7 @@ struct Inner {
     /// How fast agents send over plain HTTP.
     paces: DashMap<InstanceUid, Pace>,
     locks: Vec<tokio::sync::Mutex<()>>,
+    queue: writer::Queue,
     presence: Presence,
     live: Live,
 }
@@ -106,21 +107,6 @@ struct Inner {
 /// Collectors. Cheap to clone.
 #[derive(Clone)]
 pub struct Collectors(Arc<Inner>);
-
-/// By what somebody who speaks OpAMP proved who it is: looked at again for every message.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Credential {
-    Token(SecretHash),
-    Key(SecretHash),
-}
-
-/// A connection, or a request, of somebody whose credential was good.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Session {
-    pub(crate) credential: Credential,
-    pub(crate) address: ClientAddress,
-    pub(crate) connection: Connection,
-}
 
 /// What is answered.
 pub(crate) struct Reply {
@@ -161,6 +147,7 @@ impl Collectors {
             components: DashSet::new(),
             paces: DashMap::new(),
             locks,
+            queue: writer::Queue::default(),
             live: Live::default(),
         }))
     }
@@ -207,74 +194,6 @@ impl Collectors {
         }
     }
 
-    /// Lets somebody in who shows this secret.
-    pub(crate) async fn admit(
-        &self,
-        secret: &str,
-        address: ClientAddress,
-        carrier: Carrier,
-    ) -> Result<Session, ExchangeError> {
-        let credential = if CollectorKeys::is_key(secret) {
-            Credential::Key(SecretHash::of(secret))
-        } else {
-            Credential::Token(SecretHash::of(secret))
-        };
-        let id = match carrier {
-            Carrier::Http => 0,
-            Carrier::WebSocket => self.new_connection(),
-        };
-        let session = Session {
-            credential,
-            address,
-            connection: Connection { id, carrier },
-        };
-        self.principal(&session).await?;
-        Ok(session)
-    }
-
-    /// Who is on the other end, as things stand now.
-    pub(crate) async fn principal(&self, session: &Session) -> Result<Principal, ExchangeError> {
-        let identity = &self.0.identity;
-        let found = match session.credential {
-            Credential::Key(secret) => {
-                let shown = identity.collector_keys.check(secret, session.address).await;
-                shown.map(|key| Principal::Key(key_grant(&key))).map_err(ExchangeError::from)
-            }
-            Credential::Token(secret) => {
-                let tokens = &identity.enrollment_tokens;
-                let admitted = tokens.check_collector(secret, session.address, self.now()).await;
-                admitted
-                    .map(|token| Principal::Token(token_grant(&token)))
-                    .map_err(ExchangeError::from)
-            }
-        };
-        if let Err(ExchangeError::Unauthorized { reason }) = &found {
-            refused(reason);
-            // Keys that once were good are counted where they are looked up.
-            if matches!(session.credential, Credential::Token(_)) {
-                self.deny(session, DENIED_ENROLLMENT, reason, "enrollment_token", String::new());
-            }
-        }
-        found
-    }
-
-    fn deny(
-        &self,
-        session: &Session,
-        action: &'static str,
-        reason: &'static str,
-        subject_kind: &'static str,
-        subject_id: String,
-    ) {
-        self.0.identity.denials.note(Denial {
-            action,
-            actor: Actor::agent(session.address),
-            reason,
-            subject_kind,
-            subject_id,
-        });
-    }
-
     fn lock(&self, uid: InstanceUid) -> &tokio::sync::Mutex<()> {
         let mut hasher = std::hash::DefaultHasher::new();
         uid.hash(&mut hasher);
@@ -314,7 +233,10 @@ impl Collectors {
         let _ordered = self.lock(uid).lock().await;
         let mut conflict = None;
         for attempt in 0..ATTEMPTS {
-            match self.attempt(session, &principal, uid, message, attempt > 0).await {
+            match self
+                .attempt(session, &principal, uid, message, attempt > 0)
+                .await
+            {
                 Ok(Some(reply)) => return Ok(reply),
                 // Somebody else changed it meanwhile.
                 Ok(None) => {}
@@ -333,13 +255,7 @@ impl Collectors {
     fn is_too_fast(&self, uid: InstanceUid) -> bool {
         let now = self.now();
         let mut pace = self.0.paces.entry(uid).or_insert_with(|| Pace::new(now));
-        let before = *pace;
-        let is_too_fast = !pace.take(now, REQUEST_INTERVAL, BURST_REQUESTS).is_zero();
-        if is_too_fast {
-            // What is refused does not count.
-            *pace = before;
-        }
-        is_too_fast
+        !pace.admits(now, REQUEST_INTERVAL, BURST_REQUESTS)
     }
 
     async fn attempt(
@@ -359,13 +275,24 @@ impl Collectors {
         }
         let owner = self.owner(principal, record.as_deref()).await?;
         let taken = self
-            .take(session, principal, uid, message, record.as_deref(), owner.as_deref(), false)
+            .take(
+                session,
+                principal,
+                uid,
+                message,
+                record.as_deref(),
+                owner.as_deref(),
+                false,
+            )
             .await?;
         let taken = match taken {
             Step::Other(id) => {
                 let other = self.by_id(id, is_again).await?;
                 let other = other.as_deref();
-                match self.take(session, principal, uid, message, other, None, true).await? {
+                match self
+                    .take(session, principal, uid, message, other, None, true)
+                    .await?
+                {
                     // It was deleted meanwhile, or became somebody else.
                     Step::Other(_) => return Ok(None),
                     taken => taken,
@@ -392,7 +319,13 @@ impl Collectors {
     ) -> Result<Reply, ExchangeError> {
         refused(refusal.reason());
         let subject = id.map(|id| id.to_string()).unwrap_or_default();
-        self.deny(session, DENIED_AGENT, refusal.reason(), "collector", subject);
+        self.deny(
+            session,
+            DENIED_AGENT,
+            refusal.reason(),
+            "collector",
+            subject,
+        );
         match refusal {
             Refusal::Unauthorized { reason } => Err(ExchangeError::Unauthorized { reason }),
             Refusal::BadRequest {
@@ -405,7 +338,10 @@ impl Collectors {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "all of it is one message's surroundings")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "all of it is one message's surroundings"
+    )]
     async fn take(
         &self,
         session: &Session,
@@ -438,11 +374,17 @@ impl Collectors {
 
     /// Whether an agent's own key is in use on another socket of this replica.
     fn is_key_live(&self, record: &Record, session: &Session, now: Timestamp) -> bool {
-        let line = record.durable.key_id.and_then(|key| record.line(LineKey::Key(key)));
+        let line = record
+            .durable
+            .key_id
+            .and_then(|key| record.line(LineKey::Key(key)));
         line.is_some_and(|line| {
             line.ended_at.is_none()
                 && line.connection != session.connection.id
-                && self.0.live.is_alive(line.connection, record.interval(), now)
+                && self
+                    .0
+                    .live
+                    .is_alive(line.connection, record.interval(), now)
         })
     }
 
@@ -460,7 +402,10 @@ impl Collectors {
         message: &AgentToServer,
         record: Option<&Record>,
     ) -> Result<bool, StoreError> {
-        let said = message.available_components.as_ref().filter(|said| !said.hash.is_empty());
+        let said = message
+            .available_components
+            .as_ref()
+            .filter(|said| !said.hash.is_empty());
         let hash = match said {
             Some(said) => crate::values::hex(&said.hash[..said.hash.len().min(64)]),
             None => {
@@ -495,13 +440,20 @@ impl Collectors {
         principal: &Principal,
         outcome: Box<Outcome>,
     ) -> Result<Option<Reply>, ExchangeError> {
+        let outcome: Arc<Outcome> = Arc::from(outcome);
         let (record, offer) = if outcome.is_changed {
             match self.commit(session, principal, &outcome).await? {
                 Committed::Done { record, offer } => (record, offer),
                 Committed::Conflict => return Ok(None),
                 Committed::Refused(reason) => {
                     refused(reason);
-                    self.deny(session, DENIED_ENROLLMENT, reason, "collector", String::new());
+                    self.deny(
+                        session,
+                        DENIED_ENROLLMENT,
+                        reason,
+                        "collector",
+                        String::new(),
+                    );
                     return Err(ExchangeError::Unauthorized { reason });
                 }
             }
@@ -547,7 +499,10 @@ impl Collectors {
                         configs.sent(id, hash);
                     }
                 }
-                Effect::Event { .. } | Effect::Uid(_) | Effect::BindKey(_) | Effect::CameBack(_) => {}
+                Effect::Event { .. }
+                | Effect::Uid(_)
+                | Effect::BindKey(_)
+                | Effect::CameBack(_) => {}
             }
         }
         if let Some(configs) = configs
@@ -556,7 +511,8 @@ impl Collectors {
             configs.changed(id);
         }
         if outcome.is_changed && id != CollectorId(0) {
-            self.hint(CHANGED_TOPIC, format_args!("{id} {}", self.0.origin)).await;
+            self.hint(CHANGED_TOPIC, format!("{id} {}", self.0.origin))
+                .await;
         }
     }
 
@@ -574,7 +530,11 @@ impl Collectors {
             let Some(record) = self.by_id(id, attempt > 0).await? else {
                 return Ok(None);
             };
-            let desired = self.0.configs.get().and_then(|configs| configs.desired(&record));
+            let desired = self
+                .0
+                .configs
+                .get()
+                .and_then(|configs| configs.desired(&record));
             let exchange = Exchange {
                 message: &message,
                 uid,
@@ -599,149 +559,6 @@ impl Collectors {
         }
         Ok(None)
     }
-
-    /// Whether a socket may go on: its credential is good, and none of its agents was revoked.
-    pub(crate) async fn still_admits(
-        &self,
-        session: &Session,
-        held: &BTreeMap<CollectorId, InstanceUid>,
-    ) -> Result<(), ExchangeError> {
-        self.principal(session).await?;
-        for id in held.keys() {
-            let record = self.by_id(*id, false).await?;
-            if record.is_none_or(|record| record.durable.standing == Standing::Revoked) {
-                return Err(ExchangeError::Unauthorized { reason: "revoked" });
-            }
-        }
-        Ok(())
-    }
-
-    /// The peer of a socket answered a ping: its agents are there.
-    pub(crate) fn alive(&self, session: &Session, key: LineKey, held: &BTreeMap<CollectorId, InstanceUid>) {
-        self.mark(session, key, held, None);
-    }
-
-    /// A socket ended: its agents are gone, those that have a newer one excepted.
-    pub(crate) fn closed(&self, session: &Session, key: LineKey, held: &BTreeMap<CollectorId, InstanceUid>) {
-        self.mark(session, key, held, Some(self.now()));
-    }
-
-    fn mark(
-        &self,
-        session: &Session,
-        key: LineKey,
-        held: &BTreeMap<CollectorId, InstanceUid>,
-        ended_at: Option<Timestamp>,
-    ) {
-        let now = self.now();
-        for id in held.keys() {
-            // One that is not in memory is looked up when it comes again.
-            let Some(mut entry) = self.0.records.get_mut(id) else {
-                continue;
-            };
-            let mut record = Record::clone(&entry);
-            let Some(line) = record.line_mut(key) else {
-                continue;
-            };
-            if line.connection != session.connection.id || line.ended_at.is_some() {
-                continue;
-            }
-            line.ended_at = ended_at;
-            if ended_at.is_none() {
-                line.seen_at = line.seen_at.max(now);
-            }
-            self.0.presence.heard(&record);
-            *entry = Arc::new(record);
-        }
-    }
-
-    async fn owner(
-        &self,
-        principal: &Principal,
-        record: Option<&Record>,
-    ) -> Result<Option<Arc<Record>>, StoreError> {
-        match principal {
-            Principal::Key(KeyGrant {
-                collector: Some(id),
-                ..
-            }) if record.is_none_or(|record| record.id != *id) => self.by_id(*id, false).await,
-            _ => Ok(None),
-        }
-    }
-
-    /// The agent that goes or went by a uid.
-    async fn by_uid(
-        &self,
-        uid: InstanceUid,
-        is_fresh: bool,
-    ) -> Result<Option<Arc<Record>>, StoreError> {
-        if !is_fresh
-            && let Some(id) = self.0.uids.get(&uid).map(|id| *id)
-            && let Some(record) = self.0.records.get(&id)
-        {
-            return Ok(Some(Arc::clone(&record)));
-        }
-        let mark = self.0.forgotten.load(Ordering::SeqCst);
-        let found = store::record::find_by_uid(&mut &self.0.database, uid).await?;
-        Ok(found.map(|record| self.loaded(Some(uid), record, mark)))
-    }
-
-    /// An agent.
-    pub(crate) async fn by_id(
-        &self,
-        id: CollectorId,
-        is_fresh: bool,
-    ) -> Result<Option<Arc<Record>>, StoreError> {
-        if !is_fresh && let Some(record) = self.0.records.get(&id) {
-            return Ok(Some(Arc::clone(&record)));
-        }
-        let mark = self.0.forgotten.load(Ordering::SeqCst);
-        let found = store::record::find(&mut &self.0.database, id).await?;
-        Ok(found.map(|record| self.loaded(None, record, mark)))
-    }
-
-    /// A record that was read, with what was heard since and is not written yet.
-    fn loaded(&self, uid: Option<InstanceUid>, mut record: Record, mark: u64) -> Arc<Record> {
-        for line in self.0.presence.waiting(record.id) {
-            if record.line(line.key).is_none_or(|known| known.seen_at <= line.seen_at) {
-                record.put_line(line);
-            }
-        }
-        let id = record.id;
-        let record = Arc::new(record);
-        self.0.records.insert(id, Arc::clone(&record));
-        if let Some(uid) = uid {
-            self.0.uids.insert(uid, id);
-        }
-        // Whoever forgets counts first: either we see it here, or they see what we inserted.
-        if self.0.forgotten.load(Ordering::SeqCst) != mark {
-            self.0.records.remove(&id);
-        }
-        record
-    }
-
-    fn remember(&self, uid: InstanceUid, record: Record) {
-        let id = record.id;
-        self.0.uids.insert(uid, id);
-        self.0.uids.insert(record.durable.uid, id);
-        // An operator may have changed it since: what is older than that must not come back.
-        match self.0.records.entry(id) {
-            dashmap::Entry::Occupied(mut entry) => {
-                if entry.get().revision <= record.revision {
-                    entry.insert(Arc::new(record));
-                }
-            }
-            dashmap::Entry::Vacant(entry) => {
-                entry.insert(Arc::new(record));
-            }
-        }
-    }
-
-    /// An agent is read anew when it comes next.
-    pub(crate) fn forget(&self, id: CollectorId) {
-        self.0.forgotten.fetch_add(1, Ordering::SeqCst);
-        self.0.records.remove(&id);
-    }
 }
 
 impl Carrier {
@@ -756,27 +573,4 @@ impl Carrier {
 
 fn refused(reason: &'static str) {
     metrics::counter!("muster_collectors_refusals_total", "reason" => reason).increment(1);
-}
-
-fn key_grant(key: &PresentedKey) -> KeyGrant {
-    KeyGrant {
-        id: key.key_id,
-        collector: match key.holder {
-            KeyHolder::Collector(id) => Some(id),
-            KeyHolder::Nobody => None,
-        },
-        team_id: key.team_id,
-        is_superseded: key.state == KeyState::Superseded,
-        is_due: key.is_rotation_due,
-    }
-}
-
-fn token_grant(token: &CollectorAdmission) -> TokenGrant {
-    TokenGrant {
-        id: token.token_id,
-        team_id: token.team_id,
-        policy: token.known_agents,
-        is_ephemeral: token.ephemeral,
-        admits_new: !token.is_used_up,
-    }
 }

@@ -142,7 +142,11 @@ impl Handle {
     pub(crate) async fn wishes(&self) -> Wishes {
         loop {
             {
-                let mut wishes = self.socket.wishes.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut wishes = self
+                    .socket
+                    .wishes
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
                 if wishes.check || wishes.probe || !wishes.push.is_empty() {
                     return std::mem::take(&mut *wishes);
                 }
@@ -153,7 +157,9 @@ impl Handle {
 
     /// The peer gave a sign of life.
     pub(crate) fn heard(&self, now: Timestamp) {
-        self.socket.heard_at.store(now.as_micros(), Ordering::Relaxed);
+        self.socket
+            .heard_at
+            .store(now.as_micros(), Ordering::Relaxed);
     }
 
     /// An agent spoke on this socket, by this uid: it is where it is reached now. False when the socket holds too many.
@@ -183,7 +189,10 @@ impl Drop for Handle {
             if let Some(mut sockets) = self.live.0.agents.get_mut(collector) {
                 sockets.retain(|id| *id != self.id);
             }
-            self.live.0.agents.remove_if(collector, |_, sockets| sockets.is_empty());
+            self.live
+                .0
+                .agents
+                .remove_if(collector, |_, sockets| sockets.is_empty());
         }
     }
 }

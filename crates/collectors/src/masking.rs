@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use muster_wire_opamp::proto::EffectiveConfig;
 
 use crate::limits::MAX_CONFIG_FILES;
-use crate::values::{bounded, digest};
+use crate::values::bounded;
 
 /// What stands in the place of a secret.
 pub const MASK: &str = "[MASKED]";
@@ -85,11 +85,6 @@ impl Masking {
         }
         Value::Object(files)
     }
-
-    /// What tells two effective configurations apart.
-    pub(crate) fn digest_of(kept: &Value) -> String {
-        digest(&kept.to_string())
-    }
 }
 
 #[cfg(test)]
@@ -162,7 +157,11 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_not_kept() {
         let masking = Masking::default();
-        for text in ["password: [hunter2", "{\"password\": \"hunter2\"", "a: b: c: d"] {
+        for text in [
+            "password: [hunter2",
+            "{\"password\": \"hunter2\"",
+            "a: b: c: d",
+        ] {
             assert_eq!(masking.file(text), None, "{text:?}");
         }
         let deep = "[".repeat(100_000);

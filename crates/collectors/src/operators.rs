@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use muster_clock::Timestamp;
-use muster_http::{Listing, Page};
+use muster_http::{Listing, Page, Problem};
 use muster_identity::{
-    Action, Actor, AuditEntry, CollectorId, CollectorKeyInfo, ComeBack, EnrollmentTokenId,
-    Principal, RefusedKey, Scope, TeamId,
+    Action, Actor, AuditEntry, CollectorId, CollectorKeyInfo, ComeBack, IdentityError, Principal,
+    RefusedKey, Scope, TeamId,
 };
 use muster_store::{StoreError, Transaction};
 use muster_wire_opamp::AgentCapabilities;
@@ -19,8 +19,14 @@ use crate::store::part::KeptMessage;
 use crate::{Collectors, OperatorError, store};
 
 /// By which collectors are sorted.
-pub(crate) const COLLECTOR_SORTS: &[&str] =
-    &["id", "name", "host_name", "version", "seen_at", "created_at"];
+pub(crate) const COLLECTOR_SORTS: &[&str] = &[
+    "id",
+    "name",
+    "host_name",
+    "version",
+    "seen_at",
+    "created_at",
+];
 /// How many entries of the timeline are shown.
 const SHOWN_EVENTS: i64 = 100;
 /// How long an approval lets an agent come back.
@@ -82,7 +88,12 @@ impl Listed {
     /// Whether it is there now.
     pub(crate) fn status(&self, now: Timestamp) -> Status {
         let seconds = u64::try_from(self.interval_seconds).unwrap_or(0).max(1);
-        Status::of(self.seen_at, self.gone_at, Duration::from_secs(seconds), now)
+        Status::of(
+            self.seen_at,
+            self.gone_at,
+            Duration::from_secs(seconds),
+            now,
+        )
     }
 }
 
@@ -155,7 +166,12 @@ impl Collectors {
             });
         }
         for (field, column, wish, known) in [
-            ("standing", "c.standing", &query.standing, &["enrolled", "waiting", "revoked"][..]),
+            (
+                "standing",
+                "c.standing",
+                &query.standing,
+                &["enrolled", "waiting", "revoked"][..],
+            ),
             (
                 "key_status",
                 "c.key_status",
@@ -186,8 +202,10 @@ impl Collectors {
         }
         for name in listed(query.capability.as_deref()) {
             let Some(bit) = AgentCapabilities::named(name) else {
-                let known: Vec<&str> =
-                    AgentCapabilities::KNOWN.iter().map(|(_, name)| *name).collect();
+                let known: Vec<&str> = AgentCapabilities::KNOWN
+                    .iter()
+                    .map(|(_, name)| *name)
+                    .collect();
                 let reason = format!("must be among {}", known.join(", "));
                 return Err(OperatorError::Invalid {
                     field: "capability",
@@ -235,11 +253,6 @@ impl Collectors {
         Ok(counts)
     }
 
-    /// How many collectors would be cut off if a token were revoked: they have no key of their own.
-    pub async fn count_on_token(&self, token: EnrollmentTokenId) -> Result<u64, StoreError> {
-        store::operator::on_token(&mut self.database(), token).await
-    }
-
     /// Everything about a collector, if the principal may see it.
     pub(crate) async fn detail(
         &self,
@@ -250,11 +263,15 @@ impl Collectors {
         self.flush().await?;
         let mut db = self.database();
         let unknown = || OperatorError::Unknown(id.to_string());
-        let listed = store::operator::find(&mut db, id).await?.ok_or_else(unknown)?;
+        let listed = store::operator::find(&mut db, id)
+            .await?
+            .ok_or_else(unknown)?;
         if !principal.visible_teams().admits(listed.team_id) {
             return Err(unknown());
         }
-        let record = store::record::find(&mut db, id).await?.ok_or_else(unknown)?;
+        let record = store::record::find(&mut db, id)
+            .await?
+            .ok_or_else(unknown)?;
         let components = match &record.durable.components {
             Some(known) => store::part::components(&mut db, &known.hash).await?,
             None => None,
@@ -277,12 +294,12 @@ impl Collectors {
         principal: &Principal,
         id: CollectorId,
         wish: Wish<'_>,
-    ) -> Result<(), muster_http::Problem> {
+    ) -> Result<(), Problem> {
         if let Wish::Revoke { reason } = wish
             && (reason.len() > MAX_REASON_BYTES || reason.contains('\0'))
         {
             let reason = format!("must be at most {MAX_REASON_BYTES} bytes of text");
-            return Err(muster_http::Problem::invalid("reason", reason));
+            return Err(Problem::invalid("reason", reason));
         }
         let unknown = || OperatorError::Unknown(id.to_string());
         let known = store::operator::find(&mut self.database(), id).await;
@@ -295,8 +312,11 @@ impl Collectors {
             principal.authorize(Action::WriteHosts, Scope::Team(team))?;
             if let Some(team) = team {
                 let found = self.identity().teams.find(team).await;
-                found.map_err(|_| {
-                    muster_http::Problem::invalid("team_id", "there is no such team")
+                found.map_err(|error| match error {
+                    IdentityError::NotFound { .. } => {
+                        Problem::invalid("team_id", "there is no such team")
+                    }
+                    error => error.into(),
                 })?;
             }
         }
@@ -346,7 +366,10 @@ impl Collectors {
             store::record::delete(&mut db, id).await?;
         }
         let entry = AuditEntry::new(action, "collector", id).after(details);
-        self.identity().audit.record(&mut db, actor, entry, now).await?;
+        self.identity()
+            .audit
+            .record(&mut db, actor, entry, now)
+            .await?;
         db.commit().await?;
         Ok(true)
     }
@@ -362,10 +385,12 @@ impl Collectors {
         let keys = &self.identity().collector_keys;
         match wish {
             Wish::Revoke { .. } => {
-                keys.revoke_collector(db, actor, id, RefusedKey::Banned, now).await?;
+                keys.revoke_collector(db, actor, id, RefusedKey::Banned, now)
+                    .await?;
             }
             Wish::Delete => {
-                keys.revoke_collector(db, actor, id, RefusedKey::Deleted, now).await?;
+                keys.revoke_collector(db, actor, id, RefusedKey::Deleted, now)
+                    .await?;
             }
             Wish::Unrevoke(how) => {
                 keys.readmit_collector(db, actor, id, how, now).await?;

@@ -23,6 +23,21 @@ impl Pace {
         self.due.since(now.plus(every * burst))
     }
 
+    /// The same for whoever is not made to wait: whether it is taken. What is refused does not count.
+    pub(crate) fn admits(&mut self, now: Timestamp, every: Duration, burst: u32) -> bool {
+        let most = now.plus(every * burst);
+        if self.due > most.plus(every) {
+            // The clock was put back.
+            self.due = now;
+        }
+        let due = self.due.max(now).plus(every);
+        let is_admitted = due <= most;
+        if is_admitted {
+            self.due = due;
+        }
+        is_admitted
+    }
+
     /// Whether nothing is left of what was sent.
     pub(crate) fn is_even(self, now: Timestamp) -> bool {
         self.due <= now
@@ -45,5 +60,16 @@ mod tests {
         assert_eq!(pace.take(now, every, 10), 2 * every);
         now = now.plus(Duration::from_secs(60));
         assert_eq!(pace.take(now, every, 10), Duration::ZERO);
+    }
+
+    #[test]
+    fn who_is_refused_is_taken_again_soon_also_when_the_clock_is_put_back() {
+        let every = Duration::from_millis(100);
+        let now = Timestamp::from_seconds(1_000);
+        let mut pace = Pace::new(now);
+        let taken = (0..100).filter(|_| pace.admits(now, every, 10)).count();
+        assert_eq!(taken, 10);
+        assert!(pace.admits(now.plus(every), every, 10));
+        assert!(pace.admits(Timestamp::EPOCH, every, 10));
     }
 }

@@ -43,7 +43,10 @@ impl Presence {
     }
 
     fn pending(&self) -> std::sync::MutexGuard<'_, HashMap<CollectorId, Heard>> {
-        self.0.pending.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0
+            .pending
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An agent was heard. Memory only.
@@ -67,7 +70,10 @@ impl Presence {
     /// What was heard of an agent and is not written yet.
     pub(crate) fn waiting(&self, id: CollectorId) -> Vec<Line> {
         let pending = self.pending();
-        pending.get(&id).map(|heard| heard.lines.clone()).unwrap_or_default()
+        pending
+            .get(&id)
+            .map(|heard| heard.lines.clone())
+            .unwrap_or_default()
     }
 
     /// An agent is not there any more.

@@ -417,7 +417,8 @@ impl Record {
     pub fn gone_at(&self) -> Option<Timestamp> {
         let seen_at = self.seen_at()?;
         let interval = self.interval();
-        let lives = |line: &&Line| line.ended_at.is_none() && seen_at.since(line.seen_at) < 3 * interval;
+        let lives =
+            |line: &&Line| line.ended_at.is_none() && seen_at.since(line.seen_at) < 3 * interval;
         if self.lines.iter().any(|line| lives(&line)) {
             return None;
         }

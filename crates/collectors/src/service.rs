@@ -462,7 +462,9 @@ fn readmit(x: &Exchange<'_>, outcome: &mut Outcome) {
     // The key that is to be offered is another one, whatever was offered before.
     let day = x.now.as_seconds().div_euclid(24 * 60 * 60);
     let before = durable.comebacks.filter(|comebacks| comebacks.day == day);
-    let count = before.map_or(0, |comebacks| comebacks.count).saturating_add(1);
+    let count = before
+        .map_or(0, |comebacks| comebacks.count)
+        .saturating_add(1);
     durable.comebacks = Some(Comebacks { day, count });
     if let Principal::Token(token) = x.principal {
         outcome.effects.push(Effect::CameBack(token.id));

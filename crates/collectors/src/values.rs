@@ -47,9 +47,9 @@ fn any(value: Option<&AnyValue>, depth: usize) -> Value {
         Kind::DoubleValue(number) => {
             serde_json::Number::from_f64(*number).map_or(Value::Null, Value::Number)
         }
-        Kind::BytesValue(bytes) => {
-            STANDARD.encode(&bytes[..bytes.len().min(MAX_TEXT_BYTES)]).into()
-        }
+        Kind::BytesValue(bytes) => STANDARD
+            .encode(&bytes[..bytes.len().min(MAX_TEXT_BYTES)])
+            .into(),
         _ if depth >= MAX_DEPTH => "…".into(),
         Kind::ArrayValue(array) => {
             let values = array.values.iter().take(MAX_ATTRIBUTES);
@@ -116,7 +116,9 @@ fn nanoseconds(time: u64) -> Value {
         return Value::Null;
     }
     let micros = i64::try_from(time / 1_000).unwrap_or(i64::MAX);
-    muster_clock::Timestamp::from_micros(micros).to_string().into()
+    muster_clock::Timestamp::from_micros(micros)
+        .to_string()
+        .into()
 }
 
 /// A tree of health. What is too deep or too much is left out, and the tree says so.
@@ -201,13 +203,22 @@ fn component_nodes(
 
 /// An agent's packages.
 pub(crate) fn packages(said: &PackageStatuses) -> Value {
-    let statuses = ["installed", "install_pending", "installing", "install_failed", "downloading"];
+    let statuses = [
+        "installed",
+        "install_pending",
+        "installing",
+        "install_failed",
+        "downloading",
+    ];
     let mut packages = Map::new();
     for (name, package) in said.packages.iter().take(MAX_ATTRIBUTES) {
         let status = usize::try_from(package.status).ok();
         let status = status.and_then(|status| statuses.get(status));
         let mut node = Map::new();
-        node.insert("status".to_owned(), status.copied().unwrap_or("unknown").into());
+        node.insert(
+            "status".to_owned(),
+            status.copied().unwrap_or("unknown").into(),
+        );
         for (name, text) in [
             ("has_version", &package.agent_has_version),
             ("offered_version", &package.server_offered_version),

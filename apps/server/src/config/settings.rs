@@ -201,7 +201,9 @@ impl Settings {
             opamp_heartbeat_seconds: opamp_heartbeat(layers)?,
             opamp_ca_file: optional("opamp.ca_file").map(PathBuf::from),
             opamp_headers: opamp_headers(layers)?,
-            opamp_masked_keys: items(layers, "opamp.masked_keys").map(str::to_owned).collect(),
+            opamp_masked_keys: items(layers, "opamp.masked_keys")
+                .map(str::to_owned)
+                .collect(),
             access_key_lifetime: match layers.text("access_key.lifetime").trim() {
                 "never" => None,
                 _ => Some(span(layers, "access_key.lifetime")?),
@@ -228,7 +230,9 @@ fn items<'a>(layers: &'a Layered, name: &str) -> impl Iterator<Item = &'a str> {
 fn opamp_heartbeat(layers: &Layered) -> Result<u32, ConfigError> {
     let name = "opamp.heartbeat";
     let seconds = span(layers, name)?.as_secs();
-    let seconds = u32::try_from(seconds).ok().filter(|seconds| (5..=3_600).contains(seconds));
+    let seconds = u32::try_from(seconds)
+        .ok()
+        .filter(|seconds| (5..=3_600).contains(seconds));
     seconds.ok_or_else(|| layers.wrong(name, "must be from 5s to 1h"))
 }
 

@@ -8,6 +8,7 @@ mod backup;
 mod browser;
 mod capabilities;
 mod chaos;
+mod collectors;
 mod crash;
 mod device;
 mod doctor;

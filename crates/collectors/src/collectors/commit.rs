@@ -1,12 +1,11 @@
 //! What a step comes to, kept in one unit of work.
 
-use muster_identity::{
-    Actor, CollectorId, EnrollError, KeyOffer, Offered,
-};
+use muster_identity::{Actor, CollectorId, EnrollError, KeyOffer, Offered};
 use muster_store::{StoreError, Transaction};
 use muster_wire_opamp::proto::ConnectionSettingsOffers;
 
-use super::{Collectors, Principal, Session};
+use super::writer::Job;
+use super::{Collectors, Principal};
 use crate::limits::{MAX_KEPT_MESSAGES, MAX_SEPARATED};
 use crate::record::{Record, Separated};
 use crate::service::{Effect, Outcome};
@@ -27,48 +26,16 @@ pub(super) enum Committed {
 }
 
 impl Collectors {
-    pub(super) async fn commit(
-        &self,
-        session: &Session,
-        principal: &Principal,
-        outcome: &Outcome,
-    ) -> Result<Committed, StoreError> {
-        let mut record = outcome.record.clone();
-        let binds = outcome.effects.iter().any(|effect| matches!(effect, Effect::BindKey(_)));
-        let mut db = self.0.database.begin().await?;
-        let written = self.write(&mut db, session, principal, outcome, &mut record).await;
-        let offer = match written {
-            Ok(Ok(offer)) => offer,
-            Ok(Err(committed)) => return Ok(committed),
-            // Of two that enroll by one uid at once, or write the same for the first time, one is late.
-            Err(error) if error.is_duplicate() => return Ok(Committed::Conflict),
-            Err(error) => return Err(error),
-        };
-        let committed = db.commit().await;
-        if binds {
-            self.0.identity.collector_keys.changed(record.id).await;
-        }
-        committed?;
-        record.revision += 1;
-        if let Some((hash, _)) = &outcome.components {
-            self.remember_components(hash.clone());
-        }
-        if offer.is_some() {
-            metrics::counter!("muster_collectors_offers_total").increment(1);
-        }
-        Ok(Committed::Done { record, offer })
-    }
-
-    async fn write(
+    /// Writes what is to be kept for one agent, in a unit of work that may be others' as well; gives the offer with its key.
+    pub(super) async fn write(
         &self,
         db: &mut Transaction,
-        session: &Session,
-        principal: &Principal,
-        outcome: &Outcome,
+        job: &Job,
         record: &mut Record,
     ) -> Result<Result<Option<ConnectionSettingsOffers>, Committed>, StoreError> {
         let now = self.now();
-        let actor = Actor::agent(session.address);
+        let (principal, outcome) = (&job.principal, &*job.outcome);
+        let actor = Actor::agent(job.session.address);
         // The agent's own row first: whoever changes its keys too waits here.
         if outcome.is_new {
             record.id = store::record::insert(db, record, now).await?;
@@ -136,7 +103,9 @@ impl Collectors {
             })
             .collect();
         store::event::add(db, id, &events, now).await?;
-        self.offer(db, &actor, principal, outcome, record).await.map(Ok)
+        self.offer(db, &actor, principal, outcome, record)
+            .await
+            .map(Ok)
     }
 
     /// The agent whose uid was shown remembers whom that turned out to be.

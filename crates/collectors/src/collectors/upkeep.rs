@@ -1,5 +1,6 @@
 //! What runs beside messages: hints are followed, memory is compared with the database, and what is over is forgotten.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -7,7 +8,9 @@ use async_trait::async_trait;
 use muster_bus::{Received, Topic};
 use muster_clock::Timestamp;
 use muster_http::error_chain;
-use muster_identity::{COLLECTOR_KEYS_TOPIC, CollectorId, TeamBelongings, TeamId};
+use muster_identity::{
+    COLLECTOR_KEYS_TOPIC, CollectorId, EnrollmentTokenId, TeamBelongings, TeamId, TokenCollectors,
+};
 use muster_replicas::Lease;
 use muster_store::{Database, StoreError, Transaction};
 use tokio_util::sync::CancellationToken;
@@ -48,7 +51,8 @@ impl Collectors {
         over.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut second_look: Option<tokio::time::Instant> = None;
         loop {
-            let looks = second_look.unwrap_or_else(|| tokio::time::Instant::now() + COMPARE_INTERVAL);
+            let looks =
+                second_look.unwrap_or_else(|| tokio::time::Instant::now() + COMPARE_INTERVAL);
             tokio::select! {
                 () = stop.cancelled() => break,
                 hint = hints.next() => match hint {
@@ -124,11 +128,17 @@ impl Collectors {
     async fn compare(&self) -> Result<(), StoreError> {
         let now = self.now();
         let is_idle = |seen: Option<Timestamp>| seen.is_none_or(|seen| now.since(seen) > KEPT_FOR);
-        self.0.records.retain(|_, record| !is_idle(record.seen_at()));
+        self.0
+            .records
+            .retain(|_, record| !is_idle(record.seen_at()));
         self.0.uids.retain(|_, id| self.0.records.contains_key(id));
         self.0.paces.retain(|_, pace| !pace.is_even(now));
-        let known: Vec<(CollectorId, i64)> =
-            self.0.records.iter().map(|entry| (*entry.key(), entry.revision)).collect();
+        let known: Vec<(CollectorId, i64)> = self
+            .0
+            .records
+            .iter()
+            .map(|entry| (*entry.key(), entry.revision))
+            .collect();
         for batch in known.chunks(COMPARED_AT_ONCE) {
             let ids: Vec<CollectorId> = batch.iter().map(|(id, _)| *id).collect();
             let there = store::record::revisions(&mut &self.0.database, &ids).await?;
@@ -147,8 +157,9 @@ impl Collectors {
         let now = self.now();
         store::presence::forget_lines(&mut &self.0.database, now.minus(LINES_KEPT_FOR)).await?;
         store::event::trim(&mut &self.0.database, MAX_EVENTS).await?;
+        let mut database = &self.0.database;
         let gone = store::record::ephemeral(
-            &mut &self.0.database,
+            &mut database,
             now.minus(EPHEMERAL_GONE_FOR),
             now.minus(EPHEMERAL_SILENT_FOR),
             FORGOTTEN_AT_ONCE,
@@ -156,7 +167,11 @@ impl Collectors {
         for id in gone.await? {
             let mut db = self.0.database.begin().await?;
             if store::record::delete(&mut db, id).await? {
-                self.0.identity.collector_keys.delete_collector(&mut db, id).await?;
+                self.0
+                    .identity
+                    .collector_keys
+                    .delete_collector(&mut db, id)
+                    .await?;
             }
             db.commit().await?;
             self.0.identity.collector_keys.changed(id).await;
@@ -177,7 +192,8 @@ impl Collectors {
     pub(crate) async fn changed(&self, id: CollectorId) {
         self.forget(id);
         self.0.live.check(id);
-        self.hint(CHANGED_TOPIC, format_args!("{id} {}", self.0.origin)).await;
+        self.hint(CHANGED_TOPIC, format!("{id} {}", self.0.origin))
+            .await;
     }
 
     /// There may be something to tell an agent, or all of them: whichever replica holds its socket looks.
@@ -210,7 +226,11 @@ impl TeamBelongings for Collectors {
     ) -> Result<u64, StoreError> {
         let released = store::record::release(db, team).await?;
         for id in &released {
-            self.0.identity.collector_keys.move_to_team(db, *id, None).await?;
+            self.0
+                .identity
+                .collector_keys
+                .move_to_team(db, *id, None)
+                .await?;
         }
         Ok(released.len() as u64)
     }
@@ -218,6 +238,17 @@ impl TeamBelongings for Collectors {
     async fn released(&self) {
         // Which ones is not told here; the others compare.
         self.forget_all();
+    }
+}
+
+#[async_trait]
+impl TokenCollectors for Collectors {
+    async fn without_key(
+        &self,
+        database: &Database,
+        one: Option<EnrollmentTokenId>,
+    ) -> Result<HashMap<EnrollmentTokenId, u64>, StoreError> {
+        store::operator::without_key(&mut &*database, one).await
     }
 }
 

@@ -15,9 +15,9 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::Collectors;
 use crate::operators::{COLLECTOR_SORTS, CollectorQuery, Detail};
 use crate::store::operator::Listed;
-use crate::Collectors;
 
 /// The routes, relative to `/api/muster`.
 pub fn native_routes(collectors: Collectors) -> OpenApiRouter {
@@ -102,7 +102,7 @@ impl Collector {
 
 /// Something that happened to a collector.
 #[derive(Debug, Serialize, ToSchema)]
-struct Event {
+struct CollectorEvent {
     /// When.
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
@@ -115,7 +115,7 @@ struct Event {
 
 /// What a collector says of settings that it was sent.
 #[derive(Debug, Serialize, ToSchema)]
-struct Report {
+struct CollectorReport {
     /// The hash of what it speaks of, as hexadecimal digits; empty when it names none.
     #[serde(skip_serializing_if = "String::is_empty")]
     hash: String,
@@ -131,7 +131,7 @@ struct Report {
 
 /// A custom message that a collector sent.
 #[derive(Debug, Serialize, ToSchema)]
-struct CustomMessage {
+struct CollectorMessage {
     /// When.
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
@@ -145,7 +145,7 @@ struct CustomMessage {
 
 /// How far a collector is with the key that it was offered last.
 #[derive(Debug, Serialize, ToSchema)]
-struct KeyOffer {
+struct CollectorKeyOffer {
     /// When it was offered.
     #[schema(value_type = String, format = DateTime)]
     offered_at: Timestamp,
@@ -181,10 +181,10 @@ struct CollectorDetail {
     effective_config_at: Option<Timestamp>,
     /// What it says of its remote configuration.
     #[serde(skip_serializing_if = "Option::is_none")]
-    remote_config: Option<Report>,
+    remote_config: Option<CollectorReport>,
     /// What it says of its connection settings. It is no proof: a key is adopted when it is used.
     #[serde(skip_serializing_if = "Option::is_none")]
-    connection_settings: Option<Report>,
+    connection_settings: Option<CollectorReport>,
     /// The components that it is built of.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
@@ -198,7 +198,7 @@ struct CollectorDetail {
     #[schema(value_type = Option<Vec<String>>)]
     custom_capabilities: Option<Value>,
     /// The newest custom messages that it sent, newest first.
-    custom_messages: Vec<CustomMessage>,
+    custom_messages: Vec<CollectorMessage>,
     /// How often it is to be heard, in seconds.
     interval_seconds: i64,
     /// Whether it is forgotten soon after it goes.
@@ -207,7 +207,7 @@ struct CollectorDetail {
     keys: Vec<CollectorKeyInfo>,
     /// A key that it was offered and has not used.
     #[serde(skip_serializing_if = "Option::is_none")]
-    key_offer: Option<KeyOffer>,
+    key_offer: Option<CollectorKeyOffer>,
     /// All uids that lead to it, newest first.
     instance_uids: Vec<String>,
     /// The collector whose uid it showed at first: two machines had one.
@@ -217,7 +217,7 @@ struct CollectorDetail {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     separated: Vec<CollectorId>,
     /// What happened to it, newest first.
-    events: Vec<Event>,
+    events: Vec<CollectorEvent>,
 }
 
 impl CollectorDetail {
@@ -230,12 +230,12 @@ impl CollectorDetail {
         let mut description = part("description").map_or(Value::Null, |(value, _)| value);
         let (config, config_at) = part("effective_config").unzip();
         let durable = detail.record.durable;
-        let event = |event: crate::store::event::Event| Event {
+        let event = |event: crate::store::event::Event| CollectorEvent {
             at: event.at,
             kind: event.kind,
             details: event.details,
         };
-        let message = |message: crate::store::part::KeptMessage| CustomMessage {
+        let message = |message: crate::store::part::KeptMessage| CollectorMessage {
             at: message.at,
             capability: message.capability,
             kind: message.kind,
@@ -251,13 +251,13 @@ impl CollectorDetail {
             health: part("health").map(|(value, _)| value),
             effective_config: config,
             effective_config_at: config_at,
-            remote_config: durable.config.map(|said| Report {
+            remote_config: durable.config.map(|said| CollectorReport {
                 hash: said.hash,
                 status: said.progress.name(),
                 error: said.error,
                 at: said.at,
             }),
-            connection_settings: durable.settings.map(|said| Report {
+            connection_settings: durable.settings.map(|said| CollectorReport {
                 hash: String::new(),
                 status: said.progress.name(),
                 error: said.error,
@@ -270,7 +270,7 @@ impl CollectorDetail {
             interval_seconds: detail.listed.interval_seconds,
             is_ephemeral: durable.is_ephemeral,
             keys: detail.keys,
-            key_offer: durable.offer.map(|offer| KeyOffer {
+            key_offer: durable.offer.map(|offer| CollectorKeyOffer {
                 offered_at: offer.at,
                 offers: offer.attempts,
                 is_overdue: now.since(offer.at) >= 2 * interval,
@@ -335,7 +335,11 @@ async fn list(
     let page = collectors.list(&principal, &listing, &query).await?;
     let now = collectors.now();
     Ok(axum::Json(Page {
-        items: page.items.iter().map(|listed| Collector::new(listed, now)).collect(),
+        items: page
+            .items
+            .iter()
+            .map(|listed| Collector::new(listed, now))
+            .collect(),
         total: page.total,
         next_cursor: page.next_cursor,
     }))

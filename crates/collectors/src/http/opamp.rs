@@ -14,9 +14,7 @@ use axum::routing::any;
 use bytes::Bytes;
 use muster_http::{ClientAddress, Problem, read_body};
 use muster_wire_opamp::proto::AgentToServer;
-use muster_wire_opamp::{
-    DecodeError, InstanceUid, Outgoing, Update, decode_body, encode_body,
-};
+use muster_wire_opamp::{DecodeError, InstanceUid, Outgoing, Update, decode_body, encode_body};
 use tokio_util::sync::CancellationToken;
 
 use super::socket;
@@ -44,7 +42,9 @@ pub fn agent_routes(collectors: Collectors, stopping: CancellationToken) -> Rout
         collectors,
         stopping,
     };
-    Router::new().route("/v1/opamp", any(opamp)).with_state(shared)
+    Router::new()
+        .route("/v1/opamp", any(opamp))
+        .with_state(shared)
 }
 
 async fn opamp(State(shared): State<Shared>, address: ClientAddress, request: Request) -> Response {
@@ -59,11 +59,11 @@ async fn opamp(State(shared): State<Shared>, address: ClientAddress, request: Re
             .into_response();
         }
         let answered = plain(&shared.collectors, address, request).await;
-        return answered.unwrap_or_else(|problem| refusal(problem));
+        return answered.unwrap_or_else(refusal);
     }
     if headers.contains_key(header::UPGRADE) {
         let upgraded = upgrade(&shared, address, request).await;
-        return upgraded.unwrap_or_else(|problem| refusal(problem));
+        return upgraded.unwrap_or_else(refusal);
     }
     Problem::new(
         StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -80,14 +80,18 @@ fn refusal(problem: Problem) -> Response {
     let mut response = problem.into_response();
     if is_unauthenticated {
         let scheme = HeaderValue::from_static("Bearer");
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, scheme);
     }
     response
 }
 
 /// Whether a request is OpAMP over plain HTTP: parameters and letter case of the type do not matter.
 fn is_protobuf(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
     let kind = kind.and_then(|value| value.split(';').next());
     kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case(PROTOBUF))
 }
@@ -96,7 +100,9 @@ fn is_protobuf(headers: &HeaderMap) -> bool {
 fn secret(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?.trim();
     let (scheme, secret) = value.split_once(char::is_whitespace)?;
-    let is_known = ["bearer", "apikey"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    let is_known = ["bearer", "apikey"]
+        .iter()
+        .any(|known| scheme.eq_ignore_ascii_case(known));
     Some(secret.trim()).filter(|secret| is_known && !secret.is_empty())
 }
 
@@ -107,7 +113,10 @@ async fn admit(
     carrier: Carrier,
 ) -> Result<Session, Problem> {
     let secret = secret(headers).unwrap_or_default();
-    collectors.admit(secret, address, carrier).await.map_err(problem)
+    collectors
+        .admit(secret, address, carrier)
+        .await
+        .map_err(problem)
 }
 
 /// How an exchange that came to nothing is told over HTTP.
@@ -133,7 +142,10 @@ async fn plain(
         DecodeError::TooLarge { .. } => Problem::too_large(error.to_string()),
         _ => Problem::bad_request(error.to_string()),
     })?;
-    let reply = collectors.exchange(&session, &message).await.map_err(problem)?;
+    let reply = collectors
+        .exchange(&session, &message)
+        .await
+        .map_err(problem)?;
     let body = encoded(&reply.outgoing, &message);
     Ok(answer(body, compresses))
 }
@@ -183,7 +195,10 @@ fn gzip(body: &[u8]) -> Option<Bytes> {
 fn accepts_gzip(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::ACCEPT_ENCODING).iter();
     let mut weight = None;
-    for item in values.filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(',')) {
+    for item in values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|list| list.split(','))
+    {
         let mut parts = item.split(';').map(str::trim);
         let name = parts.next().unwrap_or_default();
         let is_exact = name.eq_ignore_ascii_case("gzip");
@@ -210,7 +225,11 @@ async fn upgrade(
     };
     let collectors = shared.collectors.clone();
     let session = admit(&collectors, &parts.headers, address, Carrier::WebSocket).await?;
-    let line = collectors.principal(&session).await.map_err(problem)?.line();
+    let line = collectors
+        .principal(&session)
+        .await
+        .map_err(problem)?
+        .line();
     let stopping = shared.stopping.clone();
     Ok(upgrade
         .read_buffer_size(socket::READ_BUFFER_BYTES)
@@ -240,7 +259,11 @@ mod tests {
             ("abc", None),
             ("Bearer ", None),
         ] {
-            assert_eq!(secret(&with(header::AUTHORIZATION, value)), expected, "{value}");
+            assert_eq!(
+                secret(&with(header::AUTHORIZATION, value)),
+                expected,
+                "{value}"
+            );
         }
         assert_eq!(secret(&HeaderMap::new()), None);
     }
@@ -253,7 +276,11 @@ mod tests {
             ("application/json", false),
             ("application/x-protobuf-other", false),
         ] {
-            assert_eq!(is_protobuf(&with(header::CONTENT_TYPE, value)), expected, "{value}");
+            assert_eq!(
+                is_protobuf(&with(header::CONTENT_TYPE, value)),
+                expected,
+                "{value}"
+            );
         }
     }
 
@@ -269,7 +296,11 @@ mod tests {
             ("identity", false),
             ("gzip;q=0, *", false),
         ] {
-            assert_eq!(accepts_gzip(&with(header::ACCEPT_ENCODING, value)), expected, "{value}");
+            assert_eq!(
+                accepts_gzip(&with(header::ACCEPT_ENCODING, value)),
+                expected,
+                "{value}"
+            );
         }
     }
 }

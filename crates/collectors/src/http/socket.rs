@@ -8,9 +8,7 @@ use bytes::Bytes;
 use muster_clock::Timestamp;
 use muster_http::error_chain;
 use muster_wire_opamp::proto::AgentToServer;
-use muster_wire_opamp::{
-    DecodeError, Framing, Outgoing, Refusal, decode_frame, encode_frame,
-};
+use muster_wire_opamp::{DecodeError, Framing, Outgoing, Refusal, decode_frame, encode_frame};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Error as SocketError;
 use tokio_util::sync::CancellationToken;
@@ -61,6 +59,7 @@ struct Actor {
     line: LineKey,
     handle: Handle,
     framing: Framing,
+    opened: Instant,
     heard: Instant,
     pace: Pace,
     read_after: Instant,
@@ -83,8 +82,9 @@ pub(super) async fn serve(
         session,
         line,
         framing: Framing::Header,
+        opened: Instant::now(),
         heard: Instant::now(),
-        pace: Pace::new(now),
+        pace: Pace::new(Timestamp::EPOCH),
         read_after: Instant::now(),
         bad_frames: 0,
         look_at: None,
@@ -93,7 +93,9 @@ pub(super) async fn serve(
     let end = actor.run(&stopping).await;
     // Agents whose server stops are not gone: they come again at once, or to another.
     if !stopping.is_cancelled() {
-        actor.collectors.closed(&actor.session, actor.line, actor.handle.held());
+        actor
+            .collectors
+            .closed(&actor.session, actor.line, actor.handle.held());
     }
     if let End::Close(code, reason) = end {
         let frame = CloseFrame {
@@ -138,30 +140,38 @@ impl Actor {
         self.handle.heard(now);
         match message {
             Message::Binary(bytes) => {
-                self.slow_down(now);
+                self.slow_down();
                 self.answer(bytes).await
             }
             Message::Pong(_) => {
-                self.collectors.alive(&self.session, self.line, self.handle.held());
+                self.collectors
+                    .alive(&self.session, self.line, self.handle.held());
                 Ok(())
             }
             Message::Close(_) => Err(End::Gone),
             Message::Text(_) => {
-                self.slow_down(now);
+                self.slow_down();
                 tracing::debug!("a collector sent a text frame, which is not OpAMP; it is ignored");
                 Ok(())
             }
             Message::Ping(_) => {
-                self.slow_down(now);
+                self.slow_down();
                 Ok(())
             }
         }
     }
 
     /// Who sends more than its agents need is read more slowly; what it sends waits at its end.
-    fn slow_down(&mut self, now: Timestamp) {
-        let agents = u32::try_from(self.handle.held().len()).unwrap_or(u32::MAX).max(1);
-        let wait = self.pace.take(now, MESSAGE_INTERVAL / agents, BURST_MESSAGES);
+    fn slow_down(&mut self) {
+        // By a clock that nobody puts back.
+        let elapsed = i64::try_from(self.opened.elapsed().as_micros()).unwrap_or(i64::MAX);
+        let now = Timestamp::from_micros(elapsed);
+        let agents = u32::try_from(self.handle.held().len())
+            .unwrap_or(u32::MAX)
+            .max(1);
+        let wait = self
+            .pace
+            .take(now, MESSAGE_INTERVAL / agents, BURST_MESSAGES);
         if !wait.is_zero() {
             self.read_after = Instant::now() + wait;
         }
@@ -176,12 +186,18 @@ impl Actor {
             }
             Err(DecodeError::TooLarge { .. }) => return Err(TOO_LARGE),
             Err(DecodeError::UnknownHeader { .. }) => {
-                return Err(End::Close(close_code::PROTOCOL, "the header of the message is not known"));
+                return Err(End::Close(
+                    close_code::PROTOCOL,
+                    "the header of the message is not known",
+                ));
             }
             Err(error) => {
                 self.bad_frames += 1;
                 if self.bad_frames > MAX_BAD_FRAMES {
-                    return Err(End::Close(close_code::PROTOCOL, "these are no OpAMP messages"));
+                    return Err(End::Close(
+                        close_code::PROTOCOL,
+                        "these are no OpAMP messages",
+                    ));
                 }
                 let outgoing =
                     Outgoing::refusal(Bytes::new(), Refusal::BadRequest, error.to_string());
@@ -189,7 +205,11 @@ impl Actor {
             }
         };
         self.bad_frames = 0;
-        let reply = self.collectors.exchange(&self.session, &message).await.map_err(end_by)?;
+        let reply = self
+            .collectors
+            .exchange(&self.session, &message)
+            .await
+            .map_err(end_by)?;
         if let Some(id) = reply.collector {
             let uid = muster_wire_opamp::InstanceUid::from_wire(&message.instance_uid);
             if !self.handle.held().contains_key(&id) {
@@ -198,7 +218,10 @@ impl Actor {
             if let Ok(uid) = uid
                 && !self.handle.hold(id, uid)
             {
-                return Err(End::Close(close_code::POLICY, "too many agents on one connection"));
+                return Err(End::Close(
+                    close_code::POLICY,
+                    "too many agents on one connection",
+                ));
             }
         }
         if encode_frame(&reply.outgoing, self.framing, message_limit()).is_err() {
@@ -209,7 +232,11 @@ impl Actor {
         } else {
             self.send(&reply.outgoing).await?;
         }
-        if reply.closes { Err(UNAUTHORIZED) } else { Ok(()) }
+        if reply.closes {
+            Err(UNAUTHORIZED)
+        } else {
+            Ok(())
+        }
     }
 
     async fn send(&mut self, outgoing: &Outgoing) -> Going {
@@ -251,7 +278,11 @@ impl Actor {
 
     /// Whether the credential is still good, and every agent on it still there. A database that is away takes nothing away.
     async fn check(&mut self) -> Going {
-        match self.collectors.still_admits(&self.session, self.handle.held()).await {
+        match self
+            .collectors
+            .still_admits(&self.session, self.handle.held())
+            .await
+        {
             Ok(()) | Err(ExchangeError::Unavailable(_) | ExchangeError::TooMany) => Ok(()),
             Err(ExchangeError::Unauthorized { .. }) => Err(UNAUTHORIZED),
         }

@@ -44,7 +44,11 @@ impl Tree {
             let (node, anchor, is_container) = match event {
                 Event::Scalar(value, style, anchor, _) => {
                     let is_block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
-                    (Node::Scalar(value.into_owned(), place(span), is_block), anchor, false)
+                    (
+                        Node::Scalar(value.into_owned(), place(span), is_block),
+                        anchor,
+                        false,
+                    )
                 }
                 Event::Alias(anchor) => (Node::Alias(anchor), 0, false),
                 Event::SequenceStart(anchor, _) => (Node::List(Vec::new()), anchor, true),
@@ -73,7 +77,10 @@ impl Tree {
                 },
             }
             if is_container {
-                open.push(Open { node: id, key: None });
+                open.push(Open {
+                    node: id,
+                    key: None,
+                });
             }
         }
         open.is_empty().then_some(tree)
@@ -131,7 +138,10 @@ impl Walk<'_> {
             Node::Map(pairs) => {
                 let is_named = pairs.iter().any(|(key, value)| {
                     matches!(self.tree.text(*key), Some("name" | "key" | "Name" | "Key"))
-                        && self.tree.text(*value).is_some_and(|name| self.masking.is_secret(name))
+                        && self
+                            .tree
+                            .text(*value)
+                            .is_some_and(|name| self.masking.is_secret(name))
                 });
                 for (key, value) in pairs {
                     let name = self.tree.text(*key);
@@ -158,7 +168,8 @@ impl Walk<'_> {
         match &self.tree.nodes[id] {
             // Nothing is told by what stands for nothing, or for a variable of the agent's surroundings.
             Node::Scalar(text, place, is_block) => {
-                let is_reference = text.starts_with("${") && text.ends_with('}') && !text[2..].contains("${");
+                let is_reference =
+                    text.starts_with("${") && text.ends_with('}') && !text[2..].contains("${");
                 if !matches!(text.as_str(), "" | "~" | "null" | "true" | "false") && !is_reference {
                     self.edits.push(Edit {
                         place: place.clone(),
@@ -193,7 +204,11 @@ fn inside(text: &str, masking: &Masking) -> Option<String> {
         if let Some(at) = rest[..end].rfind('@')
             && let Some(colon) = rest[..at].find(':')
         {
-            return Some(format!("{scheme}://{}:{MASK}{}", &rest[..colon], &rest[at..]));
+            return Some(format!(
+                "{scheme}://{}:{MASK}{}",
+                &rest[..colon],
+                &rest[at..]
+            ));
         }
     }
     let (name, value) = text.split_once('=')?;

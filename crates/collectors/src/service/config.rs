@@ -48,7 +48,9 @@ pub(super) fn send(x: &Exchange<'_>, outcome: &mut Outcome) {
     let files = desired.files.iter();
     outcome.update.remote_config = Some(AgentRemoteConfig {
         config: Some(AgentConfigMap {
-            config_map: files.map(|(name, file)| (name.clone(), object(file))).collect(),
+            config_map: files
+                .map(|(name, file)| (name.clone(), object(file)))
+                .collect(),
         }),
         config_hash: Bytes::copy_from_slice(&desired.hash),
     });
@@ -66,10 +68,20 @@ fn is_to_be_sent(x: &Exchange<'_>, record: &Record, desired: &DesiredConfig, has
         return false;
     }
     // Whatever it says of this one, be it that it failed, it has it. An agent that was given another uid does not repeat it.
-    if record.durable.config.as_ref().is_some_and(|said| said.hash == hash) {
+    if record
+        .durable
+        .config
+        .as_ref()
+        .is_some_and(|said| said.hash == hash)
+    {
         return false;
     }
-    let Some(sent) = record.durable.sent_config.as_ref().filter(|sent| sent.hash == hash) else {
+    let Some(sent) = record
+        .durable
+        .sent_config
+        .as_ref()
+        .filter(|sent| sent.hash == hash)
+    else {
         return true;
     };
     let reports = record.can(bits::REPORTS_REMOTE_CONFIG);

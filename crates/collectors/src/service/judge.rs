@@ -69,9 +69,7 @@ fn by_key<'a>(x: &Exchange<'a>, key: &KeyGrant) -> Judgement<'a> {
         (Some(_), Some(_)) => foreign(),
         (None, Some(_)) => match x.owner {
             // An agent that draws its uid anew at each start, with a key that somebody put into its configuration.
-            Some(owner)
-                if owner.durable.premade_key_id == Some(key.id) && !is_in_use(x, owner) =>
-            {
+            Some(owner) if owner.durable.premade_key_id == Some(key.id) && !is_in_use(x, owner) => {
                 match owner.durable.standing {
                     Standing::Revoked => unauthorized("revoked"),
                     _ => Judgement::Rename(owner),
@@ -102,7 +100,8 @@ fn is_in_use(x: &Exchange<'_>, owner: &Record) -> bool {
     let line = owner.line(x.principal.line());
     line.is_some_and(|line| {
         line.ended_at.is_none()
-            && line.connection != x.connection.id
+            // Polls have no connection that could be told from others.
+            && (x.connection.id == 0 || line.connection != x.connection.id)
             && x.now.since(line.seen_at) < 2 * owner.interval()
     })
 }
@@ -154,9 +153,8 @@ fn by_token<'a>(x: &Exchange<'a>, token: &TokenGrant, asks_for_uid: bool) -> Jud
         KnownAgents::Approve | KnownAgents::Adopt => {}
     }
     let interval = record.interval();
-    let is_silent = line.is_none_or(|line| {
-        line.ended_at.is_some() || x.now.since(line.seen_at) >= 2 * interval
-    });
+    let is_silent = line
+        .is_none_or(|line| line.ended_at.is_some() || x.now.since(line.seen_at) >= 2 * interval);
     if x.is_key_live {
         return separate(x, record, token);
     }

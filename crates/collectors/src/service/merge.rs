@@ -22,7 +22,11 @@ pub(super) fn merge(x: &Exchange<'_>, outcome: &mut Outcome) {
         put(outcome, Part::Health, values::health(said));
     }
     if let Some(said) = &message.effective_config {
-        put(outcome, Part::EffectiveConfig, x.settings.masking.effective(said));
+        put(
+            outcome,
+            Part::EffectiveConfig,
+            x.settings.masking.effective(said),
+        );
     }
     if let Some(said) = &message.package_statuses {
         put(outcome, Part::Packages, values::packages(said));
@@ -75,7 +79,8 @@ fn remote_config(x: &Exchange<'_>, outcome: &mut Outcome) {
         return;
     }
     if report.progress != Progress::Unset {
-        let details = json!({ "hash": report.hash, "status": report.progress, "error": report.error });
+        let details =
+            json!({ "hash": report.hash, "status": report.progress, "error": report.error });
         outcome.event("config_reported", details);
     }
     outcome.effects.push(Effect::ConfigReported(report.clone()));

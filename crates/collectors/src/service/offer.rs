@@ -94,7 +94,11 @@ impl OfferPlan {
 
 /// Plans an offer when the agent can take one, needs one, and no other is under way.
 pub(super) fn plan(x: &Exchange<'_>, outcome: &mut Outcome) {
-    let is_usable = x.settings.offers.as_ref().is_some_and(OfferSettings::is_usable);
+    let is_usable = x
+        .settings
+        .offers
+        .as_ref()
+        .is_some_and(OfferSettings::is_usable);
     let durable = &outcome.record.durable;
     if !is_usable
         || durable.standing != Standing::Enrolled
@@ -105,9 +109,7 @@ pub(super) fn plan(x: &Exchange<'_>, outcome: &mut Outcome) {
     }
     let needs = match x.principal {
         Principal::Token(_) => true,
-        Principal::Key(key) => {
-            key.is_due && !key.is_superseded && durable.key_id == Some(key.id)
-        }
+        Principal::Key(key) => key.is_due && !key.is_superseded && durable.key_id == Some(key.id),
     };
     if !needs {
         return;

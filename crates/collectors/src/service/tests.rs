@@ -1,5 +1,6 @@
 //! The pure step, driven by a small world that keeps what steps come to.
 
+mod identities;
 mod keys;
 mod properties;
 mod reports;
@@ -110,8 +111,7 @@ impl World {
                 owner,
                 connection,
                 is_key_live: self.live,
-                are_components_known: hash
-                    .is_none_or(|hash| self.known_components.contains(&hash)),
+                are_components_known: hash.is_none_or(|hash| self.known_components.contains(&hash)),
                 desired_config: self.desired.as_ref(),
                 settings: &self.settings,
                 now: self.now,
@@ -140,15 +140,20 @@ impl World {
                 match effect {
                     Effect::Uid(uid) => {
                         let before = self.uids.insert(*uid, id);
-                        assert!(before.is_none_or(|before| before == id), "a uid has one agent");
+                        assert!(
+                            before.is_none_or(|before| before == id),
+                            "a uid has one agent"
+                        );
                     }
                     Effect::Event { kind, .. } => self.events.push(kind),
                     _ => {}
                 }
             }
-            if let (true, Some(from), Principal::Token(token)) =
-                (outcome.is_new, outcome.record.durable.separated_from, principal)
-            {
+            if let (true, Some(from), Principal::Token(token)) = (
+                outcome.is_new,
+                outcome.record.durable.separated_from,
+                principal,
+            ) {
                 let other = self.records.get_mut(&from).unwrap();
                 other.durable.separated.push(crate::record::Separated {
                     id,

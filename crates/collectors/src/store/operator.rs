@@ -42,8 +42,10 @@ statements! {
             AND (p.gone_at IS NULL OR p.gone_at < p.seen_at) THEN 1 END) AS online
         FROM collectors_collectors c LEFT JOIN collectors_presence p ON p.collector_id = c.id
         GROUP BY c.standing, c.key_status";
-    ON_TOKEN = "SELECT COUNT(*) AS total FROM collectors_collectors
-        WHERE enrollment_token_id = $1 AND standing = 'enrolled' AND key_status <> 'adopted'";
+    /// The id 0 stands for all tokens.
+    WITHOUT_KEY = "SELECT enrollment_token_id, COUNT(*) AS total FROM collectors_collectors
+        WHERE enrollment_token_id IS NOT NULL AND (CAST($1 AS BIGINT) = 0 OR enrollment_token_id = $1) AND standing = 'enrolled'
+        AND key_status <> 'adopted' GROUP BY enrollment_token_id";
 }
 
 fn listed(row: &Row) -> Result<Listed, StoreError> {
@@ -55,7 +57,9 @@ fn listed(row: &Row) -> Result<Listed, StoreError> {
         version: row.get("version")?,
         host_name: row.get("host_name")?,
         team_id: row.get::<Option<i64>>("team_id")?.map(TeamId),
-        token_id: row.get::<Option<i64>>("enrollment_token_id")?.map(EnrollmentTokenId),
+        token_id: row
+            .get::<Option<i64>>("enrollment_token_id")?
+            .map(EnrollmentTokenId),
         standing: row.get("standing")?,
         capabilities: row.get::<i64>("capabilities")? as u64,
         is_healthy: is_healthy.map(|flag| flag != 0),
@@ -191,7 +195,10 @@ pub(crate) async fn count(db: &mut impl Executor, filter: &Filter) -> Result<u64
             LEFT JOIN collectors_presence p ON p.collector_id = c.id WHERE {}",
         filter.sql()
     );
-    let total: i64 = db.fetch_one(&sql, filter.args.clone()).await?.get("total")?;
+    let total: i64 = db
+        .fetch_one(&sql, filter.args.clone())
+        .await?
+        .get("total")?;
     Ok(u64::try_from(total).unwrap_or(0))
 }
 
@@ -256,11 +263,20 @@ pub(crate) async fn counts(
         .collect()
 }
 
-/// How many agents would be cut off if a token were revoked: they have no key of their own.
-pub(crate) async fn on_token(
+/// How many agents would be cut off if a token ended, for one token or for each: they have no key of their own.
+pub(crate) async fn without_key(
     db: &mut impl Executor,
-    token: EnrollmentTokenId,
-) -> Result<u64, StoreError> {
-    let row = db.fetch_one(ON_TOKEN, args![token]).await?;
-    Ok(u64::try_from(row.get::<i64>("total")?).unwrap_or(0))
+    one: Option<EnrollmentTokenId>,
+) -> Result<HashMap<EnrollmentTokenId, u64>, StoreError> {
+    let one = one.map_or(0, |token| token.0);
+    let rows = db.fetch_all(WITHOUT_KEY, args![one]).await?;
+    rows.iter()
+        .map(|row| {
+            let total: i64 = row.get("total")?;
+            Ok((
+                row.get("enrollment_token_id")?,
+                u64::try_from(total).unwrap_or(0),
+            ))
+        })
+        .collect()
 }

@@ -105,7 +105,9 @@ pub(crate) async fn add_components(
     list: &Value,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    db.execute(ADD_COMPONENTS, args![hash, list.to_string(), now]).await.map(drop)
+    db.execute(ADD_COMPONENTS, args![hash, list.to_string(), now])
+        .await
+        .map(drop)
 }
 
 /// The components that a hash stands for.

@@ -87,8 +87,9 @@ pub(crate) async fn lines(
 fn rows(first: &str, columns: usize, count: usize) -> String {
     let mut text = first.to_owned();
     for row in 1..count {
-        let numbers: Vec<String> =
-            (1..=columns).map(|column| format!("${}", row * columns + column)).collect();
+        let numbers: Vec<String> = (1..=columns)
+            .map(|column| format!("${}", row * columns + column))
+            .collect();
         text.push_str(", (");
         text.push_str(&numbers.join(", "));
         text.push(')');

@@ -38,11 +38,13 @@ fn state_of(durable: &Durable) -> Result<String, StoreError> {
 }
 
 fn key_status(durable: &Durable) -> &'static str {
-    match (&durable.offer, durable.key_id) {
-        (Some(offer), _) if offer.is_marked => "not_adopting",
-        (Some(_), None) => "offered",
-        (_, Some(_)) => "adopted",
-        (None, None) => "none",
+    // One that was taken back by its token lives on that until it uses a new key.
+    let has_key = durable.key_id.is_some() && durable.readmitted_at.is_none();
+    match &durable.offer {
+        _ if has_key => "adopted",
+        Some(offer) if offer.is_marked => "not_adopting",
+        Some(_) => "offered",
+        None => "none",
     }
 }
 
@@ -61,7 +63,11 @@ fn values(record: &Record, state: String, now: Timestamp) -> Vec<Value> {
         key_status(durable),
         config.map_or(Progress::Unset, |said| said.progress).name(),
         config.map(|said| said.hash.clone()).unwrap_or_default(),
-        durable.components.as_ref().map(|known| known.hash.clone()).unwrap_or_default(),
+        durable
+            .components
+            .as_ref()
+            .map(|known| known.hash.clone())
+            .unwrap_or_default(),
         state,
     ]
 }
@@ -76,7 +82,8 @@ pub(crate) async fn insert(
     values.push(record.durable.created_at.into());
     let rows = db.execute_returning(INSERT, values).await?;
     let row = rows.first();
-    row.ok_or_else(|| StoreError::corrupt("keep a collector", "no id came back"))?.get("id")
+    row.ok_or_else(|| StoreError::corrupt("keep a collector", "no id came back"))?
+        .get("id")
 }
 
 /// Keeps a changed agent; false when somebody else changed it since it was read.
@@ -97,7 +104,9 @@ pub(crate) async fn set_state(
     id: CollectorId,
     durable: &Durable,
 ) -> Result<(), StoreError> {
-    db.execute(SET_STATE, args![id, state_of(durable)?]).await.map(drop)
+    db.execute(SET_STATE, args![id, state_of(durable)?])
+        .await
+        .map(drop)
 }
 
 async fn whole(db: &mut impl Executor, row: Option<Row>) -> Result<Option<Record>, StoreError> {
@@ -132,7 +141,9 @@ pub(crate) async fn find_by_uid(
     db: &mut impl Executor,
     uid: InstanceUid,
 ) -> Result<Option<Record>, StoreError> {
-    let row = db.fetch_optional(FIND_BY_UID, args![uid.to_string()]).await?;
+    let row = db
+        .fetch_optional(FIND_BY_UID, args![uid.to_string()])
+        .await?;
     whole(db, row).await
 }
 
@@ -181,8 +192,12 @@ pub(crate) async fn revisions(
     }
     let places: Vec<String> = (1..=ids.len()).map(|number| format!("${number}")).collect();
     let sql = REVISIONS.replace("$1", &places.join(", "));
-    let rows = db.fetch_all(&sql, ids.iter().map(|id| (*id).into()).collect()).await?;
-    rows.iter().map(|row| Ok((row.get("id")?, row.get("revision")?))).collect()
+    let rows = db
+        .fetch_all(&sql, ids.iter().map(|id| (*id).into()).collect())
+        .await?;
+    rows.iter()
+        .map(|row| Ok((row.get("id")?, row.get("revision")?)))
+        .collect()
 }
 
 /// Agents that were to be forgotten soon, and went or fell silent long enough ago.

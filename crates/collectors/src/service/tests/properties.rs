@@ -22,17 +22,19 @@ enum Move {
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
-    let send = (-3_i8..4, any::<[bool; 4]>()).prop_map(|(jump, [describes, reports, goes, by_key])| {
-        Move::Send {
-            jump,
-            describes,
-            reports,
-            // Rarely.
-            goes: goes && describes && reports,
-            by_key,
-        }
-    });
-    let one = prop_oneof![6 => send, 1 => Just(Move::Reconnect), 2 => (0_u16..400).prop_map(Move::Wait)];
+    let send =
+        (-3_i8..4, any::<[bool; 4]>()).prop_map(|(jump, [describes, reports, goes, by_key])| {
+            Move::Send {
+                jump,
+                describes,
+                reports,
+                // Rarely.
+                goes: goes && describes && reports,
+                by_key,
+            }
+        });
+    let one =
+        prop_oneof![6 => send, 1 => Just(Move::Reconnect), 2 => (0_u16..400).prop_map(Move::Wait)];
     proptest::collection::vec(one, 1..120)
 }
 

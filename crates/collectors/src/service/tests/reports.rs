@@ -25,7 +25,11 @@ fn reports(number: u64, hash: &'static [u8], status: i32) -> AgentToServer {
         remote_config_status: Some(RemoteConfigStatus {
             last_remote_config_hash: bytes::Bytes::from_static(hash),
             status,
-            error_message: if status == 3 { "no such receiver".to_owned() } else { String::new() },
+            error_message: if status == 3 {
+                "no such receiver".to_owned()
+            } else {
+                String::new()
+            },
         }),
         ..message(number, REMOTE)
     }
@@ -40,8 +44,16 @@ fn a_message_that_changes_nothing_is_not_to_be_written() {
         ..described(number, HEALTH | 0x4)
     };
     assert!(world.send(&token, socket(1), &whole(0)).outcome.is_changed);
-    assert!(!world.send(&token, socket(1), &message(1, HEALTH | 0x4)).outcome.is_changed);
-    assert!(!world.send(&token, socket(1), &whole(2)).outcome.is_changed, "the same again");
+    assert!(
+        !world
+            .send(&token, socket(1), &message(1, HEALTH | 0x4))
+            .outcome
+            .is_changed
+    );
+    assert!(
+        !world.send(&token, socket(1), &whole(2)).outcome.is_changed,
+        "the same again"
+    );
     let sick = AgentToServer {
         health: Some(health(false)),
         ..message(3, HEALTH | 0x4)
@@ -56,13 +68,22 @@ fn a_message_that_changes_nothing_is_not_to_be_written() {
 fn secrets_in_an_effective_configuration_are_masked_before_it_is_kept() {
     let (mut world, token) = (World::new(), by_token());
     let said = AgentToServer {
-        effective_config: Some(effective("exporters: {otlp: {headers: {api-key: hunter2}}}\n")),
+        effective_config: Some(effective(
+            "exporters: {otlp: {headers: {api-key: hunter2}}}\n",
+        )),
         ..described(0, 0x4)
     };
     let sent = world.send(&token, socket(1), &said);
-    let kept = sent.outcome.parts.iter().find(|(part, _)| *part == Part::EffectiveConfig);
+    let kept = sent
+        .outcome
+        .parts
+        .iter()
+        .find(|(part, _)| *part == Part::EffectiveConfig);
     let text = kept.unwrap().1.to_string();
-    assert!(text.contains("[MASKED]") && !text.contains("hunter2"), "{text}");
+    assert!(
+        text.contains("[MASKED]") && !text.contains("hunter2"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -71,8 +92,14 @@ fn capabilities_are_read_from_every_message() {
     let sent = world.send(&token, socket(1), &described(0, 0));
     assert!(offered(&sent.answer).is_none());
     let sent = world.send(&token, socket(1), &message(1, SETTINGS | 1 << 40));
-    assert!(offered(&sent.answer).is_some(), "it can take an offer since this message");
-    assert_eq!(world.only().durable.capabilities, STATUS | SETTINGS | 1 << 40);
+    assert!(
+        offered(&sent.answer).is_some(),
+        "it can take an offer since this message"
+    );
+    assert_eq!(
+        world.only().durable.capabilities,
+        STATUS | SETTINGS | 1 << 40
+    );
 }
 
 #[test]
@@ -84,22 +111,45 @@ fn a_remote_configuration_is_sent_once_to_those_who_take_one_and_do_not_have_it(
     let sent = world.send(&token, socket(1), &message(1, REMOTE));
     let config = sent.answer.remote_config.unwrap();
     assert_eq!(config.config_hash, b"one".as_slice());
-    assert_eq!(config.config.unwrap().config_map["main.yaml"].body, b"receivers: {}\n".as_slice());
+    assert_eq!(
+        config.config.unwrap().config_map["main.yaml"].body,
+        b"receivers: {}\n".as_slice()
+    );
     for number in 2..6 {
         world.wait(600);
         let sent = world.send(&token, socket(1), &message(number, REMOTE));
         assert!(sent.answer.remote_config.is_none(), "one is under way");
     }
     let sent = world.send(&token, socket(2), &message(6, REMOTE));
-    assert!(sent.answer.remote_config.is_some(), "it may have been lost with the connection");
+    assert!(
+        sent.answer.remote_config.is_some(),
+        "it may have been lost with the connection"
+    );
     for (number, status) in [(7, 2), (8, 1)] {
         let sent = world.send(&token, socket(2), &reports(number, b"one", status));
         assert!(sent.answer.remote_config.is_none());
-        assert!(sent.outcome.effects.iter().any(|effect| matches!(effect, Effect::ConfigReported(_))));
+        assert!(
+            sent.outcome
+                .effects
+                .iter()
+                .any(|effect| matches!(effect, Effect::ConfigReported(_)))
+        );
     }
-    assert!(world.send(&token, socket(3), &message(9, REMOTE)).answer.remote_config.is_none());
+    assert!(
+        world
+            .send(&token, socket(3), &message(9, REMOTE))
+            .answer
+            .remote_config
+            .is_none()
+    );
     world.desired = Some(desired(b"two"));
-    assert!(world.send(&token, socket(3), &message(10, REMOTE)).answer.remote_config.is_some());
+    assert!(
+        world
+            .send(&token, socket(3), &message(10, REMOTE))
+            .answer
+            .remote_config
+            .is_some()
+    );
 }
 
 #[test]
@@ -111,14 +161,23 @@ fn a_configuration_that_failed_is_not_sent_again_until_it_changes() {
     // APPLIED may be followed by FAILED with the same hash.
     world.send(&token, socket(1), &reports(2, b"bad", 3));
     let said = world.only().durable.config.clone().unwrap();
-    assert_eq!((said.progress, said.error.as_str()), (Progress::Failed, "no such receiver"));
+    assert_eq!(
+        (said.progress, said.error.as_str()),
+        (Progress::Failed, "no such receiver")
+    );
     for (number, connection) in [(3, 1), (4, 2), (5, 3)] {
         world.wait(3_600);
         let sent = world.send(&token, socket(connection), &message(number, REMOTE));
         assert!(sent.answer.remote_config.is_none());
     }
     world.desired = Some(desired(b"good"));
-    assert!(world.send(&token, socket(3), &message(6, REMOTE)).answer.remote_config.is_some());
+    assert!(
+        world
+            .send(&token, socket(3), &message(6, REMOTE))
+            .answer
+            .remote_config
+            .is_some()
+    );
 }
 
 #[test]
@@ -128,7 +187,13 @@ fn a_configuration_without_files_is_never_sent() {
         files: BTreeMap::new(),
         ..desired(b"empty")
     });
-    assert!(world.send(&token, socket(1), &described(0, REMOTE)).answer.remote_config.is_none());
+    assert!(
+        world
+            .send(&token, socket(1), &described(0, REMOTE))
+            .answer
+            .remote_config
+            .is_none()
+    );
 }
 
 #[test]
@@ -175,7 +240,10 @@ fn a_command_is_sent_alone_and_once_and_only_to_those_who_take_it() {
     wish(&mut world);
     world.wait(3_600);
     let sent = world.send(&token, socket(1), &message(4, REMOTE | 0x400));
-    assert!(sent.answer.command.is_none(), "a wish of an hour ago is not fulfilled");
+    assert!(
+        sent.answer.command.is_none(),
+        "a wish of an hour ago is not fulfilled"
+    );
 }
 
 #[test]
@@ -193,7 +261,10 @@ fn what_an_agent_says_of_connection_settings_is_shown_and_proves_nothing() {
     };
     world.send(&token, socket(1), &applied);
     let durable = &world.only().durable;
-    assert_eq!(durable.settings.as_ref().unwrap().progress, Progress::Applied);
+    assert_eq!(
+        durable.settings.as_ref().unwrap().progress,
+        Progress::Applied
+    );
     assert!(durable.key_id.is_none() && durable.offer.is_some());
 }
 

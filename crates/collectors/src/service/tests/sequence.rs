@@ -11,7 +11,10 @@ fn a_gap_is_answered_with_exactly_one_request_for_a_full_state() {
     assert!(world.send(&token, socket(1), &message(3, 0)).asks());
     for number in 4..20 {
         world.wait(30);
-        assert!(!world.send(&token, socket(1), &message(number, 0)).asks(), "{number}");
+        assert!(
+            !world.send(&token, socket(1), &message(number, 0)).asks(),
+            "{number}"
+        );
     }
 }
 
@@ -37,9 +40,15 @@ fn an_agent_that_nobody_knows_and_that_does_not_describe_itself_is_asked_once() 
     assert!(world.send(&token, socket(1), &message(17, 0)).asks());
     for number in 18..30 {
         world.wait(60);
-        assert!(!world.send(&token, socket(1), &message(number, 0)).asks(), "{number}");
+        assert!(
+            !world.send(&token, socket(1), &message(number, 0)).asks(),
+            "{number}"
+        );
     }
-    assert!(world.send(&token, socket(2), &message(30, 0)).asks(), "a new connection is a new try");
+    assert!(
+        world.send(&token, socket(2), &message(30, 0)).asks(),
+        "a new connection is a new try"
+    );
 }
 
 #[test]
@@ -50,8 +59,14 @@ fn a_description_after_a_gap_heals_it_only_with_all_that_the_agent_is_known_to_t
         ..described(number, HEALTH)
     };
     world.send(&token, socket(1), &whole(0));
-    assert!(!world.send(&token, socket(1), &whole(5)).asks(), "it is whole");
-    assert!(world.send(&token, socket(1), &described(9, HEALTH)).asks(), "health may be lost");
+    assert!(
+        !world.send(&token, socket(1), &whole(5)).asks(),
+        "it is whole"
+    );
+    assert!(
+        world.send(&token, socket(1), &described(9, HEALTH)).asks(),
+        "health may be lost"
+    );
 }
 
 #[test]
@@ -79,28 +94,48 @@ fn requests_are_half_a_minute_apart_and_end_after_three_without_an_answer() {
     let mut asked = Vec::new();
     for second in 0_u64..400 {
         world.wait(1);
-        if world.send(&token, socket(1), &message(10 * second + 10, 0)).asks() {
+        if world
+            .send(&token, socket(1), &message(10 * second + 10, 0))
+            .asks()
+        {
             asked.push(second);
         }
     }
     assert_eq!(asked, [0, 30, 60]);
-    assert!(!world.send(&token, socket(1), &described(9_000, 0)).asks(), "all is told");
+    assert!(
+        !world.send(&token, socket(1), &described(9_000, 0)).asks(),
+        "all is told"
+    );
     world.wait(60);
-    assert!(world.send(&token, socket(1), &message(9_900, 0)).asks(), "it counts anew");
+    assert!(
+        world.send(&token, socket(1), &message(9_900, 0)).asks(),
+        "it counts anew"
+    );
 }
 
 #[test]
 fn each_connection_of_an_agent_has_numbers_of_its_own() {
     // A supervisor that was given two offers at once holds two connections with one uid and different keys.
     let (mut world, token) = (World::new(), by_token());
-    let key = world.send(&token, socket(1), &described(0, SETTINGS)).key.unwrap();
+    let key = world
+        .send(&token, socket(1), &described(0, SETTINGS))
+        .key
+        .unwrap();
     let (old, new) = (by_key(key, 1), by_key(AgentKeyId(key.0 + 1), 1));
     world.send(&old, socket(2), &described(0, SETTINGS));
     world.send(&new, socket(3), &described(0, SETTINGS));
     for number in 1..20 {
         world.wait(30);
-        assert!(!world.send(&old, socket(2), &message(number, SETTINGS)).asks());
-        assert!(!world.send(&new, socket(3), &message(number, SETTINGS)).asks());
+        assert!(
+            !world
+                .send(&old, socket(2), &message(number, SETTINGS))
+                .asks()
+        );
+        assert!(
+            !world
+                .send(&new, socket(3), &message(number, SETTINGS))
+                .asks()
+        );
     }
 }
 
@@ -144,18 +179,46 @@ fn components_are_asked_for_by_their_hash_and_known_for_all_once_one_tells() {
     assert_eq!(sent.answer.flags, 2);
     // The supervisor tells it only with its full state.
     world.wait(10);
-    assert_eq!(world.send(&token, socket(1), &message(1, 0x4000)).answer.flags, 0);
+    assert_eq!(
+        world
+            .send(&token, socket(1), &message(1, 0x4000))
+            .answer
+            .flags,
+        0
+    );
     world.wait(30);
-    assert_eq!(world.send(&token, socket(1), &message(2, 0x4000)).answer.flags, 1);
+    assert_eq!(
+        world
+            .send(&token, socket(1), &message(2, 0x4000))
+            .answer
+            .flags,
+        1
+    );
     let mut whole = by_hash(3);
     let list = whole.available_components.as_mut().unwrap();
-    list.components.insert("receivers".to_owned(), ComponentDetails::default());
-    assert!(world.send(&token, socket(1), &whole).outcome.components.is_some());
+    list.components
+        .insert("receivers".to_owned(), ComponentDetails::default());
+    assert!(
+        world
+            .send(&token, socket(1), &whole)
+            .outcome
+            .components
+            .is_some()
+    );
     for number in 4..8 {
         world.wait(60);
-        assert_eq!(world.send(&token, socket(1), &message(number, 0x4000)).answer.flags, 0);
+        assert_eq!(
+            world
+                .send(&token, socket(1), &message(number, 0x4000))
+                .answer
+                .flags,
+            0
+        );
     }
     let other = InstanceUid::from_bytes([8; 16]);
     let sent = world.send(&token, socket(2), &with_uid(other, by_hash(0)));
-    assert_eq!(sent.answer.flags, 0, "another agent with the same components need not tell them");
+    assert_eq!(
+        sent.answer.flags, 0,
+        "another agent with the same components need not tell them"
+    );
 }
