@@ -115,6 +115,8 @@ pub(crate) struct Reply {
     pub(crate) collector: Option<CollectorId>,
     /// Whether a socket ends after it.
     pub(crate) closes: bool,
+    /// Whether the agent may not come: 401 over plain HTTP. On a socket that others share it is told in band.
+    pub(crate) is_unauthorized: bool,
 }
 
 impl Collectors {
@@ -222,6 +224,7 @@ impl Collectors {
                     outgoing,
                     collector: None,
                     closes: false,
+                    is_unauthorized: false,
                 });
             }
         };
@@ -304,7 +307,7 @@ impl Collectors {
             Step::Done(outcome) => self.finish(session, principal, outcome).await,
             Step::Refused(refusal) => {
                 let id = record.as_ref().map(|record| record.id);
-                self.refuse(session, uid, id, refusal).map(Some)
+                Ok(Some(self.refuse(session, uid, id, refusal)))
             }
             Step::Other(_) => Ok(None),
         }
@@ -316,7 +319,7 @@ impl Collectors {
         uid: InstanceUid,
         id: Option<CollectorId>,
         refusal: Refusal,
-    ) -> Result<Reply, ExchangeError> {
+    ) -> Reply {
         refused(refusal.reason());
         let subject = id.map(|id| id.to_string()).unwrap_or_default();
         self.deny(
@@ -326,15 +329,17 @@ impl Collectors {
             "collector",
             subject,
         );
-        match refusal {
-            Refusal::Unauthorized { reason } => Err(ExchangeError::Unauthorized { reason }),
+        let (message, closes) = match refusal {
+            Refusal::Unauthorized { .. } => ("authentication required", true),
             Refusal::BadRequest {
                 message, closes, ..
-            } => Ok(Reply {
-                outgoing: Outgoing::refusal(uid, WireRefusal::BadRequest, message),
-                collector: None,
-                closes,
-            }),
+            } => (message, closes),
+        };
+        Reply {
+            outgoing: Outgoing::refusal(uid, WireRefusal::BadRequest, message),
+            collector: None,
+            closes,
+            is_unauthorized: matches!(refusal, Refusal::Unauthorized { .. }),
         }
     }
 
@@ -471,6 +476,7 @@ impl Collectors {
             outgoing: outcome.answer(offer),
             collector: is_known.then_some(id),
             closes: false,
+            is_unauthorized: false,
         }))
     }
 
@@ -505,8 +511,10 @@ impl Collectors {
                 | Effect::CameBack(_) => {}
             }
         }
+        // Its components and capabilities count as well.
         if let Some(configs) = configs
-            && (outcome.is_new || !outcome.parts.is_empty())
+            && outcome.is_changed
+            && id != CollectorId(0)
         {
             configs.changed(id);
         }

@@ -83,6 +83,16 @@ impl Live {
         sockets.map(|sockets| sockets.clone()).unwrap_or_default()
     }
 
+    /// An agent is not on a socket any more.
+    fn leave(&self, collector: CollectorId, id: u64) {
+        if let Some(mut sockets) = self.0.agents.get_mut(&collector) {
+            sockets.retain(|other| *other != id);
+        }
+        self.0
+            .agents
+            .remove_if(&collector, |_, sockets| sockets.is_empty());
+    }
+
     /// An agent may have to be told something.
     pub(crate) fn push(&self, collector: CollectorId) {
         // The newest only: of two connections of one agent one is left over.
@@ -176,6 +186,14 @@ impl Handle {
         true
     }
 
+    /// Agents may not come any more, while others on this socket may.
+    pub(crate) fn let_go(&mut self, gone: &[CollectorId]) {
+        for collector in gone {
+            self.held.remove(collector);
+            self.live.leave(*collector, self.id);
+        }
+    }
+
     /// The agents that spoke on this socket, each with the uid as it writes it.
     pub(crate) fn held(&self) -> &BTreeMap<CollectorId, InstanceUid> {
         &self.held
@@ -186,13 +204,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         self.live.0.sockets.remove(&self.id);
         for collector in self.held.keys() {
-            if let Some(mut sockets) = self.live.0.agents.get_mut(collector) {
-                sockets.retain(|id| *id != self.id);
-            }
-            self.live
-                .0
-                .agents
-                .remove_if(collector, |_, sockets| sockets.is_empty());
+            self.live.leave(*collector, self.id);
         }
     }
 }

@@ -202,6 +202,7 @@ ALTER TABLE identity_agent_keys ADD COLUMN expires_at BIGINT;
 ALTER TABLE identity_agent_keys ADD COLUMN ends_at BIGINT;
 ALTER TABLE identity_agent_keys ADD COLUMN due_at BIGINT;
 CREATE INDEX identity_agent_keys_collector ON identity_agent_keys (collector_id) WHERE collector_id IS NOT NULL;
+CREATE INDEX identity_agent_keys_team ON identity_agent_keys (team_id) WHERE team_id IS NOT NULL;
 CREATE INDEX identity_agent_keys_made ON identity_agent_keys (id) WHERE is_made_in_advance = 1;
 CREATE TABLE identity_key_holders (
     collector_id BIGINT PRIMARY KEY,

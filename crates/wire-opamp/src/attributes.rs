@@ -202,7 +202,7 @@ mod tests {
         let attributes = from_json(object.as_object().unwrap());
         assert_eq!(Value::Object(to_json(&attributes)), object);
         let large = value_from_json(&json!(u64::MAX));
-        assert_eq!(large.value, Some(Kind::DoubleValue(18446744073709551615.0)));
+        assert_eq!(large.value, Some(Kind::DoubleValue(u64::MAX as f64)));
     }
 
     #[test]

@@ -142,7 +142,8 @@ fn what_is_of_another_kind_than_the_schema_says_is_refused() {
         assert!(source.to_string().contains(reason), "{source}");
     }
     for cut in 1..MESSAGE.len() {
-        let read = decode_body::<AgentToServer>(MESSAGE[..cut].into(), MessageLimit::default());
+        let read =
+            decode_body::<AgentToServer>(Bytes::from(&MESSAGE[..cut]), MessageLimit::default());
         // A message that ends between two fields is one.
         assert_eq!(read.is_ok(), cut == 5, "{cut}: {read:?}");
     }

@@ -31,7 +31,8 @@ on_both_databases! {
         let secret = made.body["secret"].as_str().unwrap();
         assert!(secret.starts_with("mst_acc_"));
         let key = &made.body["key"];
-        assert_eq!((&key["name"], &key["state"], &key["is_made_in_advance"]), (&json!("gateway"), &json!("pending"), &json!(true)));
+        let seen = (&key["name"], &key["state"], &key["is_made_in_advance"]);
+        assert_eq!(seen, (&json!("gateway"), &json!("pending"), &json!(true)));
         let one = format!("{path}/{}", key["id"]);
         assert_eq!(&site.get(&one).await.body, key);
         site.post(&path, &json!({ "name": "checkout", "expires_at": "2100-01-01T00:00:00Z" })).await;

@@ -15,43 +15,48 @@ use crate::service::{KeyGrant, Principal};
 use crate::{ExchangeError, store};
 
 impl Collectors {
-    /// Whether a socket may go on: its credential is good, and none of its agents was revoked.
+    /// Whether a socket may go on: its credential is good, and not all of its agents were revoked or deleted. Gives those that
+    /// were.
     pub(crate) async fn still_admits(
         &self,
         session: &Session,
         held: &BTreeMap<CollectorId, InstanceUid>,
-    ) -> Result<(), ExchangeError> {
+    ) -> Result<Vec<CollectorId>, ExchangeError> {
         self.principal(session).await?;
+        let mut gone = Vec::new();
         for id in held.keys() {
             let record = self.by_id(*id, false).await?;
             if record.is_none_or(|record| record.durable.standing == Standing::Revoked) {
-                return Err(ExchangeError::Unauthorized { reason: "revoked" });
+                gone.push(*id);
             }
         }
-        Ok(())
+        if !gone.is_empty() && gone.len() == held.len() {
+            return Err(ExchangeError::Unauthorized { reason: "revoked" });
+        }
+        Ok(gone)
     }
 
     /// The peer of a socket answered a ping: its agents are there.
-    pub(crate) fn alive(
+    pub(crate) async fn alive(
         &self,
         session: &Session,
         key: LineKey,
         held: &BTreeMap<CollectorId, InstanceUid>,
     ) {
-        self.mark(session, key, held, None);
+        self.mark(session, key, held, None).await;
     }
 
     /// A socket ended: its agents are gone, those that have a newer one excepted.
-    pub(crate) fn closed(
+    pub(crate) async fn closed(
         &self,
         session: &Session,
         key: LineKey,
         held: &BTreeMap<CollectorId, InstanceUid>,
     ) {
-        self.mark(session, key, held, Some(self.now()));
+        self.mark(session, key, held, Some(self.now())).await;
     }
 
-    pub(super) fn mark(
+    async fn mark(
         &self,
         session: &Session,
         key: LineKey,
@@ -60,7 +65,10 @@ impl Collectors {
     ) {
         let now = self.now();
         for id in held.keys() {
-            // One that is not in memory is looked up when it comes again.
+            // One that cannot be read now counts by its last message.
+            let Ok(Some(_)) = self.by_id(*id, false).await else {
+                continue;
+            };
             let Some(mut entry) = self.0.records.get_mut(id) else {
                 continue;
             };

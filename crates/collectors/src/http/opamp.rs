@@ -119,10 +119,15 @@ async fn admit(
         .map_err(problem)
 }
 
+/// The same for all reasons.
+fn unauthenticated() -> Problem {
+    Problem::unauthenticated("authentication required")
+}
+
 /// How an exchange that came to nothing is told over HTTP.
 fn problem(error: ExchangeError) -> Problem {
     match error {
-        ExchangeError::Unauthorized { .. } => Problem::unauthenticated("authentication required"),
+        ExchangeError::Unauthorized { .. } => unauthenticated(),
         ExchangeError::TooMany => Problem::too_many("too many messages", TOO_MANY_SECONDS),
         ExchangeError::Unavailable(error) => Problem::unavailable(&error),
     }
@@ -146,6 +151,9 @@ async fn plain(
         .exchange(&session, &message)
         .await
         .map_err(problem)?;
+    if reply.is_unauthorized {
+        return Err(unauthenticated());
+    }
     let body = encoded(&reply.outgoing, &message);
     Ok(answer(body, compresses))
 }

@@ -93,9 +93,11 @@ pub(super) async fn serve(
     let end = actor.run(&stopping).await;
     // Agents whose server stops are not gone: they come again at once, or to another.
     if !stopping.is_cancelled() {
+        let held = actor.handle.held();
         actor
             .collectors
-            .closed(&actor.session, actor.line, actor.handle.held());
+            .closed(&actor.session, actor.line, held)
+            .await;
     }
     if let End::Close(code, reason) = end {
         let frame = CloseFrame {
@@ -144,8 +146,8 @@ impl Actor {
                 self.answer(bytes).await
             }
             Message::Pong(_) => {
-                self.collectors
-                    .alive(&self.session, self.line, self.handle.held());
+                let held = self.handle.held();
+                self.collectors.alive(&self.session, self.line, held).await;
                 Ok(())
             }
             Message::Close(_) => Err(End::Gone),
@@ -210,6 +212,14 @@ impl Actor {
             .exchange(&self.session, &message)
             .await
             .map_err(end_by)?;
+        if reply.is_unauthorized {
+            // Others on the same socket are not to suffer for it.
+            return if self.handle.held().is_empty() {
+                Err(UNAUTHORIZED)
+            } else {
+                self.send(&reply.outgoing).await
+            };
+        }
         if let Some(id) = reply.collector {
             let uid = muster_wire_opamp::InstanceUid::from_wire(&message.instance_uid);
             if !self.handle.held().contains_key(&id) {
@@ -278,12 +288,14 @@ impl Actor {
 
     /// Whether the credential is still good, and every agent on it still there. A database that is away takes nothing away.
     async fn check(&mut self) -> Going {
-        match self
-            .collectors
-            .still_admits(&self.session, self.handle.held())
-            .await
-        {
-            Ok(()) | Err(ExchangeError::Unavailable(_) | ExchangeError::TooMany) => Ok(()),
+        let held = self.handle.held();
+        let admits = self.collectors.still_admits(&self.session, held).await;
+        match admits {
+            Ok(gone) => {
+                self.handle.let_go(&gone);
+                Ok(())
+            }
+            Err(ExchangeError::Unavailable(_) | ExchangeError::TooMany) => Ok(()),
             Err(ExchangeError::Unauthorized { .. }) => Err(UNAUTHORIZED),
         }
     }

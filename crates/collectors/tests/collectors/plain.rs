@@ -121,7 +121,7 @@ on_both_databases! {
     }
 
     async fn a_database_that_is_away_is_never_a_refusal(db: TestDatabase) {
-        let fixture = Fixture::new(&db).await;
+        let fixture = Fixture::quiet(&db).await;
         let token = fixture.token(KnownAgents::Adopt).await;
         let key = crate::key_of(&fixture.send(&token, &described(7, 0, SETTINGS)).await).unwrap();
         db.close().await;

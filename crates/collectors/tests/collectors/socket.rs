@@ -191,6 +191,21 @@ on_both_databases! {
         assert_eq!(hear(&mut socket).await.err(), Some(Some(1008)));
     }
 
+    async fn of_agents_that_share_a_socket_the_revoked_one_is_refused_and_the_others_go_on(db: TestDatabase) {
+        let fixture = Fixture::new(&db).await;
+        let (address, token) = (fixture.serve().await, fixture.token(KnownAgents::Adopt).await);
+        let mut socket = open(address, &token).await.unwrap();
+        for uid in [7, 8] {
+            ask(&mut socket, &described(uid, 0, 0)).await;
+        }
+        let (status, _) = fixture.call(&admin(), "POST", "/collectors/1/revoke", json!({})).await;
+        assert_eq!(status, 204);
+        for number in 1..4 {
+            assert!(ask(&mut socket, &message(7, number, 0)).await.error_response.is_some());
+            assert!(ask(&mut socket, &message(8, number, 0)).await.error_response.is_none());
+        }
+    }
+
     async fn a_command_reaches_an_agent_that_holds_a_socket_at_once(db: TestDatabase) {
         let fixture = Fixture::new(&db).await;
         let (address, token) = (fixture.serve().await, fixture.token(KnownAgents::Adopt).await);

@@ -98,6 +98,7 @@ pub(crate) struct KeyRow {
 
 /// What happened to a key, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "they are called as in the table")]
 pub(crate) struct Dates {
     pub(crate) first_used_at: Option<Timestamp>,
     pub(crate) superseded_at: Option<Timestamp>,

@@ -17,7 +17,8 @@ use crate::{
 
 muster_store::statements! {
     LOAD_VALID = "SELECT id, name, team_id, families, networks, token_hash, created_at, expires_at, max_uses, uses,
-        reenrollments, used_at, used_by, revoked_at, known_agents, ephemeral, used_by_collector FROM identity_enrollment_tokens WHERE revoked_at IS NULL";
+        reenrollments, used_at, used_by, revoked_at, known_agents, ephemeral, used_by_collector
+        FROM identity_enrollment_tokens WHERE revoked_at IS NULL";
     LOAD_REVOKED = "SELECT token_hash FROM identity_enrollment_tokens WHERE revoked_at IS NOT NULL
         ORDER BY revoked_at DESC LIMIT 10000";
     NETWORKS_OF_KEY = "SELECT t.networks FROM identity_enrollment_tokens t
@@ -49,10 +50,12 @@ muster_store::statements! {
         reenrollments, used_at, used_by, revoked_at, known_agents, ephemeral, used_by_collector FROM identity_enrollment_tokens
         WHERE revoked_at IS NULL AND team_id IS NOT NULL ORDER BY id";
     FIND = "SELECT id, name, team_id, families, networks, created_at, expires_at, max_uses, uses, reenrollments, used_at,
-        used_by, revoked_at, known_agents, ephemeral, used_by_collector FROM identity_enrollment_tokens WHERE id = $1";
+        used_by, revoked_at, known_agents, ephemeral, used_by_collector FROM identity_enrollment_tokens
+        WHERE id = $1";
     REVOKE = "UPDATE identity_enrollment_tokens SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL";
     LIST = "SELECT id, name, team_id, families, networks, created_at, expires_at, max_uses, uses, reenrollments, used_at,
-        used_by, revoked_at, known_agents, ephemeral, used_by_collector FROM identity_enrollment_tokens WHERE (revoked_at IS NULL OR $1 = 1) ORDER BY id DESC LIMIT 10000";
+        used_by, revoked_at, known_agents, ephemeral, used_by_collector FROM identity_enrollment_tokens
+        WHERE (revoked_at IS NULL OR $1 = 1) ORDER BY id DESC LIMIT 10000";
 }
 
 fn token(row: &Row) -> Result<EnrollmentToken, StoreError> {

@@ -110,8 +110,8 @@ on_both_databases! {
     async fn the_last_use_of_a_token_raced_by_two_goes_to_exactly_one(db: TestDatabase) {
         let fixture = Fixture::new(db).await;
         let tokens = fixture.identity.enrollment_tokens.clone();
-        let replica = fixture.replica().await.enrollment_tokens;
         for round in 0..10 {
+            let replica = fixture.replica().await.enrollment_tokens;
             let new = NewEnrollmentToken { max_uses: Some(1), ..opamp("one") };
             let (token, secret) = tokens.create(&Actor::system(), new).await.unwrap();
             let enroll = async |tokens: &muster_identity::EnrollmentTokens, collector: i64| {

@@ -15,6 +15,7 @@ use muster_store::{Executor as _, args};
 use crate::{Fixture, HERE, START};
 
 pub(crate) const ONE: CollectorId = CollectorId(7);
+const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -280,9 +281,9 @@ on_both_databases! {
         let new = fixture.active(ONE).await;
         let presented = fixture.shown(&old).await.unwrap();
         assert_eq!((presented.state, presented.is_rotation_due), (KeyState::Superseded, false));
-        fixture.clock.advance(SUPERSEDED_FOR - Duration::from_secs(1));
+        fixture.clock.advance(SUPERSEDED_FOR.checked_sub(SECOND).unwrap());
         assert!(fixture.shown(&old).await.is_ok(), "what was under way is not refused");
-        fixture.clock.advance(Duration::from_secs(1));
+        fixture.clock.advance(SECOND);
         assert!(is_unknown(&fixture.shown(&old).await), "not even from memory");
         assert!(is_unknown(&fixture.keys().check(presented.secret, HERE).await));
         assert!(fixture.shown(&new).await.is_ok());
@@ -292,9 +293,9 @@ on_both_databases! {
     async fn a_key_that_nobody_used_within_a_day_is_refused(db: TestDatabase) {
         let fixture = Fixture::new(db).await;
         let (late, early) = (fixture.offer(ONE).await, fixture.offer(CollectorId(8)).await);
-        fixture.clock.advance(PENDING_FOR - Duration::from_secs(1));
+        fixture.clock.advance(PENDING_FOR.checked_sub(SECOND).unwrap());
         assert!(fixture.shown(&early).await.is_ok());
-        fixture.clock.advance(Duration::from_secs(1));
+        fixture.clock.advance(SECOND);
         assert!(is_unknown(&fixture.shown(&late).await));
         assert_eq!(fixture.states(ONE).await, [KeyState::Ended]);
         let there = fixture.keys().outstanding(&mut &*fixture.db, ONE, fixture.now()).await.unwrap();
