@@ -7,12 +7,17 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::duration::parse as duration;
 
+mod collector_config;
 mod collectors;
 mod identity;
 mod keys;
 mod me;
 mod skew;
 
+pub use collector_config::{
+    AssignmentHow, AutoRollback, CollectorConfig, CollectorConfigCommand, ConfigFiles, ConfigKind,
+    ConfigState,
+};
 pub use collectors::{Collector, Collectors};
 pub use identity::{
     ApiTokens, ApiTokensCommand, Audit, AuditArguments, NewUserArguments, Teams, TeamsCommand,
@@ -252,6 +257,9 @@ Examples:
             \x20 muster labels create 'With Docker' --query \"SELECT 1 FROM deb_packages WHERE name = \
             'docker.io'\"\n  muster labels create 'Pilot group' --host web-1 --host web-2")]
     Labels(Labels),
+    /// Make, assign and follow configurations of collectors.
+    #[command(after_help = collector_config::EXAMPLES)]
+    CollectorConfig(CollectorConfig),
     /// Print the settings that hold for all, or change some.
     #[command(after_help = "\
 Examples:

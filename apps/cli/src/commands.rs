@@ -1,6 +1,7 @@
 //! The commands, one file per subject.
 
 mod campaigns;
+mod collector_config;
 mod collectors;
 mod follow;
 mod hosts;
@@ -57,6 +58,9 @@ pub(crate) async fn run(line: CommandLine) -> Result<Outcome, CliError> {
         Command::Teams(arguments) => identity::teams(&client()?, arguments).await?,
         Command::Users(arguments) => identity::users(&client()?, arguments).await?,
         Command::Labels(arguments) => labels::run(&client()?, arguments).await?,
+        Command::CollectorConfig(arguments) => {
+            collector_config::run(&client()?, arguments).await?;
+        }
         Command::Settings(arguments) => settings::run(&client()?, arguments).await?,
         Command::Audit(arguments) => identity::audit(&client()?, &arguments).await?,
     }

@@ -189,6 +189,14 @@ pub(crate) enum CliError {
         "no password was given\n  type it at the prompt, pipe it in, or set MUSTER_CLI_PASSWORD"
     )]
     NoPassword,
+    /// Files of a configuration have mistakes, which were told.
+    #[error("a collector would not start with this: {errors} mistake(s)")]
+    BadConfiguration { errors: usize },
+    /// Two files of a configuration have one name.
+    #[error(
+        "two files are called `{name}`\n  call one of them otherwise, such as 50-other.yaml={name}"
+    )]
+    SameFileName { name: String },
     /// Something is not a name with a value.
     #[error("`{text}` is not of the form NAME=VALUE")]
     NoPair { text: String },

@@ -105,6 +105,7 @@ impl Gauges {
                 }
             }
             self.count_collectors().await;
+            self.count_config_states().await;
         }
     }
 }
@@ -127,6 +128,26 @@ impl Gauges {
                 let labels = [("standing", standing), ("key", key)];
                 metrics::gauge!("muster_collectors", &labels).set(total as f64);
                 metrics::gauge!("muster_collectors_online", &labels).set(online as f64);
+            }
+        }
+    }
+}
+
+impl Gauges {
+    async fn count_config_states(&self) {
+        match self.services.configurations.counts().await {
+            Ok(counts) => {
+                for state in muster_collectors::configurations::State::ALL {
+                    let total = counts.get(state.name()).copied().unwrap_or(0);
+                    let labels = [("state", state.name())];
+                    metrics::gauge!("muster_collectors_config_states", &labels).set(total as f64);
+                }
+            }
+            Err(error) => {
+                tracing::debug!(
+                    error = error_chain(&error),
+                    "what collectors run was not counted"
+                );
             }
         }
     }
@@ -163,6 +184,10 @@ pub(crate) fn describe() {
         (
             "muster_collectors_online",
             "Those of them that were heard in time",
+        ),
+        (
+            "muster_collectors_config_states",
+            "Collectors by how far they are with the configuration that they should run",
         ),
         (
             "muster_collectors_sockets",
@@ -245,6 +270,14 @@ pub(crate) fn describe() {
         (
             "muster_collectors_refusals_total",
             "Messages of collectors that were refused, by the class of the reason",
+        ),
+        (
+            "muster_collectors_config_failures_total",
+            "Versions of configurations that failed on collectors",
+        ),
+        (
+            "muster_collectors_config_rollbacks_total",
+            "Assignments of configurations that went back by themselves, since too many collectors failed",
         ),
     ] {
         describe_counter!(name, Unit::Count, text);

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use muster_bus::Bus;
+use muster_collectors::configurations::{ConfigurationParts, Configurations};
 use muster_collectors::service::OfferSettings;
 use muster_collectors::{CollectorParts, Collectors, Masking};
 use muster_hosts::{AgentParts, Agents, DistributedSource, Hosts};
@@ -43,6 +44,8 @@ pub struct Services {
     pub sink: Arc<FileSink>,
     /// Agents that speak OpAMP.
     pub collectors: Collectors,
+    /// What they should run.
+    pub configurations: Configurations,
     /// The servers that share the database.
     pub replicas: Replicas,
     /// Hints between them.
@@ -163,6 +166,15 @@ impl Services {
         identity
             .enrollment_tokens
             .attach_collectors(Arc::new(collectors.clone()));
+        let configurations = Configurations::new(ConfigurationParts {
+            database: database.clone(),
+            bus: Arc::clone(&bus),
+            clock: Arc::clone(&clock),
+            identity: identity.clone(),
+            masking: Masking::new(&configuration.opamp_masked_keys),
+            collectors: collectors.clone(),
+        });
+        identity.teams.attach(Arc::new(configurations.clone()));
         let agents = Agents::new(AgentParts {
             database: database.clone(),
             bus: Arc::clone(&bus),
@@ -185,6 +197,7 @@ impl Services {
             hosts,
             queries,
             agents,
+            configurations,
             sink,
             collectors,
             replicas,
@@ -237,6 +250,11 @@ impl Services {
             let (collectors, lease) = (self.collectors.clone(), upkeep("collectors.upkeep"));
             let stop = stop.clone();
             async move { collectors.run(&lease, stop).await }
+        });
+        tasks.spawn({
+            let configurations = self.configurations.clone();
+            let (lease, stop) = (upkeep("collectors.configurations"), stop.clone());
+            async move { configurations.run(&lease, stop).await }
         });
         tasks.spawn({
             let (queries, stop) = (self.queries.clone(), stop.clone());

@@ -509,8 +509,10 @@ impl Collectors {
                 | Effect::CameBack(_) => {}
             }
         }
+        // Its components and capabilities count as well.
         if let Some(configs) = configs
-            && (outcome.is_new || !outcome.parts.is_empty())
+            && outcome.is_changed
+            && id != CollectorId(0)
         {
             configs.changed(id);
         }

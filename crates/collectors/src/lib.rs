@@ -13,6 +13,7 @@
 //! configuration an agent should run: whoever knows is attached as [`RemoteConfigs`].
 
 mod collectors;
+pub mod configurations;
 mod error;
 pub mod http;
 mod limits;

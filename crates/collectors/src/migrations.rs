@@ -3,7 +3,13 @@
 use muster_store::Migration;
 
 /// What has to be applied, in order.
-pub const MIGRATIONS: &[Migration] = &[Migration::new("collectors", COLLECTORS)];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration::new("collectors", COLLECTORS),
+    Migration::new(
+        "configurations",
+        crate::configurations::migrations::CONFIGURATIONS,
+    ),
+];
 
 /// `state` is `record::Durable` as JSON; the columns beside it are what lists are searched, filtered and sorted by, and
 /// follow from it and from the parts. `revision` counts changes: whoever writes names the one that was read. A uid leads to

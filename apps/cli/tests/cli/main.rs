@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 mod broken;
+mod collector_config;
 mod collectors;
 mod dark;
 mod help;

@@ -16,12 +16,12 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use crate::{Fixture, RESTART, SETTINGS, admin, described, goodbye, key_of, message, until};
 
-type Socket = WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>;
+pub(crate) type Socket = WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>;
 
 /// How long a busy machine may need for an answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-async fn open(address: SocketAddr, secret: &str) -> Result<Socket, Error> {
+pub(crate) async fn open(address: SocketAddr, secret: &str) -> Result<Socket, Error> {
     let mut request = format!("ws://{address}/v1/opamp")
         .into_client_request()
         .unwrap();
@@ -51,7 +51,7 @@ async fn say_framed(socket: &mut Socket, message: &AgentToServer, framing: Frami
 }
 
 /// The next message, or the code with which the socket ends.
-async fn hear(socket: &mut Socket) -> Result<(ServerToAgent, Framing), Option<u16>> {
+pub(crate) async fn hear(socket: &mut Socket) -> Result<(ServerToAgent, Framing), Option<u16>> {
     loop {
         let next = tokio::time::timeout(PATIENCE, socket.next())
             .await
@@ -67,7 +67,7 @@ async fn hear(socket: &mut Socket) -> Result<(ServerToAgent, Framing), Option<u1
     }
 }
 
-async fn ask(socket: &mut Socket, message: &AgentToServer) -> ServerToAgent {
+pub(crate) async fn ask(socket: &mut Socket, message: &AgentToServer) -> ServerToAgent {
     say(socket, message).await;
     hear(socket).await.expect("an answer").0
 }
