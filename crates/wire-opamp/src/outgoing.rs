@@ -130,7 +130,7 @@ mod tests {
     fn an_error_goes_alone() {
         let wait = Duration::from_secs(30);
         let outgoing = Outgoing::refusal(
-            &uid(),
+            uid(),
             Refusal::Unavailable {
                 retry_after: Some(wait),
             },
@@ -163,7 +163,7 @@ mod tests {
         let refusal = Refusal::Unavailable {
             retry_after: Some(Duration::MAX),
         };
-        let outgoing = Outgoing::refusal(&uid(), refusal, "");
+        let outgoing = Outgoing::refusal(uid(), refusal, "");
         let error = outgoing.as_message().error_response.as_ref().unwrap();
         let Some(Details::RetryInfo(info)) = &error.details else {
             panic!("{error:?}");

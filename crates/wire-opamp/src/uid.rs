@@ -136,13 +136,6 @@ impl From<InstanceUid> for Bytes {
     }
 }
 
-impl From<&InstanceUid> for Bytes {
-    /// As the agent writes it.
-    fn from(uid: &InstanceUid) -> Self {
-        uid.to_wire()
-    }
-}
-
 impl PartialEq for InstanceUid {
     fn eq(&self, other: &Self) -> bool {
         self.bytes == other.bytes

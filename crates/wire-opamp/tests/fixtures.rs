@@ -33,16 +33,24 @@ fn limit() -> MessageLimit {
 /// The fixture is read as `expected`, and `expected` is written as the fixture.
 fn check_agent(name: &str, expected: AgentToServer) {
     let bytes = fixture(OPAMP_GO, name);
-    let read: AgentToServer = decode_body(bytes.clone(), limit()).unwrap();
+    let read: AgentToServer = decode_body(bytes.clone(), limit()).expect(name);
     assert_eq!(read, expected, "{name}");
-    assert_eq!(encode_body(&expected, limit()).unwrap(), bytes, "{name}");
+    assert_eq!(
+        encode_body(&expected, limit()).expect(name),
+        bytes,
+        "{name}"
+    );
 }
 
 fn check_server(name: &str, expected: Outgoing) {
     let bytes = fixture(OPAMP_GO, name);
-    let read: ServerToAgent = decode_body(bytes.clone(), limit()).unwrap();
+    let read: ServerToAgent = decode_body(bytes.clone(), limit()).expect(name);
     assert_eq!(read, *expected.as_message(), "{name}");
-    assert_eq!(encode_body(&expected, limit()).unwrap(), bytes, "{name}");
+    assert_eq!(
+        encode_body(&expected, limit()).expect(name),
+        bytes,
+        "{name}"
+    );
 }
 
 /// The uid of the messages that have a real one.
@@ -253,7 +261,7 @@ fn every_field_of_a_servers_message_has_its_name_number_and_type() {
         custom_message: Some(custom_message),
     };
     let bytes = fixture(OPAMP_GO, "every-field-of-a-server");
-    let read: ServerToAgent = decode_body(bytes.clone(), limit()).unwrap();
+    let read: ServerToAgent = decode_body(bytes.clone(), limit()).expect("a message");
     assert_eq!(read, expected);
     // Not one that a server of ours can send, so protobuf alone writes it.
     assert_eq!(expected.encode_to_vec(), bytes);
@@ -360,7 +368,7 @@ fn errors_commands_and_offers_are_written_as_the_reference_implementation_writes
     let refusal = Refusal::Unavailable {
         retry_after: Some(std::time::Duration::from_secs(30)),
     };
-    check_server("an-error", Outgoing::refusal(&uid(), refusal, "too many"));
+    check_server("an-error", Outgoing::refusal(uid(), refusal, "too many"));
 
     let capabilities = ServerCapabilities::from_bits(0x27);
     check_server("a-command", Outgoing::restart(&uid(), capabilities));
@@ -398,8 +406,10 @@ fn errors_commands_and_offers_are_written_as_the_reference_implementation_writes
 /// What the Python client says in a message of this name.
 fn check_python(name: &str, expected: AgentToServer) {
     let bytes = fixture(PYTHON, name);
-    let read: AgentToServer = decode_body(bytes.clone(), limit()).unwrap();
-    let uid: InstanceUid = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f".parse().unwrap();
+    let read: AgentToServer = decode_body(bytes.clone(), limit()).expect(name);
+    let uid: InstanceUid = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
+        .parse()
+        .expect("a uid");
     assert!(uid.is_v7());
     assert_eq!(InstanceUid::from_wire(&read.instance_uid), Ok(uid));
     assert_eq!(read.capabilities, 0x3007);
@@ -409,7 +419,11 @@ fn check_python(name: &str, expected: AgentToServer) {
         ..expected
     };
     assert_eq!(read, expected, "{name}");
-    assert_eq!(encode_body(&expected, limit()).unwrap(), bytes, "{name}");
+    assert_eq!(
+        encode_body(&expected, limit()).expect(name),
+        bytes,
+        "{name}"
+    );
 }
 
 #[test]

@@ -62,7 +62,12 @@ fn mutated() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// Messages of all kinds are large and take long to make.
+const CASES: u32 = 100;
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(CASES))]
+
     #[test]
     fn what_is_written_is_what_is_read(
         message in arbitrary::agent_to_server(),

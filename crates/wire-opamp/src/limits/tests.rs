@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::proto::AgentToServer;
 
 /// A varint.
 fn number(mut value: u64) -> Vec<u8> {
@@ -65,7 +66,7 @@ fn trees(depth: usize) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-fn decode(bytes: Vec<u8>) -> Result<crate::proto::AgentToServer, DecodeError> {
+fn decode(bytes: Vec<u8>) -> Result<AgentToServer, DecodeError> {
     crate::decode_body(bytes.into(), MessageLimit::new(MAX_MESSAGE_BYTES).unwrap())
 }
 
@@ -73,7 +74,7 @@ fn decode(bytes: Vec<u8>) -> Result<crate::proto::AgentToServer, DecodeError> {
 fn trees_may_be_as_deep_as_the_limit_and_no_deeper() {
     for (what, bytes) in trees(MAX_DEPTH) {
         let message = decode(bytes).unwrap_or_else(|error| panic!("{what}: {error:?}"));
-        assert_ne!(message, Default::default(), "{what}");
+        assert_ne!(message, AgentToServer::default(), "{what}");
     }
     for depth in [MAX_DEPTH + 1, 1_000, 4_000] {
         for (what, bytes) in trees(depth) {
