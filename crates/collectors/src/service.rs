@@ -385,7 +385,7 @@ pub fn step(x: &Exchange<'_>) -> Step {
 /// What there is to tell an agent that holds a connection and said nothing; none when there is nothing.
 pub fn push(x: &Exchange<'_>) -> Option<Box<Outcome>> {
     let record = x.record?;
-    if record.durable.standing != Standing::Enrolled {
+    if record.durable.standing == Standing::Revoked {
         return None;
     }
     let mut outcome = Box::new(Outcome::new(record.clone(), false, x));
