@@ -292,7 +292,8 @@ mod tests {
             "remote_config": { "hash": "1f", "status": "failed", "error": "no such exporter", "at": "2026-11-23T10:01:00.5Z" },
             "interval_seconds": 30, "is_ephemeral": true,
             "keys": [
-                { "id": 5, "state": "pending", "created_at": "2026-11-23T10:02:00.000000Z", "expires_at": "2026-11-24T10:02:00.000000Z" },
+                { "id": 5, "state": "pending", "created_at": "2026-11-23T10:02:00.000000Z",
+                  "expires_at": "2026-11-24T10:02:00.000000Z" },
                 { "id": 4, "state": "active", "created_at": "2026-11-23T10:00:00.000000Z",
                   "first_used_at": "2026-11-23T10:00:01.000000Z", "used_at": "2026-11-23T10:05:00.000000Z" } ],
             "key_offer": { "offered_at": "2026-11-23T10:02:00.000000Z", "offers": 2, "is_overdue": true },
