@@ -185,8 +185,8 @@ impl Services {
             hosts,
             queries,
             agents,
-            collectors,
             sink,
+            collectors,
             replicas,
             bus,
         })

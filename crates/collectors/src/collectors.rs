@@ -411,15 +411,13 @@ impl Collectors {
             .available_components
             .as_ref()
             .filter(|said| !said.hash.is_empty());
-        let hash = match said {
-            Some(said) => crate::values::hex(&said.hash[..said.hash.len().min(64)]),
-            None => {
-                let known = record.and_then(|record| record.durable.components.as_ref());
-                match known.filter(|known| known.asked_at.is_some()) {
-                    Some(known) => known.hash.clone(),
-                    None => return Ok(true),
-                }
-            }
+        let asked = record
+            .and_then(|record| record.durable.components.as_ref())
+            .filter(|known| known.asked_at.is_some());
+        let hash = match (said, asked) {
+            (Some(said), _) => crate::values::hex(&said.hash[..said.hash.len().min(64)]),
+            (None, Some(known)) => known.hash.clone(),
+            (None, None) => return Ok(true),
         };
         if self.0.components.contains(&hash) {
             return Ok(true);
@@ -448,7 +446,7 @@ impl Collectors {
         let outcome: Arc<Outcome> = Arc::from(outcome);
         let (record, offer) = if outcome.is_changed {
             match self.commit(session, principal, &outcome).await? {
-                Committed::Done { record, offer } => (record, offer),
+                Committed::Done { record, offer } => (*record, offer),
                 Committed::Conflict => return Ok(None),
                 Committed::Refused(reason) => {
                     refused(reason);

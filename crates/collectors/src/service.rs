@@ -329,17 +329,13 @@ pub fn step(x: &Exchange<'_>) -> Step {
                 outcome.record.durable.premade_key_id = Some(key.id);
                 outcome.effects.push(Effect::BindKey(key.id));
             }
-            match from {
-                Some(from) => {
-                    let details = json!({ "from": from });
-                    outcome.event("separated", details);
+            if let Some(from) = from {
+                outcome.event("separated", json!({ "from": from }));
+            } else {
+                if uid != x.uid && !answer::is_nil(x.uid) {
+                    outcome.effects.push(Effect::Uid(x.uid));
                 }
-                None => {
-                    if uid != x.uid && !answer::is_nil(x.uid) {
-                        outcome.effects.push(Effect::Uid(x.uid));
-                    }
-                    outcome.event("enrolled", how(x));
-                }
+                outcome.event("enrolled", how(x));
             }
             advance(x, Box::new(outcome), None)
         }
@@ -389,7 +385,7 @@ pub fn step(x: &Exchange<'_>) -> Step {
 /// What there is to tell an agent that holds a connection and said nothing; none when there is nothing.
 pub fn push(x: &Exchange<'_>) -> Option<Box<Outcome>> {
     let record = x.record?;
-    if record.durable.standing != Standing::Enrolled {
+    if record.durable.standing == Standing::Revoked {
         return None;
     }
     let mut outcome = Box::new(Outcome::new(record.clone(), false, x));

@@ -15,7 +15,7 @@ use crate::store;
 pub(super) enum Committed {
     /// It is kept.
     Done {
-        record: Record,
+        record: Box<Record>,
         /// The offer, with the key in it: it may be sent now.
         offer: Option<ConnectionSettingsOffers>,
     },
@@ -47,13 +47,15 @@ impl Collectors {
         for effect in &outcome.effects {
             match effect {
                 Effect::Uid(uid) => {
-                    if !store::record::add_uid(db, *uid, id, now).await? {
+                    let is_ours = store::record::add_uid(db, *uid, id, now).await?;
+                    if !is_ours {
                         return Ok(Err(Committed::Conflict));
                     }
                 }
                 Effect::BindKey(key) => {
                     let keys = &self.0.identity.collector_keys;
-                    if !keys.bind(db, &actor, *key, id, now).await? {
+                    let is_bound = keys.bind(db, &actor, *key, id, now).await?;
+                    if !is_bound {
                         return Ok(Err(Committed::Refused("key")));
                     }
                 }

@@ -36,6 +36,8 @@ const EPHEMERAL_GONE_FOR: Duration = Duration::from_secs(5 * 60);
 const EPHEMERAL_SILENT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 /// How many ephemeral agents are forgotten at a time.
 const FORGOTTEN_AT_ONCE: i64 = 500;
+/// How long a list of components is kept that no agent has.
+const COMPONENTS_KEPT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long the count of an agent's messages under a credential is kept.
 const LINES_KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -101,16 +103,12 @@ impl Collectors {
                 self.0.live.probe(id);
             }
         } else if hint.topic == COLLECTOR_KEYS_TOPIC {
-            match id(&hint.key) {
-                Some(id) => {
-                    self.0.identity.collector_keys.forget_collector(id);
-                    self.0.live.check(id);
-                }
-                None => {
-                    self.0.live.check_all();
-                    return true;
-                }
-            }
+            let Some(id) = id(&hint.key) else {
+                self.0.live.check_all();
+                return true;
+            };
+            self.0.identity.collector_keys.forget_collector(id);
+            self.0.live.check(id);
         } else if hint.topic == TOKENS_TOPIC {
             self.0.live.check_all();
             return true;
@@ -133,6 +131,8 @@ impl Collectors {
             .retain(|_, record| !is_idle(record.seen_at()));
         self.0.uids.retain(|_, id| self.0.records.contains_key(id));
         self.0.paces.retain(|_, pace| !pace.is_even(now));
+        // Another replica may have forgotten lists that no agent has.
+        self.0.components.clear();
         let known: Vec<(CollectorId, i64)> = self
             .0
             .records
@@ -157,6 +157,8 @@ impl Collectors {
         let now = self.now();
         store::presence::forget_lines(&mut &self.0.database, now.minus(LINES_KEPT_FOR)).await?;
         store::event::trim(&mut &self.0.database, MAX_EVENTS).await?;
+        let before = now.minus(COMPONENTS_KEPT_FOR);
+        store::part::forget_components(&mut &self.0.database, before).await?;
         let mut database = &self.0.database;
         let gone = store::record::ephemeral(
             &mut database,

@@ -137,7 +137,6 @@ impl Collectors {
 
     /// Writes all in one unit of work; none when something of it has to be written by itself. An error when no unit of work
     /// could begin.
-    #[expect(clippy::type_complexity, reason = "what was written, job by job")]
     async fn write_together(
         &self,
         batch: &[Job],
@@ -187,7 +186,10 @@ impl Collectors {
         if offer.is_some() {
             metrics::counter!("muster_collectors_offers_total").increment(1);
         }
-        Committed::Done { record, offer }
+        Committed::Done {
+            record: Box::new(record),
+            offer,
+        }
     }
 }
 

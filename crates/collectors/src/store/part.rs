@@ -20,6 +20,9 @@ statements! {
     ADD_COMPONENTS = "INSERT INTO collectors_components (hash, body, created_at) VALUES ($1, $2, $3)
         ON CONFLICT (hash) DO NOTHING";
     FIND_COMPONENTS = "SELECT body FROM collectors_components WHERE hash = $1";
+    /// Lists that no agent has any more.
+    FORGET_COMPONENTS = "DELETE FROM collectors_components WHERE created_at < $1
+        AND hash NOT IN (SELECT c.components_hash FROM collectors_collectors c)";
     ADD_MESSAGE = "INSERT INTO collectors_messages (collector_id, at, capability, kind, data) VALUES ($1, $2, $3, $4, $5)";
     TRIM_MESSAGES = "DELETE FROM collectors_messages WHERE collector_id = $1 AND id NOT IN (SELECT m.id
         FROM collectors_messages m WHERE m.collector_id = $1 ORDER BY m.id DESC LIMIT $2)";
@@ -118,6 +121,14 @@ pub(crate) async fn components(
     let row = db.fetch_optional(FIND_COMPONENTS, args![hash]).await?;
     let body = row.map(|row| row.get::<String>("body")).transpose()?;
     Ok(body.and_then(|body| serde_json::from_str(&body).ok()))
+}
+
+/// Forgets lists of components that no agent has and that were there before some time.
+pub(crate) async fn forget_components(
+    db: &mut impl Executor,
+    before: Timestamp,
+) -> Result<u64, StoreError> {
+    db.execute(FORGET_COMPONENTS, args![before]).await
 }
 
 /// Keeps a custom message; of an agent's the newest few.
