@@ -44,8 +44,8 @@ pub struct Collectors {
     #[arg(long, value_name = "FIELD", allow_hyphen_values = true)]
     pub sort: Option<String>,
     /// Count all collectors by their states instead of listing them.
-    #[arg(long, conflicts_with_all = ["search", "status", "state", "key", "config", "healthy", "unhealthy", "capability", "attribute",
-        "version", "team", "sort"])]
+    #[arg(long, conflicts_with_all = ["search", "status", "state", "key", "config", "healthy", "unhealthy", "capability",
+        "attribute", "version", "team", "sort"])]
     pub summary: bool,
     /// How it is printed.
     #[command(flatten)]
@@ -54,8 +54,8 @@ pub struct Collectors {
 
 /// `collector`.
 #[derive(Args)]
-#[command(group = ArgGroup::new("what").args(["effective_config", "components", "events", "revoke", "unrevoke", "approve", "restart",
-    "rotate_key", "team", "delete"]))]
+#[command(group = ArgGroup::new("what").args(["effective_config", "components", "events", "revoke", "unrevoke", "approve",
+    "restart", "rotate_key", "team", "delete"]))]
 pub struct Collector {
     /// Its id, uid, name, host name, NAME@HOST, or the value of its service.instance.id or host.id.
     pub name: String,

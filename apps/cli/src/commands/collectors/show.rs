@@ -275,7 +275,7 @@ mod tests {
     use super::*;
 
     fn detail() -> Value {
-        json!({
+        let mut detail = json!({
             "id": 7, "instance_uid": "0193d3a4-7c2b-7e10-8a4b-1d2f3a4b5c6d", "name": "otelcol", "version": "0.158.0",
             "host_name": "edge-1", "team_id": 2, "team_name": "Edge", "enrollment_token_id": 3, "status": "online",
             "standing": "enrolled", "healthy": false, "key_status": "adopted", "config_status": "failed",
@@ -283,26 +283,35 @@ mod tests {
             "created_at": "2026-11-23T10:00:00.123456Z", "seen_at": "2026-11-23T10:05:00.123456Z",
             "identifying_attributes": { "service.name": "otelcol", "service.version": "0.158.0" },
             "attributes": { "host.name": "edge-1", "evil\u{1b}[2J": ["a", 1, true] },
-            "health": { "healthy": false, "status": "StatusPermanentError", "last_error": "cannot bind\nport",
-                "status_at": "2026-11-23T10:01:00.000000Z",
-                "components": {
-                    "extensions": { "healthy": true, "status": "StatusOK" },
-                    "pipeline:logs": { "healthy": false, "is_cut": true, "components": {
-                        "exporter:otlp": { "healthy": false, "last_error": "refused" } } } } },
-            "remote_config": { "hash": "1f", "status": "failed", "error": "no such exporter", "at": "2026-11-23T10:01:00.5Z" },
-            "interval_seconds": 30, "is_ephemeral": true,
-            "keys": [
-                { "id": 5, "state": "pending", "created_at": "2026-11-23T10:02:00.000000Z", "expires_at": "2026-11-24T10:02:00.000000Z" },
-                { "id": 4, "state": "active", "created_at": "2026-11-23T10:00:00.000000Z",
-                  "first_used_at": "2026-11-23T10:00:01.000000Z", "used_at": "2026-11-23T10:05:00.000000Z" } ],
-            "key_offer": { "offered_at": "2026-11-23T10:02:00.000000Z", "offers": 2, "is_overdue": true },
+            "interval_seconds": 30, "is_ephemeral": true, "separated": [9],
             "instance_uids": ["0193d3a4-7c2b-7e10-8a4b-1d2f3a4b5c6d", "01010101-0101-0101-0101-010101010101"],
-            "separated": [9],
-            "events": [
-                { "at": "2026-11-23T10:01:00.000000Z", "kind": "config_reported",
-                  "details": { "hash": "1f", "status": "failed", "error": "no such exporter" } },
-                { "at": "2026-11-23T10:00:00.000000Z", "kind": "enrolled", "details": { "token_id": 3, "none": null } } ],
-        })
+        });
+        detail["health"] = json!({
+            "healthy": false, "status": "StatusPermanentError", "last_error": "cannot bind\nport",
+            "status_at": "2026-11-23T10:01:00.000000Z",
+            "components": {
+                "extensions": { "healthy": true, "status": "StatusOK" },
+                "pipeline:logs": { "healthy": false, "is_cut": true, "components": {
+                    "exporter:otlp": { "healthy": false, "last_error": "refused" } } } },
+        });
+        detail["remote_config"] = json!({
+            "hash": "1f", "status": "failed", "error": "no such exporter", "at": "2026-11-23T10:01:00.5Z",
+        });
+        detail["keys"] = json!([
+            { "id": 5, "state": "pending", "created_at": "2026-11-23T10:02:00.000000Z",
+              "expires_at": "2026-11-24T10:02:00.000000Z" },
+            { "id": 4, "state": "active", "created_at": "2026-11-23T10:00:00.000000Z",
+              "first_used_at": "2026-11-23T10:00:01.000000Z", "used_at": "2026-11-23T10:05:00.000000Z" },
+        ]);
+        detail["key_offer"] = json!({
+            "offered_at": "2026-11-23T10:02:00.000000Z", "offers": 2, "is_overdue": true,
+        });
+        detail["events"] = json!([
+            { "at": "2026-11-23T10:01:00.000000Z", "kind": "config_reported",
+              "details": { "hash": "1f", "status": "failed", "error": "no such exporter" } },
+            { "at": "2026-11-23T10:00:00.000000Z", "kind": "enrolled", "details": { "token_id": 3, "none": null } },
+        ]);
+        detail
     }
 
     #[test]
