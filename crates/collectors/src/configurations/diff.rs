@@ -15,7 +15,7 @@ const CONTEXT_LINES: usize = 3;
 /// what lies between the same beginnings and ends is shown as replaced.
 const MAX_CHANGED_LINES: usize = 1_000;
 /// How many changes by meaning are told.
-pub const MAX_CHANGES: usize = 200;
+pub(crate) const MAX_CHANGES: usize = 200;
 /// The longest value that is told, in characters.
 const MAX_VALUE_CHARACTERS: usize = 200;
 

@@ -11,20 +11,20 @@ pub const MAX_FILE_BYTES: usize = 256 * 1024;
 /// The most that all files of one version come to, in bytes: with everything beside it this fits into one message.
 pub const MAX_VERSION_BYTES: usize = 512 * 1024;
 /// The longest name of a file, in bytes.
-pub const MAX_FILE_NAME_BYTES: usize = 255;
+pub(crate) const MAX_FILE_NAME_BYTES: usize = 255;
 /// The longest content type, in bytes.
-pub const MAX_CONTENT_TYPE_BYTES: usize = 100;
+pub(crate) const MAX_CONTENT_TYPE_BYTES: usize = 100;
 /// How many versions of a configuration are kept, those that somebody should run beside.
 pub const MAX_VERSIONS_KEPT: usize = 100;
 /// How many configurations there may be.
-pub const MAX_CONFIGURATIONS: usize = 1_000;
+pub(crate) const MAX_CONFIGURATIONS: usize = 1_000;
 /// The longest name of a configuration, in characters.
-pub const MAX_NAME_CHARACTERS: usize = 255;
+pub(crate) const MAX_NAME_CHARACTERS: usize = 255;
 /// The longest description or note, in bytes.
-pub const MAX_TEXT_BYTES: usize = 4 * 1024;
+pub(crate) const MAX_TEXT_BYTES: usize = 4 * 1024;
 
 /// The type of files that say nothing else.
-pub const DEFAULT_CONTENT_TYPE: &str = "text/yaml";
+pub(crate) const DEFAULT_CONTENT_TYPE: &str = "text/yaml";
 
 /// A file of a version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,7 +90,7 @@ pub fn hash(files: &Files) -> String {
 }
 
 /// Why files are refused before anybody looks into them: the file, and what would be right.
-pub fn check_limits(files: &Files) -> Result<(), String> {
+pub(crate) fn check_limits(files: &Files) -> Result<(), String> {
     if files.is_empty() {
         return Err(
             "has no files; some agents stop when they are given none, so give at least one".into(),
@@ -147,7 +147,7 @@ pub fn check_limits(files: &Files) -> Result<(), String> {
 }
 
 /// The name of a file for messages: the empty one cannot be seen.
-pub fn display_name(name: &str) -> String {
+pub(crate) fn display_name(name: &str) -> String {
     if name.is_empty() {
         "(unnamed)".to_owned()
     } else {

@@ -9,7 +9,7 @@ use super::document::display_name;
 use super::yaml::Place;
 
 /// The most findings of one check that are told.
-pub const MAX_FINDINGS: usize = 50;
+pub(crate) const MAX_FINDINGS: usize = 50;
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]

@@ -17,9 +17,9 @@ use crate::record::{ConfigReport, Progress};
 /// How long a collector has to be healthy with a new version before the version counts as run, unless somebody decided otherwise.
 pub const DEFAULT_SOAK: Duration = Duration::from_secs(30);
 /// The longest such time that can be chosen.
-pub const MAX_SOAK: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const MAX_SOAK: Duration = Duration::from_secs(24 * 60 * 60);
 /// How much longer a collector that is not healthy may take until the version counts as failed.
-pub const HEALTH_PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const HEALTH_PATIENCE: Duration = Duration::from_secs(60);
 /// How many failed versions are remembered per collector.
 const MAX_FAILED: usize = 8;
 

@@ -11,11 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// The longest selector, in bytes.
-pub const MAX_SELECTOR_BYTES: usize = 2_000;
+pub(crate) const MAX_SELECTOR_BYTES: usize = 2_000;
 /// The most requirements of a selector.
-pub const MAX_REQUIREMENTS: usize = 32;
+pub(crate) const MAX_REQUIREMENTS: usize = 32;
 /// The most values of one requirement.
-pub const MAX_VALUES: usize = 100;
+pub(crate) const MAX_VALUES: usize = 100;
 
 /// What stands for every collector.
 const EVERYTHING: &str = "*";
@@ -125,7 +125,9 @@ impl Selector {
 
 /// Whether a character may stand in a name or value without quotes.
 fn is_bare(c: char) -> bool {
-    !c.is_whitespace() && !c.is_control() && !matches!(c, ',' | '=' | '!' | '(' | ')' | '"' | '*')
+    !c.is_whitespace()
+        && !c.is_control()
+        && !matches!(c, ',' | '=' | '!' | '(' | ')' | '"' | '*' | '<' | '>')
 }
 
 struct Reader {

@@ -145,7 +145,6 @@ enum Content {
 }
 
 struct Reader {
-    file: usize,
     open: Vec<Open>,
     anchors: HashMap<usize, Sized>,
     root: Option<Sized>,
@@ -155,7 +154,6 @@ struct Reader {
 /// Reads one file. An empty one is a null value.
 pub(crate) fn read(file: usize, text: &str) -> Result<Arc<Node>, YamlError> {
     let mut reader = Reader {
-        file,
         open: Vec::new(),
         anchors: HashMap::new(),
         root: None,

@@ -29,6 +29,8 @@ struct Looked {
     before: Rollout,
     after: Rollout,
     sends: Option<(i64, i64)>,
+    /// Whether that is something else than before, which other replicas have to know.
+    is_resent: bool,
     loaded: Option<Arc<Loaded>>,
 }
 
@@ -87,7 +89,9 @@ impl Configurations {
                 failed.extend(one.after.assignment_id);
             }
             self.set_target(one.id, one.loaded.map(|loaded| Arc::clone(&loaded.desired)));
-            self.hint(one.id).await;
+            if one.is_resent {
+                self.hint(one.id).await;
+            }
         }
         for id in failed {
             if let Some(assignment) = assignments.iter().find(|known| known.claim.id == id) {
@@ -165,6 +169,7 @@ impl Configurations {
             before,
             after,
             sends,
+            is_resent: sends != known.sends,
             loaded,
         }))
     }

@@ -89,6 +89,8 @@ pub(crate) async fn known(
             sends: sends_config.zip(sends_version),
         });
     }
+    // In one order, so that two that write what follows from it never wait for each other.
+    all.sort_by_key(|known| known.id);
     let at: HashMap<CollectorId, usize> = all
         .iter()
         .enumerate()

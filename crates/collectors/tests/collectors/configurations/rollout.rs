@@ -233,6 +233,25 @@ on_both_databases! {
         assert!(body_of(&agent.receive().await).contains("timeout: 2s"));
     }
 
+    async fn an_agent_that_is_given_another_uid_is_not_sent_again_what_it_has(db: TestDatabase) {
+        let site = Site::new(&db).await;
+        let mut agent = Agent::enroll(&site, 7).await;
+        let id = site.create("gateway", good(1)).await;
+        site.assign(id, "*", json!({})).await;
+        agent.takes_it_well(1).await;
+        let mut said = message(7, 0, agent.capabilities);
+        said.flags = 1;
+        let uid = agent.say(said).await.agent_identification.expect("another uid").new_instance_uid;
+        for _ in 0..3 {
+            // It goes on under the new one, and repeats nothing of what it said about configurations.
+            let mut said = described(7, 0, agent.capabilities);
+            said.instance_uid = uid.clone();
+            assert_eq!(agent.say(said).await.remote_config, None);
+        }
+        assert_eq!(site.fixture.list("").await.len(), 1);
+        assert_eq!(site.config_of(1).await["state"], "in_sync");
+    }
+
     async fn a_collector_on_a_socket_of_another_server_is_sent_its_configuration_at_once(db: TestDatabase) {
         let here = Site::new(&db).await;
         let there = here.another(&db, 2).await;
