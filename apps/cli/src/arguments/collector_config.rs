@@ -136,10 +136,9 @@ Examples:
         json: bool,
     },
     /// Compare two versions, or what a collector runs with what it would get.
-    #[command(
-        after_help = "Examples:\n  muster collector-config diff gateway\n  muster collector-config diff gateway --from 2 --to 5\n  \
-                      muster collector-config diff gateway --collector web-1"
-    )]
+    #[command(after_help = "Examples:\n  muster collector-config diff gateway\n  \
+                      muster collector-config diff gateway --from 2 --to 5\n  \
+                      muster collector-config diff gateway --collector web-1")]
     Diff {
         /// The configuration's name or id.
         name: String,

@@ -114,7 +114,10 @@ mod tests {
     #[test]
     fn what_an_agent_said_is_read_by_section() {
         let kept = json!({
-            "receivers": {"components": {"otlp": {"metadata": {"code.namespace": "go.opentelemetry.io/collector/receiver/otlpreceiver"}}, "nop": {}}},
+            "receivers": {"components": {
+                "otlp": {"metadata": {"code.namespace": "go.opentelemetry.io/collector/receiver/otlpreceiver"}},
+                "nop": {},
+            }},
             "exporters": {"components": {"debug": {}}},
             "providers": {"components": {"env": {}}},
         });

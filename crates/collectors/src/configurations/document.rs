@@ -222,8 +222,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn different_files_have_different_hashes(a in proptest::collection::btree_map("[ab]{0,3}", "[ab]{0,3}", 0..4), b in proptest::collection::btree_map("[ab]{0,3}", "[ab]{0,3}", 0..4)) {
-            let of = |map: &BTreeMap<String, String>| -> Files { map.iter().map(|(name, body)| (name.clone(), file(body))).collect() };
+        fn different_files_have_different_hashes(a in proptest::collection::btree_map("[ab]{0,3}", "[ab]{0,3}", 0..4),
+            b in proptest::collection::btree_map("[ab]{0,3}", "[ab]{0,3}", 0..4)) {
+            let of = |map: &BTreeMap<String, String>| -> Files { map.iter().map(|(name, body)| (name.clone(), file(body)))
+                .collect() };
             prop_assert_eq!(hash(&of(&a)) == hash(&of(&b)), a == b);
         }
     }

@@ -194,7 +194,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn merging_follows_the_rule(a in proptest::collection::btree_map("[abc]", value(), 0..3), b in proptest::collection::btree_map("[abc]", value(), 0..3)) {
+        fn merging_follows_the_rule(a in proptest::collection::btree_map("[abc]", value(), 0..3),
+            b in proptest::collection::btree_map("[abc]", value(), 0..3)) {
             let (a, b) = (json!(a), json!(b));
             let value = merged(&[("1", &a.to_string()), ("2", &b.to_string())]);
             prop_assert_eq!(value, by_the_rule(a, b));

@@ -99,7 +99,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_order_in_which_they_are_kept_does_not_matter(priorities in proptest::collection::vec(0_i64..3, 1..8), turn in 0_usize..8) {
+        fn the_order_in_which_they_are_kept_does_not_matter(priorities in proptest::collection::vec(0_i64..3, 1..8),
+            turn in 0_usize..8) {
             let mut claims: Vec<Claim> = (1..).zip(&priorities).map(|(id, priority)| claim(id, None, *priority, "*")).collect();
             let winner = ranked(&claims, None, &BTreeMap::new())[0].id;
             let by = turn % claims.len();

@@ -547,7 +547,8 @@ mod tests {
         }
 
         #[test]
-        fn json_is_read_as_the_same_value(keys in proptest::collection::btree_map("[a-z]{1,8}", "[ -~]{0,20}", 0..8), number in any::<i32>()) {
+        fn json_is_read_as_the_same_value(keys in proptest::collection::btree_map("[a-z]{1,8}", "[ -~]{0,20}", 0..8),
+            number in any::<i32>()) {
             let value = json!({"map": keys, "list": [number, null, true, "text"]});
             prop_assert_eq!(json_of(&value.to_string()), value);
         }

@@ -87,19 +87,32 @@ fn mistakes_are_told_with_their_place_and_what_to_do() {
         ("no pipelines", service("  telemetry: {}\n")),
         ("empty pipelines", service("  pipelines:\n")),
         ("service of another kind", format!("{base}service: 5\n")),
-        ("unknown member of service", service("  pipeline: {}\n  pipelines: {logs: {receivers: [otlp], exporters: [debug, nop]}}\n")),
+        ("unknown member of service", service("  pipeline: {}\n  pipelines: {logs: {receivers: [otlp], exporters: [debug, \
+            nop]}}\n")),
         ("unknown signal", service("  pipelines:\n    trace: {receivers: [otlp], exporters: [debug]}\n")),
-        ("no exporter", service("  pipelines:\n    traces: {receivers: [otlp]}\n    logs: {receivers: [otlp], processors: [batch], exporters: [debug, nop]}\n")),
-        ("no receiver", service("  pipelines:\n    traces: {receivers: [], processors: [batch], exporters: [debug, nop]}\n    logs: {receivers: [otlp], exporters: [nop]}\n")),
-        ("not declared", service("  pipelines:\n    traces: {receivers: [otlp, otpl], processors: [batch, debug], exporters: [debug/2, nop]}\n")),
-        ("twice", service("  pipelines:\n    traces: {receivers: [otlp, otlp], processors: [batch, batch], exporters: [debug, nop]}\n")),
-        ("unknown part of a pipeline", service("  pipelines:\n    traces: {receiver: [otlp], receivers: [otlp], processors: [batch], exporters: [debug, nop]}\n")),
-        ("a name instead of a list", service("  pipelines:\n    traces: {receivers: otlp, processors: [batch], exporters: [debug, 7]}\n")),
-        ("section of another kind", "receivers: [otlp]\nexporters: {debug: }\nservice: {pipelines: {logs: {receivers: [otlp], exporters: [debug]}}}\n".to_owned()),
-        ("component of another kind", "receivers: {otlp: 5, /x: , 1: , otlp/: }\nexporters: {debug: }\nservice: {pipelines: {logs: {receivers: [otlp], exporters: [debug]}}}\n".to_owned()),
-        ("not among its components", "receivers: {otlp: , kafka: , otpl: }\nconnectors: {forward: }\nexporters: {debug: }\nservice: {pipelines: {logs: {receivers: [otlp, kafka, otpl, forward], exporters: [debug, forward]}}}\n".to_owned()),
-        ("extension not declared", service("  extensions: [health_chek]\n  pipelines: {logs: {receivers: [otlp], processors: [batch], exporters: [debug, nop]}}\n") + "extensions: {health_check: }\n"),
-        ("half a connector", "receivers: {otlp: }\nconnectors: {forward: }\nexporters: {debug: }\nservice: {pipelines: {logs: {receivers: [otlp], exporters: [debug, forward]}}}\n".to_owned()),
+        ("no exporter", service("  pipelines:\n    traces: {receivers: [otlp]}\n    logs: {receivers: [otlp], processors: \
+            [batch], exporters: [debug, nop]}\n")),
+        ("no receiver", service("  pipelines:\n    traces: {receivers: [], processors: [batch], exporters: [debug, \
+            nop]}\n    logs: {receivers: [otlp], exporters: [nop]}\n")),
+        ("not declared", service("  pipelines:\n    traces: {receivers: [otlp, otpl], processors: [batch, debug], \
+            exporters: [debug/2, nop]}\n")),
+        ("twice", service("  pipelines:\n    traces: {receivers: [otlp, otlp], processors: [batch, batch], exporters: \
+            [debug, nop]}\n")),
+        ("unknown part of a pipeline", service("  pipelines:\n    traces: {receiver: [otlp], receivers: [otlp], processors: \
+            [batch], exporters: [debug, nop]}\n")),
+        ("a name instead of a list", service("  pipelines:\n    traces: {receivers: otlp, processors: [batch], exporters: \
+            [debug, 7]}\n")),
+        ("section of another kind", "receivers: [otlp]\nexporters: {debug: }\nservice: {pipelines: {logs: {receivers: \
+            [otlp], exporters: [debug]}}}\n".to_owned()),
+        ("component of another kind", "receivers: {otlp: 5, /x: , 1: , otlp/: }\nexporters: {debug: }\nservice: {pipelines: \
+            {logs: {receivers: [otlp], exporters: [debug]}}}\n".to_owned()),
+        ("not among its components", "receivers: {otlp: , kafka: , otpl: }\nconnectors: {forward: }\nexporters: {debug: \
+            }\nservice: {pipelines: {logs: {receivers: [otlp, kafka, otpl, forward], exporters: [debug, \
+            forward]}}}\n".to_owned()),
+        ("extension not declared", service("  extensions: [health_chek]\n  pipelines: {logs: {receivers: [otlp], \
+            processors: [batch], exporters: [debug, nop]}}\n") + "extensions: {health_check: }\n"),
+        ("half a connector", "receivers: {otlp: }\nconnectors: {forward: }\nexporters: {debug: }\nservice: {pipelines: \
+            {logs: {receivers: [otlp], exporters: [debug, forward]}}}\n".to_owned()),
         ("not YAML", "receivers:\n  otlp: [\n".to_owned()),
     ];
     let mut text = String::new();
@@ -196,7 +209,9 @@ proptest! {
     }
 
     #[test]
-    fn every_finding_names_a_line_that_is_there(text in "(receivers|exporters|service|pipelines|logs|[a-c:{}\\[\\], \\n-]){0,40}") {
+    fn every_finding_names_a_line_that_is_there(
+        text in "(receivers|exporters|service|pipelines|logs|[a-c:{}\\[\\], \\n-]){0,40}"
+    ) {
         let findings = check(Kind::Collector, &files(&[("x", &text)]), None);
         for finding in findings.iter().filter(|finding| finding.severity == Severity::Error) {
             prop_assert!(finding.line.is_some_and(|line| line >= 1 && line <= text.lines().count().max(1) + 1), "{:?}", finding);

@@ -340,7 +340,8 @@ pub(super) struct NewCollectorConfigVersion {
 /// Versions count up and never change. Files that are the same as those of the newest version make none.
 #[utoipa::path(post, path = "/collector-configs/{id}/versions", tag = "collector-configs", params(("id" = i64, Path)),
     request_body = NewCollectorConfigVersion, responses(
-    (status = 201, body = MadeCollectorConfig), (status = 200, body = MadeCollectorConfig, description = "the files are those of the newest version"),
+    (status = 201, body = MadeCollectorConfig), (status = 200, body = MadeCollectorConfig, description =
+        "the files are those of the newest version"),
     (status = 404), (status = 422, description = "files that a collector would not start with")))]
 pub(super) async fn push(
     State(configurations): State<Configurations>,

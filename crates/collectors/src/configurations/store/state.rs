@@ -21,7 +21,8 @@ statements! {
         hash = $4, sends_config_id = $5, sends_version = $6, state = $7, since = $8, look_at = $9, body = $10
         WHERE collector_id = $11 AND revision = $12";
     FACTS = "SELECT c.id, c.team_id, c.capabilities, c.components_hash, c.is_healthy, c.state AS record, s.revision, s.body,
-        s.sends_config_id, s.sends_version FROM collectors_collectors c LEFT JOIN collectors_config_states s ON s.collector_id = c.id WHERE c.id IN ($1)";
+        s.sends_config_id, s.sends_version FROM collectors_collectors c
+        LEFT JOIN collectors_config_states s ON s.collector_id = c.id WHERE c.id IN ($1)";
     ATTRIBUTES = "SELECT collector_id, name, value FROM collectors_attributes WHERE collector_id IN ($1)";
     HEALTH = "SELECT collector_id, body FROM collectors_parts WHERE part = 'health' AND collector_id IN ($1)";
     SENDS = "SELECT collector_id, sends_config_id, sends_version FROM collectors_config_states WHERE collector_id IN ($1)";

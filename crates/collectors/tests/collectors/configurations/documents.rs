@@ -37,7 +37,8 @@ on_both_databases! {
         let (status, problem) = site.call("PATCH", "/collector-configs/1", json!({ "name": " " })).await;
         assert_eq!((status, &problem["fields"][0]["name"]), (422, &json!("name")));
         site.ok("DELETE", "/collector-configs/2", Value::Null).await;
-        for path in ["/collector-configs/2", "/collector-configs/2/versions", "/collector-configs/2/status", "/collector-configs/99"] {
+        for path in ["/collector-configs/2", "/collector-configs/2/versions", "/collector-configs/2/status",
+            "/collector-configs/99"] {
             assert_eq!(site.call("GET", path, Value::Null).await.0, 404, "{path}");
         }
     }
@@ -77,7 +78,8 @@ on_both_databases! {
             site.ok("POST", &path, json!({ "files": good(seconds) })).await;
         }
         let listed = site.ok("GET", &format!("{path}?limit=1000"), Value::Null).await;
-        let numbers: Vec<i64> = listed["items"].as_array().unwrap().iter().map(|item| item["version"].as_i64().unwrap()).collect();
+        let numbers: Vec<i64> = listed["items"].as_array().unwrap().iter().map(|item| item["version"].as_i64().unwrap())
+            .collect();
         assert_eq!(numbers.len(), 101);
         assert_eq!((numbers[0], numbers[99], numbers[100]), (105, 6, 1));
     }
@@ -88,10 +90,13 @@ on_both_databases! {
             logs: {receivers: [otlpp], exporters: [debgu]}\n" } });
         let (status, problem) = site.call("POST", "/collector-configs", json!({ "name": "bad", "files": bad })).await;
         assert_eq!((status, &problem["code"]), (422, &json!("invalid_configuration")), "{problem}");
-        let reasons: Vec<_> = problem["fields"].as_array().unwrap().iter().map(|field| field["reason"].as_str().unwrap()).collect();
+        let reasons: Vec<_> = problem["fields"].as_array().unwrap().iter().map(|field| field["reason"].as_str().unwrap())
+            .collect();
         assert_eq!(reasons, [
-            "otelcol.yaml:5:24: error: the pipeline `logs` names `otlpp`, which is not among the receivers or connectors; did you mean `otlp`?",
-            "otelcol.yaml:5:44: error: the pipeline `logs` names `debgu`, which is not among the exporters or connectors; did you mean `debug`?",
+            "otelcol.yaml:5:24: error: the pipeline `logs` names `otlpp`, which is not among the receivers or connectors; \
+                did you mean `otlp`?",
+            "otelcol.yaml:5:44: error: the pipeline `logs` names `debgu`, which is not among the exporters or connectors; \
+                did you mean `debug`?",
         ]);
         let id = site.create("good", good(1)).await;
         let path = format!("/collector-configs/{id}/versions");
@@ -112,7 +117,8 @@ on_both_databases! {
     async fn who_may_not_write_configurations_sees_no_secrets_in_them(db: TestDatabase) {
         let site = Site::new(&db).await;
         let mut files = good(1);
-        let body = files["otelcol.yaml"]["body"].as_str().unwrap().replace("  debug:\n", "  debug:\n  otlp: {headers: {authorization: hunter2}}\n");
+        let body = files["otelcol.yaml"]["body"].as_str().unwrap().replace("  debug:\n",
+            "  debug:\n  otlp: {headers: {authorization: hunter2}}\n");
         files["otelcol.yaml"]["body"] = json!(body);
         let (status, made) = site.call("POST", "/collector-configs", json!({ "name": "gateway", "files": files })).await;
         assert_eq!(status, 201);

@@ -23,7 +23,8 @@ on_both_databases! {
         site.until_stage(1, "applying").await;
         agent.report(&config, APPLIED, "").await;
         let state = site.until_stage(1, "soaking").await;
-        assert_eq!((&state["state"], &state["version"], &state["assignment_id"]), (&json!("applying"), &json!(1), &json!(assignment)));
+        assert_eq!((&state["state"], &state["version"], &state["assignment_id"]), (&json!("applying"), &json!(1),
+            &json!(assignment)));
         site.fixture.wait(31);
         let state = site.until_state(1, "in_sync").await;
         assert_eq!((&state["configuration_name"], &state["last_good_version"]), (&json!("gateway"), &json!(1)));
@@ -183,7 +184,8 @@ on_both_databases! {
         site.assign(id, "*", json!({})).await;
         able.receive().await;
         let state = site.until_state(2, "cannot").await;
-        assert_eq!(state["message"], "there is no receiver of type `otlp` among the 2 that the collector has; did you mean `otlq`?");
+        assert_eq!(state["message"], "there is no receiver of type `otlp` among the 2 that the collector has; did you mean \
+            `otlq`?");
         let state = site.until_state(3, "cannot").await;
         assert!(state["message"].as_str().unwrap().starts_with("it does not accept remote configuration"), "{state}");
         assert_eq!(unable.poll().await.remote_config, None);
@@ -272,7 +274,8 @@ on_both_databases! {
         let mut agent = Agent::enroll(&site, 7).await;
         let id = site.create("gateway", good(1)).await;
         site.ok("POST", &format!("/collector-configs/{id}/versions"), json!({ "files": good(5) })).await;
-        let runs = "receivers: {otlp: {protocols: {grpc: {endpoint: 'localhost:4317'}}}}\nprocessors: {batch: {timeout: 1s, send_batch_size: 8192}}\n\
+        let runs = "receivers: {otlp: {protocols: {grpc: {endpoint: 'localhost:4317'}}}}\n\
+            processors: {batch: {timeout: 1s, send_batch_size: 8192}}\n\
             exporters: {debug: {verbosity: Basic}}\nextensions: {opamp: {ppid: 17}}\n\
             service: {extensions: [opamp], pipelines: {logs: {receivers: [otlp], processors: [batch], exporters: [debug]}}}\n";
         agent.runs(runs).await;
@@ -281,7 +284,8 @@ on_both_databases! {
         let wish = json!({ "configuration_id": id, "selector": "host.name=box-7" });
         let page = site.ok("POST", "/collector-configs/preview", wish).await;
         let change = json!({ "path": "processors::batch::timeout", "change": "changed", "before": "1s", "after": "5s" });
-        assert_eq!((&page["total"], &page["items"][0]["effect"], &page["items"][0]["changes"]), (&json!(1), &json!("sent"), &json!([change])));
+        assert_eq!((&page["total"], &page["items"][0]["effect"], &page["items"][0]["changes"]), (&json!(1), &json!("sent"),
+            &json!([change])));
         assert_eq!(site.call("GET", "/collectors/1/config/diff", Value::Null).await.0, 409, "nothing is assigned");
         site.assign(id, "*", json!({})).await;
         let diff = site.ok("GET", "/collectors/1/config/diff", Value::Null).await;

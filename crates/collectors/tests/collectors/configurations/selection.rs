@@ -45,20 +45,23 @@ on_both_databases! {
         for (text, expected) in all {
             let wish = json!({ "configuration_id": id, "selector": text });
             let page = site.ok("POST", "/collector-configs/preview", wish).await;
-            let ids: Vec<i64> = page["items"].as_array().unwrap().iter().map(|item| item["collector_id"].as_i64().unwrap()).collect();
+            let ids: Vec<i64> = page["items"].as_array().unwrap().iter().map(|item| item["collector_id"].as_i64().unwrap())
+                .collect();
             assert_eq!(ids, expected, "{text} in the database");
             let selector: Selector = Selector::parse(text).unwrap();
             let assignment = site.assign(id, text, json!({})).await;
             let is_so = || async {
                 let path = format!("/collector-config-states?assignment_id={assignment}");
                 let page = site.ok("GET", &path, Value::Null).await;
-                let followers: Vec<i64> = page["items"].as_array().unwrap().iter().map(|item| item["collector_id"].as_i64().unwrap()).collect();
+                let followers: Vec<i64> = page["items"].as_array().unwrap().iter().map(|item| item["collector_id"].as_i64()
+                    .unwrap()).collect();
                 followers == expected
             };
             until(&format!("{selector} in memory"), is_so).await;
             site.ok("DELETE", &format!("/collector-config-assignments/{assignment}"), Value::Null).await;
         }
-        let (status, problem) = site.call("POST", "/collector-config-assignments", json!({ "configuration_id": id, "selector": "a=b c" })).await;
+        let (status, problem) = site.call("POST", "/collector-config-assignments", json!({ "configuration_id": id,
+            "selector": "a=b c" })).await;
         assert_eq!((status, &problem["fields"][0]["name"]), (422, &json!("selector")));
     }
 
@@ -98,12 +101,14 @@ on_both_databases! {
     async fn assigning_by_the_same_selector_again_changes_the_assignment(db: TestDatabase) {
         let site = Site::new(&db).await;
         let id = site.create("gateway", good(1)).await;
-        let body = |selector: &str, version: Option<i64>| json!({ "configuration_id": id, "selector": selector, "version": version });
+        let body = |selector: &str, version: Option<i64>| json!({ "configuration_id": id, "selector": selector,
+            "version": version });
         let (status, first) = site.call("POST", "/collector-config-assignments", body("env in (b, a)", Some(1))).await;
         assert_eq!(status, 201, "{first}");
         site.ok("POST", &format!("/collector-configs/{id}/versions"), json!({ "files": good(2) })).await;
         let (status, second) = site.call("POST", "/collector-config-assignments", body("env in (a,b)", None)).await;
-        assert_eq!((status, &second["id"], &second["version"], &second["previous_version"]), (200, &first["id"], &json!(2), &json!(1)));
+        assert_eq!((status, &second["id"], &second["version"], &second["previous_version"]), (200, &first["id"], &json!(2),
+            &json!(1)));
         let (status, problem) = site.call("POST", "/collector-config-assignments", body("*", Some(7))).await;
         assert_eq!((status, &problem["fields"][0]["name"]), (422, &json!("version")), "{problem}");
         for (wrong, field) in [
