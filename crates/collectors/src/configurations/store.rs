@@ -36,10 +36,12 @@ fn integers(list: impl IntoIterator<Item = i64>) -> Vec<Value> {
 mod tests {
     use muster_store::testing::{on_both_databases, prepare_all};
 
+    use super::{assignment, document, state};
+
     on_both_databases! {
         async fn every_statement_about_configurations_is_understood(db: TestDatabase) {
             db.migrate(&muster_store::Schema::default().with("collectors", crate::MIGRATIONS)).await;
-            for statements in [super::assignment::ALL, super::document::ALL, super::state::ALL] {
+            for statements in [assignment::ALL, document::ALL, state::ALL] {
                 prepare_all(&db, statements).await;
             }
         }
