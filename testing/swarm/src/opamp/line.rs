@@ -166,7 +166,7 @@ impl Line {
         let Self::Socket(mut socket) = self else {
             return Ok(());
         };
-        socket.close(None).await?;
+        socket.close().await?;
         let closing = async { while let Some(Ok(_)) = socket.next().await {} };
         tokio::time::timeout(CLOSE_TIME, closing)
             .await
