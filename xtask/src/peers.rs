@@ -104,12 +104,6 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<(), Xt
     }
 }
 
-/// All peers against a server; a step of `test`.
-pub(crate) fn check(workspace: &Workspace) -> Result<(), XtaskError> {
-    let all: Vec<&Peer> = PEERS.iter().collect();
-    test(workspace, &all, false, None)
-}
-
 fn select(only: &[String]) -> Result<Vec<&'static Peer>, XtaskError> {
     let begins = |peer: &Peer, name: &str| peer.name.starts_with(name);
     let unknown = only

@@ -7,7 +7,7 @@ use clap::Args;
 use crate::error::XtaskError;
 use crate::steps::{self, Context, Outcome, Step};
 use crate::workspace::Workspace;
-use crate::{deploy, docs, licences, peers, postgres, prerequisites, process, releases, tidy, up};
+use crate::{deploy, docs, licences, postgres, prerequisites, process, releases, tidy, up};
 
 const STEPS: &[Step] = &[
     Step {
@@ -59,11 +59,6 @@ const STEPS: &[Step] = &[
         name: "tests",
         about: "unit and integration tests, on SQLite and on PostgreSQL",
         run: tests,
-    },
-    Step {
-        name: "peers",
-        about: "real OpAMP clients find everything that they need at a server of ours",
-        run: |context| peers::check(&context.workspace).map(|()| Outcome::Passed),
     },
     Step {
         name: "smoke",

@@ -248,7 +248,11 @@ fn hint(similar: Option<&str>) -> String {
 }
 
 fn lines(some: &[String]) -> String {
-    some.iter().map(|line| format!("  {line}\n")).collect()
+    let mut text = String::new();
+    for line in some {
+        let _ = writeln!(text, "  {line}");
+    }
+    text
 }
 
 /// How whoever uses a context is known to its server again. It names the context and the user: without them the login would

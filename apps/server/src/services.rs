@@ -197,9 +197,9 @@ impl Services {
             hosts,
             queries,
             agents,
-            configurations,
             sink,
             collectors,
+            configurations,
             replicas,
             bus,
         })

@@ -446,7 +446,7 @@ impl Collectors {
         let outcome: Arc<Outcome> = Arc::from(outcome);
         let (record, offer) = if outcome.is_changed {
             match self.commit(session, principal, &outcome).await? {
-                Committed::Done { record, offer } => (*record, offer),
+                Committed::Done { record, offer } => (*record, offer.map(|offer| *offer)),
                 Committed::Conflict => return Ok(None),
                 Committed::Refused(reason) => {
                     refused(reason);

@@ -17,7 +17,7 @@ pub(super) enum Committed {
     Done {
         record: Box<Record>,
         /// The offer, with the key in it: it may be sent now.
-        offer: Option<ConnectionSettingsOffers>,
+        offer: Option<Box<ConnectionSettingsOffers>>,
     },
     /// Somebody else changed the agent since it was read: nothing is kept.
     Conflict,

@@ -188,7 +188,7 @@ impl Collectors {
         }
         Committed::Done {
             record: Box::new(record),
-            offer,
+            offer: offer.map(Box::new),
         }
     }
 }

@@ -164,31 +164,32 @@ fn steps(old: &[&str], new: &[&str]) -> Vec<Step> {
     all
 }
 
-fn myers(a: &[&str], b: &[&str]) -> Option<Vec<Step>> {
-    let most = (a.len() + b.len()).min(MAX_CHANGED_LINES);
-    let at = |k: isize| usize::try_from(k + most as isize + 1).unwrap_or(0);
+fn myers(old: &[&str], new: &[&str]) -> Option<Vec<Step>> {
+    let most = (old.len() + new.len()).min(MAX_CHANGED_LINES);
+    let at = |diagonal: isize| usize::try_from(diagonal + most as isize + 1).unwrap_or(0);
     let mut reach = vec![0_usize; 2 * most + 3];
     let mut trace: Vec<Vec<usize>> = Vec::new();
     for depth in 0..=most as isize {
         trace.push(reach[at(-depth - 1)..=at(depth + 1)].to_vec());
-        let mut k = -depth;
-        while k <= depth {
-            let goes_down = k == -depth || (k != depth && reach[at(k - 1)] < reach[at(k + 1)]);
+        let mut diagonal = -depth;
+        while diagonal <= depth {
+            let goes_down = diagonal == -depth
+                || (diagonal != depth && reach[at(diagonal - 1)] < reach[at(diagonal + 1)]);
             let mut x = if goes_down {
-                reach[at(k + 1)]
+                reach[at(diagonal + 1)]
             } else {
-                reach[at(k - 1)] + 1
+                reach[at(diagonal - 1)] + 1
             };
-            let mut y = usize::try_from(x as isize - k).unwrap_or(0);
-            while x < a.len() && y < b.len() && a[x] == b[y] {
+            let mut y = usize::try_from(x as isize - diagonal).unwrap_or(0);
+            while x < old.len() && y < new.len() && old[x] == new[y] {
                 x += 1;
                 y += 1;
             }
-            reach[at(k)] = x;
-            if x >= a.len() && y >= b.len() {
-                return Some(back(&trace, a.len(), b.len()));
+            reach[at(diagonal)] = x;
+            if x >= old.len() && y >= new.len() {
+                return Some(back(&trace, old.len(), new.len()));
             }
-            k += 2;
+            diagonal += 2;
         }
     }
     None

@@ -444,6 +444,8 @@ fn number(text: &str) -> Option<Number> {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -514,7 +516,7 @@ mod tests {
                 String::from("a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol, lol]\n");
             for level in 1..10 {
                 let inner = vec![format!("*a{}", level - 1); 10].join(", ");
-                text.push_str(&format!("a{level}: &a{level} [{inner}]\n"));
+                let _ = writeln!(text, "a{level}: &a{level} [{inner}]");
             }
             text
         };

@@ -98,7 +98,8 @@ impl Line {
         carrier: Carrier,
         secret: &str,
     ) -> Result<Self, LineError> {
-        in_time(async {
+        // It is large, and needed once.
+        let opening = Box::pin(async {
             let stream = target.stream().await?;
             let authorization = format!("Bearer {secret}");
             if carrier == Carrier::Http {
@@ -116,8 +117,8 @@ impl Line {
                 .write_buffer_size(0);
             let opened = tokio_tungstenite::client_async_with_config(request, stream, Some(config));
             Ok(Self::Socket(Box::new(opened.await?.0)))
-        })
-        .await
+        });
+        in_time(opening).await
     }
 
     /// Says something and waits for an answer.

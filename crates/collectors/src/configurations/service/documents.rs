@@ -488,14 +488,14 @@ impl Configurations {
         let files = store::document::files(&mut db, id, number)
             .await?
             .ok_or_else(unknown)?;
-        if self.may_see_secrets(principal, &configuration) {
+        if Self::may_see_secrets(principal, &configuration) {
             return Ok((info, files, false));
         }
         let (files, is_masked) = self.masked(files);
         Ok((info, files, is_masked))
     }
 
-    fn may_see_secrets(&self, principal: &Principal, configuration: &Configuration) -> bool {
+    fn may_see_secrets(principal: &Principal, configuration: &Configuration) -> bool {
         principal.may(
             Action::WriteCollectorConfigs,
             Scope::Team(configuration.team_id),

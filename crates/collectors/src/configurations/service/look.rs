@@ -181,24 +181,22 @@ impl Configurations {
         version: Option<(i64, Option<i64>)>,
     ) -> Result<(Version, Vec<Finding>, Option<Vec<Change>>), ConfigurationError> {
         let known = self.known(principal, id).await?;
-        let key = match version {
-            Some((configuration, number)) => {
-                let configuration = self.find(principal, configuration).await?;
-                (
-                    configuration.id,
-                    number.unwrap_or(configuration.newest_version),
+        let key = if let Some((configuration, number)) = version {
+            let configuration = self.find(principal, configuration).await?;
+            (
+                configuration.id,
+                number.unwrap_or(configuration.newest_version),
+            )
+        } else {
+            let all = store::assignment::list(&mut self.database()).await?;
+            let ranked = ranked(&all, known.team_id, &known.attributes);
+            let first = ranked.first().ok_or_else(|| {
+                ConfigurationError::Conflict(
+                    "nothing is assigned to this collector; name a configuration to compare with"
+                        .into(),
                 )
-            }
-            None => {
-                let all = store::assignment::list(&mut self.database()).await?;
-                let ranked = ranked(&all, known.team_id, &known.attributes);
-                let first = ranked.first().ok_or_else(|| {
-                    ConfigurationError::Conflict(
-                        "nothing is assigned to this collector; name a configuration to compare with".into(),
-                    )
-                })?;
-                (first.configuration_id, first.version)
-            }
+            })?;
+            (first.configuration_id, first.version)
         };
         let loaded = self.version(key).await?;
         let loaded = loaded.ok_or_else(|| {

@@ -375,7 +375,7 @@ impl Filter {
         }
     }
 
-    fn from_where(&self) -> String {
+    fn tables_and_conditions(&self) -> String {
         format!(
             "FROM collectors_collectors c LEFT JOIN collectors_config_states s ON s.collector_id = c.id WHERE {}",
             self.conditions.join(" AND ")
@@ -403,7 +403,7 @@ pub(crate) async fn page(
     limit: u32,
     offset: u64,
 ) -> Result<(Vec<CollectorState>, u64), StoreError> {
-    let from = filter.from_where();
+    let from = filter.tables_and_conditions();
     let sql = format!("SELECT COUNT(*) AS total {from}");
     let total: i64 = db
         .fetch_one(&sql, filter.args.clone())
@@ -430,7 +430,7 @@ pub(crate) async fn count_states(
 ) -> Result<BTreeMap<String, u64>, StoreError> {
     let sql = format!(
         "SELECT COALESCE(s.state, 'unmanaged') AS state, COUNT(*) AS total {} GROUP BY COALESCE(s.state, 'unmanaged')",
-        filter.from_where()
+        filter.tables_and_conditions()
     );
     let rows = db.fetch_all(&sql, filter.args.clone()).await?;
     rows.iter()
