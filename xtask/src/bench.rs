@@ -31,6 +31,10 @@ const BENCHES: &[Bench] = &[
         "cold-start",
         "how soon a server answers that starts with many hosts",
     ),
+    swarm(
+        "opamp",
+        "how soon collectors have keys of their own, and what it costs to hold them",
+    ),
 ];
 
 /// A load of simulated hosts, named as the program that makes it names it.

@@ -77,8 +77,14 @@ pub(crate) enum XtaskError {
         source: Box<XtaskError>,
     },
 
+    /// Third-party clients could not be made; each was named with its reason.
+    #[error("these peers cannot be had: {0}; the reasons stand above")]
+    NoPeers(String),
+
     /// There is no folder for what outlives `target`.
-    #[error("no folder for programs of earlier releases: set HOME, XDG_CACHE_HOME or MUSTER_CACHE")]
+    #[error(
+        "no folder for programs that outlive `target`: set HOME, XDG_CACHE_HOME or MUSTER_CACHE"
+    )]
     NoCache,
 
     /// The private PostgreSQL cluster cannot be used.

@@ -15,6 +15,7 @@ mod docs;
 mod error;
 mod fuzz;
 mod licences;
+mod peers;
 mod postgres;
 mod prerequisites;
 mod process;
@@ -55,6 +56,7 @@ enum Verb {
     Postgres(postgres::Arguments),
     Prerequisites(prerequisites::Arguments),
     Releases(releases::Arguments),
+    Peers(peers::Arguments),
     Bench(bench::Arguments),
     Fuzz(fuzz::Arguments),
 }
@@ -81,6 +83,7 @@ fn dispatch(verb: Verb, workspace: Workspace) -> Result<(), XtaskError> {
         Verb::Postgres(arguments) => postgres::run(&arguments, &workspace),
         Verb::Prerequisites(arguments) => prerequisites::run(&arguments),
         Verb::Releases(arguments) => releases::run(&arguments, &workspace),
+        Verb::Peers(arguments) => peers::run(&arguments, &workspace),
         Verb::Bench(arguments) => bench::run(&arguments, &workspace),
         Verb::Fuzz(arguments) => fuzz::run(&arguments, &workspace),
     }

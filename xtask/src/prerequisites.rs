@@ -124,7 +124,32 @@ const PREREQUISITES: &[Prerequisite] = &[
         package: "xz-utils",
         needed_by: "packages and archives with xz",
     },
+    Prerequisite {
+        program: "go",
+        package: "golang-go",
+        needed_by: "OpAMP clients, Helm and compose, which are built; 1.25 or later",
+    },
+    Prerequisite {
+        program: VENV,
+        package: "python3-venv",
+        needed_by: "an OpAMP client in Python",
+    },
+    Prerequisite {
+        program: "pkg-config",
+        package: "pkg-config",
+        needed_by: "an OpAMP client in Rust, which finds OpenSSL by it",
+    },
+    Prerequisite {
+        program: OPENSSL_HEADER,
+        package: "libssl-dev",
+        needed_by: "an OpAMP client in Rust, which is built against OpenSSL",
+    },
 ];
+
+/// No program, but what makes folders for Python's packages.
+const VENV: &str = "python3 -m venv";
+/// No program, but what programs in C are built by.
+const OPENSSL_HEADER: &str = "openssl/ssl.h";
 
 /// Programs from the distribution that tests use: installs the missing ones, or says how.
 ///
@@ -146,7 +171,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), XtaskError> {
     }
     for prerequisite in PREREQUISITES {
         println!(
-            "{:<10} {:<8} {:<12} {}",
+            "{:<15} {:<8} {:<15} {}",
             prerequisite.program,
             if is_there(prerequisite) {
                 "there"
@@ -191,6 +216,14 @@ fn missing() -> Vec<&'static Prerequisite> {
 fn is_there(prerequisite: &Prerequisite) -> bool {
     if prerequisite.program == postgres::SERVER_PROGRAM {
         return postgres::find_binaries().is_some();
+    }
+    if prerequisite.program == VENV {
+        // Debian has it in two packages, and only with both does it work.
+        let mut python = Command::new("python3");
+        return process::capture(python.args(["-c", "import venv, ensurepip"])).is_ok();
+    }
+    if prerequisite.program == OPENSSL_HEADER {
+        return Path::new("/usr/include").join(OPENSSL_HEADER).is_file();
     }
     process::find_program(prerequisite.program).is_some()
 }

@@ -7,19 +7,28 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::duration::parse as duration;
 
+mod collector_config;
+mod collectors;
 mod identity;
+mod keys;
 mod me;
 mod skew;
 
+pub use collector_config::{
+    AssignmentHow, AutoRollback, CollectorConfig, CollectorConfigCommand, ConfigFiles, ConfigKind,
+    ConfigState,
+};
+pub use collectors::{Collector, Collectors};
 pub use identity::{
     ApiTokens, ApiTokensCommand, Audit, AuditArguments, NewUserArguments, Teams, TeamsCommand,
     Tokens, TokensCommand, TokensCreate, UserEditArguments, Users, UsersCommand,
 };
 
+pub use keys::{Keys, KeysCommand, KeysRotate};
 pub use me::{Sessions, SessionsCommand, Totp, TotpCommand};
 pub use skew::Skew;
 
-/// Ask your fleet questions, look at its hosts, hand out tokens.
+/// Ask your fleet questions, look at its hosts and collectors, hand out tokens.
 #[derive(Parser)]
 #[command(
     name = "muster",
@@ -30,6 +39,7 @@ Examples:
   muster login https://muster.example.com --email ann@example.com
   muster query --all 'SELECT pid, name FROM processes'
   muster hosts --status online --search web
+  muster collectors --unhealthy
   muster tokens create --name laptops --expires-in 30d
 
 Environment:
@@ -137,6 +147,34 @@ Examples:
   muster host 8 --merge-into 7
   muster host 7 --delete")]
     Host(Host),
+    /// List collectors: whatever speaks OpAMP.
+    #[command(after_help = "\
+Examples:
+  muster collectors
+  muster collectors --status offline --sort -seen_at
+  muster collectors --unhealthy --attribute host.name=edge-1 --attribute deployment.environment
+  muster collectors --capability accepts_remote_config --version 0.158.0 --team Edge --csv > collectors.csv
+  muster collectors --key not_adopting
+  muster collectors --state waiting
+  muster collectors --summary")]
+    Collectors(Collectors),
+    /// Look at a collector, its health and what it runs; revoke it, renew its key, have it restart.
+    #[command(after_help = "\
+A name that several have is refused with their ids.
+
+Examples:
+  muster collector edge-1
+  muster collector otelcol-contrib@edge-1 --json
+  muster collector 0193d3a4-7c2b-7e10-8a4b-1d2f3a4b5c6d --effective-config
+  muster collector 7 --events
+  muster collector edge-1 --restart
+  muster collector edge-1 --rotate-key
+  muster collector edge-1 --revoke 'stolen on Monday'
+  muster collector edge-1 --unrevoke --with-its-key
+  muster collector 7 --approve
+  muster collector 7 --team Edge
+  muster collector 7 --delete")]
+    Collector(Collector),
     /// Ask hosts a question in SQL; rows are printed as they arrive.
     #[command(after_help = "\
 Exit code: 0 when all awaited hosts answered, 3 when some did not or failed (they are listed with the reason),
@@ -157,12 +195,16 @@ Examples:
   muster campaigns follow 12 --json
   muster campaigns cancel 12")]
     Campaigns(Campaigns),
-    /// Renew the keys of all hosts, and look at bans and at agents that are refused.
+    /// Renew the keys of hosts and collectors, make and take away keys of collectors, look at bans and at agents that are
+    /// refused.
     #[command(after_help = "\
 Examples:
   muster keys rotate --per-minute 100     renew the keys of all hosts, so many a minute
+  muster keys rotate --family opamp       renew the access keys of all collectors
   muster keys rotations                   how far that is
-  muster keys stop 3
+  muster keys create --name gateway-1     an access key for a collector that cannot take one by itself
+  muster keys list --state active
+  muster keys revoke 41
   muster keys bans
   muster keys refused                     agents that go on calling with keys which are no longer good")]
     Keys(Keys),
@@ -215,6 +257,9 @@ Examples:
             \x20 muster labels create 'With Docker' --query \"SELECT 1 FROM deb_packages WHERE name = \
             'docker.io'\"\n  muster labels create 'Pilot group' --host web-1 --host web-2")]
     Labels(Labels),
+    /// Make, assign and follow configurations of collectors.
+    #[command(after_help = collector_config::EXAMPLES)]
+    CollectorConfig(CollectorConfig),
     /// Print the settings that hold for all, or change some.
     #[command(after_help = "\
 Examples:
@@ -348,43 +393,6 @@ pub struct Host {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
-}
-
-/// `keys`.
-#[derive(Args)]
-pub struct Keys {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: KeysCommand,
-}
-
-/// `keys …`.
-#[derive(Subcommand)]
-pub enum KeysCommand {
-    /// Renew the keys of all hosts, some at a time. Each old key stays good until the new one is used.
-    #[command(
-        after_help = "Examples:\n  muster keys rotate\n  muster keys rotate --per-minute 100"
-    )]
-    Rotate {
-        /// How many hosts are told to enroll again per minute.
-        #[arg(long, default_value_t = 60, value_name = "COUNT")]
-        per_minute: u32,
-    },
-    /// List rotations, newest first, and how many keys still wait.
-    #[command(after_help = "Examples:\n  muster keys rotations\n  muster keys rotations --json")]
-    Rotations(Format),
-    /// Stop a rotation; hosts that were told go on.
-    #[command(after_help = "Examples:\n  muster keys stop 3")]
-    Stop {
-        /// Its id.
-        id: i64,
-    },
-    /// List banned hosts.
-    #[command(after_help = "Examples:\n  muster keys bans --json")]
-    Bans(Format),
-    /// List agents that go on calling with keys which are no longer good.
-    #[command(after_help = "Examples:\n  muster keys refused")]
-    Refused(Format),
 }
 
 /// `query`.

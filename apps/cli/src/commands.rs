@@ -1,6 +1,8 @@
 //! The commands, one file per subject.
 
 mod campaigns;
+mod collector_config;
+mod collectors;
 mod follow;
 mod hosts;
 mod identity;
@@ -27,6 +29,8 @@ use crate::output;
 
 /// Lists are read to their end, within reason.
 const ALL: usize = 1_000_000;
+/// How somebody says that a thing is to be in no team.
+const NO_TEAM: &str = "none";
 
 /// Does what was typed.
 pub(crate) async fn run(line: CommandLine) -> Result<Outcome, CliError> {
@@ -42,6 +46,8 @@ pub(crate) async fn run(line: CommandLine) -> Result<Outcome, CliError> {
         Command::Completion { shell } => output::print(&completion(shell))?,
         Command::Hosts(arguments) => hosts::list(&client()?, &arguments).await?,
         Command::Host(arguments) => hosts::host(&client()?, &arguments).await?,
+        Command::Collectors(arguments) => collectors::list(&client()?, &arguments).await?,
+        Command::Collector(arguments) => collectors::one(&client()?, &arguments).await?,
         Command::Query(arguments) => return query::run(&client()?, &arguments).await,
         Command::Campaigns(arguments) => return campaigns::run(&client()?, arguments).await,
         Command::Keys(arguments) => keys::run(&client()?, arguments.command).await?,
@@ -52,6 +58,9 @@ pub(crate) async fn run(line: CommandLine) -> Result<Outcome, CliError> {
         Command::Teams(arguments) => identity::teams(&client()?, arguments).await?,
         Command::Users(arguments) => identity::users(&client()?, arguments).await?,
         Command::Labels(arguments) => labels::run(&client()?, arguments).await?,
+        Command::CollectorConfig(arguments) => {
+            collector_config::run(&client()?, arguments).await?;
+        }
         Command::Settings(arguments) => settings::run(&client()?, arguments).await?,
         Command::Audit(arguments) => identity::audit(&client()?, &arguments).await?,
     }
@@ -108,4 +117,19 @@ fn id_in(item: &Value) -> Option<i64> {
 
 async fn team_id(client: &Client, name: &str) -> Result<i64, CliError> {
     id_of(client, "team", &["teams"], &["name"], name).await
+}
+
+/// Writes the names of teams beside their ids.
+async fn name_teams(client: &Client, items: &mut [Value]) -> Result<(), CliError> {
+    if items.iter().all(|item| item["team_id"].is_null()) {
+        return Ok(());
+    }
+    let teams = client.list(&["teams"], &[], ALL).await?;
+    for item in items {
+        let team = teams.iter().find(|team| team["id"] == item["team_id"]);
+        if let Some(team) = team {
+            item["team_name"] = team["name"].clone();
+        }
+    }
+    Ok(())
 }

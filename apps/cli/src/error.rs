@@ -44,6 +44,33 @@ pub(crate) enum CliError {
         "there is no host `{name}` among those you may see\n  list them: muster hosts, or muster hosts --search TEXT"
     )]
     NoHost { name: String },
+    /// No collector that one may see is called so.
+    #[error(
+        "there is no collector `{name}` among those you may see{}\n\
+            \x20 list them: muster collectors, or muster collectors --search TEXT", hint(.similar.as_deref())
+    )]
+    NoCollector {
+        name: String,
+        similar: Option<String>,
+    },
+    /// Several collectors are called so.
+    #[error(
+        "`{name}` may be any of {total} collectors\n{}  name the one by its id: muster collector {}",
+        lines(.some), .example
+    )]
+    AmbiguousCollector {
+        name: String,
+        total: usize,
+        some: Vec<String>,
+        example: i64,
+    },
+    /// An agent did not say what was asked for.
+    #[error("collector {id} has not said {what}\n  {hint}")]
+    NotSaid {
+        id: i64,
+        what: &'static str,
+        hint: &'static str,
+    },
     /// A file cannot be read or written.
     #[error("{action} {}", path.display())]
     File {
@@ -129,10 +156,16 @@ pub(crate) enum CliError {
     NotServed { url: String },
     /// The server made an enrollment token without what it does not know.
     #[error(
-        "{url} is of an older release, whose enrollment tokens have neither labels nor networks\n\
-            \x20 the token that it made without them is revoked; update the server first"
+        "{url} is of an older release, whose enrollment tokens do not have all that was asked for\n\
+            \x20 the token that it made without that is revoked; update the server first"
     )]
     TokenUnbound { url: String },
+    /// The end of a token cuts collectors off.
+    #[error(
+        "{collectors} collector(s) have no key of their own and are cut off when token {id} is revoked\n\
+            \x20 to do it all the same: muster tokens revoke {id} --cut-off"
+    )]
+    CutsOff { id: i64, collectors: u64 },
     /// Something named by its name is not there.
     #[error("there is no {kind} `{name}`{}", hint(.similar.as_deref()))]
     Unknown {
@@ -156,6 +189,14 @@ pub(crate) enum CliError {
         "no password was given\n  type it at the prompt, pipe it in, or set MUSTER_CLI_PASSWORD"
     )]
     NoPassword,
+    /// Files of a configuration have mistakes, which were told.
+    #[error("a collector would not start with this: {errors} mistake(s)")]
+    BadConfiguration { errors: usize },
+    /// Two files of a configuration have one name.
+    #[error(
+        "two files are called `{name}`\n  call one of them otherwise, such as 50-other.yaml={name}"
+    )]
+    SameFileName { name: String },
     /// Something is not a name with a value.
     #[error("`{text}` is not of the form NAME=VALUE")]
     NoPair { text: String },
@@ -204,6 +245,14 @@ fn hint(similar: Option<&str>) -> String {
     similar.map_or_else(String::new, |similar| {
         format!("; did you mean `{similar}`?")
     })
+}
+
+fn lines(some: &[String]) -> String {
+    let mut text = String::new();
+    for line in some {
+        let _ = writeln!(text, "  {line}");
+    }
+    text
 }
 
 /// How whoever uses a context is known to its server again. It names the context and the user: without them the login would

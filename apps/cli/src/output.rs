@@ -50,7 +50,8 @@ pub(crate) fn list(style: Style, columns: &[Column], items: &[Value]) -> Result<
     print(&listed(style, columns, items))
 }
 
-fn listed(style: Style, columns: &[Column], items: &[Value]) -> String {
+/// The text of a whole list.
+pub(crate) fn listed(style: Style, columns: &[Column], items: &[Value]) -> String {
     if style == Style::Json {
         return items.iter().fold(String::new(), |mut text, item| {
             let _ = writeln!(text, "{item}");
@@ -155,7 +156,7 @@ fn heading(name: &str) -> String {
 fn cell(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) => shortened_time(text).unwrap_or_else(|| text.clone()),
+        Some(Value::String(text)) => to_the_second(text),
         Some(Value::Bool(true)) => "yes".to_owned(),
         Some(Value::Bool(false)) => "no".to_owned(),
         Some(Value::Array(items)) => {
@@ -168,6 +169,11 @@ fn cell(value: Option<&Value>) -> String {
         },
         Some(other) => other.to_string(),
     }
+}
+
+/// A time to the second; other text as it is.
+pub(crate) fn to_the_second(text: &str) -> String {
+    shortened_time(text).unwrap_or_else(|| text.to_owned())
 }
 
 /// `2026-11-23T10:00:00.123456Z` without what is behind the seconds.

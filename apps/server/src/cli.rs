@@ -439,7 +439,7 @@ async fn openapi() -> Result<(), Failure> {
     let database = start::open_database(&settings).await?;
     let (bus, ambient) = (Arc::new(LocalBus::new()), Ambient::default());
     let url = start::public_url(&settings, settings.listen);
-    let services = Services::new(&settings, &url, "", database, bus, &ambient)?;
+    let services = Services::new(&settings, &url, None, "", database, bus, &ambient)?;
     let document = crate::compose::document(&services);
     services.close().await;
     print(&document)

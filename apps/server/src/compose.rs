@@ -14,6 +14,7 @@ use axum::{Extension, Router};
 use muster_http::{ClientAddress, Problem, Shape};
 use muster_identity::Identity;
 use muster_negotiation::{Capability, FleetVersion, NATIVE_VERSION_HEADER, NativeVersion};
+use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi as _;
 use utoipa::openapi::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
@@ -38,6 +39,8 @@ pub struct App {
     pub live_query_rest_period: Duration,
     /// Watches requests.
     pub observer: Observer,
+    /// Cancelled when the server stops serving.
+    pub stopping: CancellationToken,
 }
 
 /// What stands at the head of our API's document.
@@ -74,6 +77,12 @@ fn native(services: &Services) -> (Router, OpenApi) {
         ))
         .merge(muster_queries::http::native_routes(
             services.queries.clone(),
+        ))
+        .merge(muster_collectors::http::native_routes(
+            services.collectors.clone(),
+        ))
+        .merge(muster_collectors::configurations::configuration_routes(
+            services.configurations.clone(),
         ))
         .merge(crate::replicas::native_routes(services.replicas.clone()));
     let (router, mut document) = OpenApiRouter::with_openapi(Document::openapi())
@@ -157,6 +166,10 @@ pub fn router(app: &App) -> Router {
     let mut router = Router::new()
         .merge(native)
         .merge(agents(services))
+        .merge(muster_collectors::http::agent_routes(
+            services.collectors.clone(),
+            app.stopping.clone(),
+        ))
         .merge(fleet_setup(app))
         .merge(pages)
         .merge(pages::device::routes(

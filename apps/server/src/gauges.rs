@@ -56,6 +56,8 @@ impl Gauges {
         metrics::gauge!("muster_presence_waiting_hosts").set(marks as f64);
         let sockets = services.queries.notifier.count();
         metrics::gauge!("muster_notification_sockets").set(sockets as f64);
+        let sockets = services.collectors.sockets();
+        metrics::gauge!("muster_collectors_sockets").set(sockets as f64);
         metrics::gauge!("muster_connections_max").set(self.max_connections as f64);
         let (used, idle) = services.database.connections();
         for (state, count) in [("used", used), ("idle", idle)] {
@@ -102,6 +104,51 @@ impl Gauges {
                     tracing::debug!(error = error_chain(&error), "hosts were not counted");
                 }
             }
+            self.count_collectors().await;
+            self.count_config_states().await;
+        }
+    }
+}
+
+impl Gauges {
+    async fn count_collectors(&self) {
+        let counts = match self.services.collectors.counts().await {
+            Ok(counts) => counts,
+            Err(error) => {
+                tracing::debug!(error = error_chain(&error), "collectors were not counted");
+                return;
+            }
+        };
+        for standing in ["enrolled", "waiting", "revoked"] {
+            for key in ["none", "offered", "adopted", "not_adopting"] {
+                let found = counts
+                    .iter()
+                    .find(|count| count.standing == standing && count.key_status == key);
+                let (total, online) = found.map_or((0, 0), |count| (count.total, count.online));
+                let labels = [("standing", standing), ("key", key)];
+                metrics::gauge!("muster_collectors", &labels).set(total as f64);
+                metrics::gauge!("muster_collectors_online", &labels).set(online as f64);
+            }
+        }
+    }
+}
+
+impl Gauges {
+    async fn count_config_states(&self) {
+        match self.services.configurations.counts().await {
+            Ok(counts) => {
+                for state in muster_collectors::configurations::State::ALL {
+                    let total = counts.get(state.name()).copied().unwrap_or(0);
+                    let labels = [("state", state.name())];
+                    metrics::gauge!("muster_collectors_config_states", &labels).set(total as f64);
+                }
+            }
+            Err(error) => {
+                tracing::debug!(
+                    error = error_chain(&error),
+                    "what collectors run was not counted"
+                );
+            }
         }
     }
 }
@@ -128,6 +175,23 @@ pub(crate) fn describe() {
         (
             "muster_notification_sockets",
             "Sockets over which agents are told to ask now",
+        ),
+        (
+            "muster_collectors",
+            "Collectors by standing and by how far they are with keys of their own, counted every 30 s. Every server of a \
+             database says the same",
+        ),
+        (
+            "muster_collectors_online",
+            "Those of them that were heard in time",
+        ),
+        (
+            "muster_collectors_config_states",
+            "Collectors by how far they are with the configuration that they should run",
+        ),
+        (
+            "muster_collectors_sockets",
+            "Sockets of collectors that are open on this server",
         ),
         (
             "muster_timer_late_seconds",
@@ -186,6 +250,38 @@ pub(crate) fn describe() {
         Unit::Count,
         "Hosts that were deleted since they stayed away for longer than operators allow"
     );
+    for (name, text) in [
+        (
+            "muster_collectors_messages_total",
+            "Messages of collectors that were answered or refused, by carrier",
+        ),
+        (
+            "muster_collectors_offers_total",
+            "Keys that collectors were offered",
+        ),
+        (
+            "muster_collectors_adoptions_total",
+            "Keys that collectors used for the first time",
+        ),
+        (
+            "muster_collectors_requests_total",
+            "What collectors were asked to say again: their full state, or their components",
+        ),
+        (
+            "muster_collectors_refusals_total",
+            "Messages of collectors that were refused, by the class of the reason",
+        ),
+        (
+            "muster_collectors_config_failures_total",
+            "Versions of configurations that failed on collectors",
+        ),
+        (
+            "muster_collectors_config_rollbacks_total",
+            "Assignments of configurations that went back by themselves, since too many collectors failed",
+        ),
+    ] {
+        describe_counter!(name, Unit::Count, text);
+    }
     describe_counter!(
         "muster_enrollment_refusals_total",
         Unit::Count,

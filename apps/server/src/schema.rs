@@ -11,4 +11,5 @@ pub fn schema() -> Schema {
         .with("software", muster_software::MIGRATIONS)
         .with("settings", muster_settings::MIGRATIONS)
         .with("queries", muster_queries::MIGRATIONS)
+        .with("collectors", muster_collectors::MIGRATIONS)
 }

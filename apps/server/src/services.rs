@@ -5,6 +5,9 @@
 use std::sync::Arc;
 
 use muster_bus::Bus;
+use muster_collectors::configurations::{ConfigurationParts, Configurations};
+use muster_collectors::service::OfferSettings;
+use muster_collectors::{CollectorParts, Collectors, Masking};
 use muster_hosts::{AgentParts, Agents, DistributedSource, Hosts};
 use muster_identity::{Identity, IdentityOptions, MasterKey};
 use muster_queries::Queries;
@@ -39,6 +42,10 @@ pub struct Services {
     pub agents: Agents,
     /// Where agents' logs go.
     pub sink: Arc<FileSink>,
+    /// Agents that speak OpAMP.
+    pub collectors: Collectors,
+    /// What they should run.
+    pub configurations: Configurations,
     /// The servers that share the database.
     pub replicas: Replicas,
     /// Hints between them.
@@ -65,6 +72,7 @@ pub fn identity(
     let key = MasterKey::load_or_create(&path, &*ambient.randomness)?;
     let options = IdentityOptions {
         session_lifetime: settings.session_lifetime,
+        collector_key_lifetime: settings.access_key_lifetime,
         issuer: issuer(settings.public_url.as_deref()),
     };
     let (clock, randomness) = (Arc::clone(&ambient.clock), Arc::clone(&ambient.randomness));
@@ -79,6 +87,7 @@ impl Services {
     pub fn new(
         configuration: &Settings,
         public_url: &str,
+        authority_pem: Option<String>,
         name: &str,
         database: Database,
         bus: Arc<dyn Bus>,
@@ -137,6 +146,35 @@ impl Services {
             about,
         );
         hosts.attach_standing(replicas.standing());
+        let collectors = Collectors::new(CollectorParts {
+            database: database.clone(),
+            bus: Arc::clone(&bus),
+            clock: Arc::clone(&clock),
+            randomness: Arc::clone(&ambient.randomness),
+            identity: identity.clone(),
+            settings: muster_collectors::service::Settings {
+                offers: Some(OfferSettings {
+                    public_url: public_url.to_owned(),
+                    authority_pem,
+                    headers: configuration.opamp_headers.clone(),
+                    heartbeat_seconds: configuration.opamp_heartbeat_seconds,
+                }),
+                masking: Masking::new(&configuration.opamp_masked_keys),
+            },
+        });
+        identity.teams.attach(Arc::new(collectors.clone()));
+        identity
+            .enrollment_tokens
+            .attach_collectors(Arc::new(collectors.clone()));
+        let configurations = Configurations::new(ConfigurationParts {
+            database: database.clone(),
+            bus: Arc::clone(&bus),
+            clock: Arc::clone(&clock),
+            identity: identity.clone(),
+            masking: Masking::new(&configuration.opamp_masked_keys),
+            collectors: collectors.clone(),
+        });
+        identity.teams.attach(Arc::new(configurations.clone()));
         let agents = Agents::new(AgentParts {
             database: database.clone(),
             bus: Arc::clone(&bus),
@@ -160,6 +198,8 @@ impl Services {
             queries,
             agents,
             sink,
+            collectors,
+            configurations,
             replicas,
             bus,
         })
@@ -205,6 +245,16 @@ impl Services {
             let (hosts, settings) = (self.hosts.clone(), self.settings.clone());
             let (lease, stop) = (upkeep("hosts.expiry"), stop.clone());
             async move { hosts.run_expiry(Arc::new(settings), &lease, stop).await }
+        });
+        tasks.spawn({
+            let (collectors, lease) = (self.collectors.clone(), upkeep("collectors.upkeep"));
+            let stop = stop.clone();
+            async move { collectors.run(&lease, stop).await }
+        });
+        tasks.spawn({
+            let configurations = self.configurations.clone();
+            let (lease, stop) = (upkeep("collectors.configurations"), stop.clone());
+            async move { configurations.run(&lease, stop).await }
         });
         tasks.spawn({
             let (queries, stop) = (self.queries.clone(), stop.clone());

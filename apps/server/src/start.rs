@@ -250,6 +250,7 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
     let services = Services::new(
         &settings,
         &public_url,
+        agents_authority(&settings, tls.as_deref())?,
         &name,
         database.clone(),
         bus,
@@ -304,6 +305,7 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
         setup_call_access: settings.setup_call_access,
         live_query_rest_period: settings.live_query_rest_period,
         observer: Observer::new(&*ambient.randomness),
+        stopping: stop_serving.clone(),
     };
     let service = listener::Service {
         router: compose::router(&app),
@@ -338,6 +340,29 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
         folder,
     })
 }
+
+/// What agents that are offered settings of their connection are told to trust: what the operator names, else what signs
+/// this server's certificate as far as that is known.
+fn agents_authority(settings: &Settings, tls: Option<&Tls>) -> Result<Option<String>, StartError> {
+    if let Some(path) = &settings.opamp_ca_file {
+        let read = fs::read_to_string(path);
+        let read = read.map_err(|source| StartError::Folder {
+            attempt: "read opamp.ca_file",
+            path: path.clone(),
+            source,
+        })?;
+        return Ok(Some(read));
+    }
+    let Some(tls) = tls else {
+        return Ok(None);
+    };
+    let chain = tls.chain_pem()?;
+    // Of a chain its end: the certificate itself changes with each renewal.
+    Ok(chain.rfind(PEM_BEGIN).map(|at| chain[at..].to_owned()))
+}
+
+/// How a certificate begins in PEM.
+const PEM_BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 
 /// How long a start waits for the bus. Without it the server works, only later than it could.
 const BUS_PATIENCE: Duration = Duration::from_secs(3);

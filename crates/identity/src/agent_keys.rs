@@ -12,30 +12,23 @@ pub use kinds::{AgentAuthError, AgentIdentity, AgentKeyInfo, Family, IssuedKey};
 pub use refused::{RefusedAgent, RefusedKey};
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use dashmap::DashMap;
 use muster_bus::{Received, Subscription, Topic};
 use muster_clock::Timestamp;
 use muster_http::ClientAddress;
 use muster_store::{Executor, StoreError};
 
 use crate::enrollment_tokens::is_admitted_from;
+use crate::key_memory::{KeyMemory, MAX_KEY_BYTES};
 use crate::service::Context;
 use crate::store::agent_keys as store;
 pub use crate::store::agent_keys::HostKey;
 use crate::store::tokens;
-use crate::{Actor, AgentKeyId, DENIED_AGENT, Denial, Denials, EnrollmentTokenId, HostId, secret};
+use crate::{AgentKeyId, Denials, EnrollmentTokenId, HostId, secret};
 
 /// Hints that keys of a host changed; the key is the host's id.
 pub const AGENT_KEYS_TOPIC: Topic = Topic::new("identity.agent_keys");
-/// How many refused keys are remembered, so that a host that knocks for ever costs no statement.
-const MAX_REFUSED_KEYS: usize = 100_000;
-/// How long a refused key is remembered.
-const REFUSED_FOR: Duration = Duration::from_secs(60);
-/// How exact the last use of a key is kept.
-const USE_RESOLUTION: Duration = Duration::from_secs(5 * 60);
 /// How long keys that ended are kept, for operators to look at. A key ends when its successor is first used.
 const ENDED_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// An older key that is used so long after a newer one of another installation was first used shows that there are two
@@ -45,36 +38,16 @@ const RIVAL_AFTER: Duration = Duration::from_secs(15);
 const RIVALS_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 /// An agent whose key is to be renewed is told so once in this time; meanwhile the old key is good.
 const TELL_AGAIN_AFTER: Duration = Duration::from_secs(10 * 60);
-/// The longest key that is looked at, in bytes.
-const MAX_KEY_BYTES: usize = 512;
-
-/// A key that is refused.
-struct Refused {
-    at: Timestamp,
-    /// Which key it once was, if it ever was one, and why it is not any more.
-    was: Option<(AgentKeyId, RefusedKey)>,
-    /// Calls since the account was last written.
-    calls: AtomicU64,
-}
-
-struct Known {
+/// What is remembered of a key that is good.
+struct HostsKey {
     identity: AgentIdentity,
     family: Family,
-    /// When the use was last noted, in microseconds.
-    noted_at: AtomicI64,
 }
 
 struct Inner {
     context: Arc<Context>,
     denials: Denials,
-    known: DashMap<[u8; 32], Known>,
-    /// Which of them belong to a host: a fleet that enrolls again forgets host after host.
-    by_host: DashMap<HostId, Vec<[u8; 32]>>,
-    refused: DashMap<[u8; 32], Refused>,
-    /// Keys used since the last flush.
-    used: DashMap<AgentKeyId, Timestamp>,
-    /// Counts what was forgotten, so that a look-up knows whether something was meanwhile: what it read may be old.
-    forgotten: AtomicU64,
+    memory: KeyMemory<HostId, HostsKey>,
 }
 
 /// Keys of enrolled agents.
@@ -83,15 +56,10 @@ pub struct AgentKeys(Arc<Inner>);
 
 impl AgentKeys {
     pub(crate) fn new(context: Arc<Context>, denials: Denials) -> Self {
-        let (known, refused, used) = (DashMap::new(), DashMap::new(), DashMap::new());
         Self(Arc::new(Inner {
             context,
             denials,
-            known,
-            by_host: DashMap::new(),
-            refused,
-            used,
-            forgotten: AtomicU64::new(0),
+            memory: KeyMemory::new(),
         }))
     }
 
@@ -116,28 +84,18 @@ impl AgentKeys {
         }
         let hash = secret::hash(key);
         let now = self.0.context.now();
-        if let Some(known) = self.0.known.get(&hash) {
-            if known.family != family {
+        let memory = &self.0.memory;
+        if let Some(known) = memory.get(&hash) {
+            if known.value.family != family {
                 return Err(AgentAuthError::Unknown);
             }
-            self.note_use(&known, now);
-            return Ok(known.identity);
+            memory.note_use(&known, now);
+            return Ok(known.value.identity);
         }
-        if let Some(refused) = self.0.refused.get(&hash)
-            && now.since(refused.at) < REFUSED_FOR
-        {
-            refused.calls.fetch_add(1, Ordering::Relaxed);
+        if memory.is_refused(&hash, now) {
             return Err(AgentAuthError::Unknown);
         }
         self.look_up(hash, family, address, now).await
-    }
-
-    fn note_use(&self, known: &Known, now: Timestamp) {
-        let before = known.noted_at.load(Ordering::Relaxed);
-        if now.since(Timestamp::from_micros(before)) >= USE_RESOLUTION {
-            known.noted_at.store(now.as_micros(), Ordering::Relaxed);
-            self.0.used.insert(known.identity.key_id, now);
-        }
     }
 
     async fn look_up(
@@ -147,18 +105,15 @@ impl AgentKeys {
         address: Option<ClientAddress>,
         now: Timestamp,
     ) -> Result<AgentIdentity, AgentAuthError> {
-        let context = &self.0.context;
-        let mut forgotten = self.0.forgotten.load(Ordering::SeqCst);
+        let (context, memory) = (&self.0.context, &self.0.memory);
+        let mut mark = memory.mark();
         let found = store::find(&mut &context.database, &hash).await;
         let found = found.map_err(AgentAuthError::Unavailable)?;
         let row = match found {
             Some(row) if row.refused.is_none() => row,
             other => {
-                self.refuse(
-                    hash,
-                    other.and_then(|row| Some((row.id, row.refused?))),
-                    now,
-                );
+                let was = other.and_then(|row| Some((row.id, row.refused?)));
+                memory.refuse(hash, was, None, mark, now);
                 return Err(AgentAuthError::Unknown);
             }
         };
@@ -175,56 +130,21 @@ impl AgentKeys {
         if !row.was_used {
             let ended = self.first_use(&identity, family, &row.instance, now).await;
             if ended.map_err(AgentAuthError::Unavailable)? {
-                forgotten += 1;
+                mark += 1;
             }
         }
         if self.is_to_be_told(&row, address, now).await? {
             return Err(AgentAuthError::Unknown);
         }
-        self.0.refused.remove(&hash);
         if row.rival_since.is_some() || row.rotate_at.is_some() {
             // Not for long: until then each use is looked up, and counts.
-            self.0.used.insert(identity.key_id, now);
+            memory.readmit(&hash);
+            memory.used(identity.key_id, now);
             return Ok(identity);
         }
-        let known = Known {
-            identity,
-            family,
-            noted_at: AtomicI64::new(now.as_micros()),
-        };
-        self.0.used.insert(identity.key_id, now);
-        {
-            let mut hashes = self.0.by_host.entry(identity.host_id).or_default();
-            if !hashes.contains(&hash) {
-                hashes.push(hash);
-            }
-        }
-        self.0.known.insert(hash, known);
-        // Whoever forgets counts first: either we see it here, or they see what we inserted.
-        if self.0.forgotten.load(Ordering::SeqCst) != forgotten {
-            self.0.known.remove(&hash);
-        }
+        let known = HostsKey { identity, family };
+        memory.remember(hash, identity.host_id, identity.key_id, known, mark, now);
         Ok(identity)
-    }
-
-    fn refuse(&self, hash: [u8; 32], was: Option<(AgentKeyId, RefusedKey)>, now: Timestamp) {
-        if self.0.refused.len() >= MAX_REFUSED_KEYS {
-            self.0.refused.clear();
-        }
-        let calls = AtomicU64::new(1);
-        let before = self.0.refused.insert(
-            hash,
-            Refused {
-                at: now,
-                was,
-                calls,
-            },
-        );
-        // Calls that were not written yet are not forgotten.
-        if let (Some(before), Some(refused)) = (before, self.0.refused.get(&hash)) {
-            let calls = before.calls.load(Ordering::Relaxed);
-            refused.calls.fetch_add(calls, Ordering::Relaxed);
-        }
     }
 
     /// Whether the agent is told to enroll again now: an operator wants its key renewed, it was not told lately, and its
@@ -409,32 +329,22 @@ impl AgentKeys {
         match received {
             Received::Hint(hint) if hint.topic == AGENT_KEYS_TOPIC => match hint.key.parse() {
                 Ok(id) => self.forget_host(HostId(id)),
-                Err(_) => self.forget_all(),
+                Err(_) => self.0.memory.forget_all(),
             },
             Received::Hint(_) => {}
-            Received::Missed => self.forget_all(),
+            Received::Missed => self.0.memory.forget_all(),
         }
-    }
-
-    fn forget_all(&self) {
-        self.0.forgotten.fetch_add(1, Ordering::SeqCst);
-        self.0.by_host.clear();
-        self.0.known.clear();
     }
 
     /// Compares the keys in memory with the database and forgets those that are no longer valid, in case a hint about
     /// them was lost. One statement for some thousand keys.
     pub async fn reconcile(&self) -> Result<(), StoreError> {
-        let known = self.0.known.iter();
-        let known: Vec<([u8; 32], AgentKeyId)> = known
-            .map(|entry| (*entry.key(), entry.value().identity.key_id))
-            .collect();
+        let known = self.0.memory.all_known(|_| ());
         for batch in known.chunks(store::MAX_COMPARED) {
-            let ids: Vec<AgentKeyId> = batch.iter().map(|(_, id)| *id).collect();
+            let ids: Vec<AgentKeyId> = batch.iter().map(|(_, id, ())| *id).collect();
             let valid = store::valid(&mut &self.0.context.database, &ids).await?;
-            for (hash, _) in batch.iter().filter(|(_, id)| !valid.contains(id)) {
-                self.0.forgotten.fetch_add(1, Ordering::SeqCst);
-                self.0.known.remove(hash);
+            for (hash, ..) in batch.iter().filter(|(_, id, ())| !valid.contains(id)) {
+                self.0.memory.forget_key(hash);
             }
         }
         Ok(())
@@ -442,11 +352,7 @@ impl AgentKeys {
 
     /// Forgets the keys of a host that are in memory here: the next use of each is looked up.
     pub fn forget_host(&self, host: HostId) {
-        self.0.forgotten.fetch_add(1, Ordering::SeqCst);
-        let hashes = self.0.by_host.remove(&host);
-        for hash in hashes.into_iter().flat_map(|(_, hashes)| hashes) {
-            self.0.known.remove(&hash);
-        }
+        self.0.memory.forget(host);
     }
 
     /// Deletes keys that ended long ago, some thousand at a time: agents that enroll again and again would fill the
@@ -459,43 +365,12 @@ impl AgentKeys {
         store::purge(&mut db, now.minus(ENDED_FOR)).await
     }
 
-    /// Writes the last uses, a batch per statement.
+    /// Writes the last uses, and how often refused keys called.
     pub(crate) async fn flush(&self) -> Result<(), StoreError> {
-        let ids: Vec<AgentKeyId> = self.0.used.iter().map(|entry| *entry.key()).collect();
-        let now = self.0.context.now();
-        for batch in ids.chunks(store::MAX_BATCH) {
-            store::mark_all_used(&mut &self.0.context.database, batch, now).await?;
-            for id in batch {
-                self.0.used.remove(id);
-            }
-        }
-        let called: Vec<(AgentKeyId, RefusedKey, u64)> = self
-            .0
-            .refused
-            .iter()
-            .filter_map(|refused| {
-                let (key, reason) = refused.was?;
-                Some((key, reason, refused.calls.swap(0, Ordering::Relaxed)))
-            })
-            .filter(|(_, _, calls)| *calls > 0)
-            .take(store::MAX_BATCH)
-            .collect();
-        for (key, reason, calls) in called {
-            store::refused(&mut &self.0.context.database, key, reason, calls, now).await?;
-            self.0.denials.note_many(
-                Denial {
-                    action: DENIED_AGENT,
-                    actor: Actor::agent(""),
-                    reason: reason.name(),
-                    subject_kind: "agent_key",
-                    subject_id: key.to_string(),
-                },
-                calls,
-            );
-        }
-        self.0
-            .refused
-            .retain(|_, refused| now.since(refused.at) < REFUSED_FOR);
-        Ok(())
+        let context = &self.0.context;
+        let (memory, denials) = (&self.0.memory, &self.0.denials);
+        memory
+            .flush(&context.database, denials, context.now())
+            .await
     }
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
+use crate::collector_keys::AGENTS_ACTIONS;
 use crate::denials::ACTIONS;
 use crate::service::Context;
 use crate::store::audit as store;
@@ -180,6 +181,11 @@ const FAILED_LOGIN: &str = "failed_login";
 /// How long logins that failed, and what else was denied, are kept.
 const DENIALS_KEPT_FOR: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
+/// Within what time what an agent repeats is kept only so often.
+const SPARSE_WINDOW: Duration = Duration::from_secs(60 * 60);
+/// How often.
+const MAX_SPARSE: i64 = 3;
+
 /// The log of changes.
 #[derive(Clone)]
 pub struct Audit(Arc<Context>);
@@ -204,6 +210,28 @@ impl Audit {
         store::insert(db, actor, entry, now).await
     }
 
+    /// Keeps what an agent did to a subject: of what repeats itself the first few within an hour, since an agent that comes
+    /// again and again would fill the log.
+    pub(crate) async fn record_sparsely(
+        &self,
+        db: &mut impl Executor,
+        actor: &Actor,
+        mut entry: AuditEntry,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let since = now.minus(SPARSE_WINDOW);
+        let before = store::count_since(db, &entry, since).await?;
+        if before >= MAX_SPARSE {
+            return Ok(());
+        }
+        if before + 1 == MAX_SPARSE
+            && let Some(Value::Object(details)) = &mut entry.after
+        {
+            details.insert("more_within_the_hour_are_not_kept".to_owned(), true.into());
+        }
+        self.record(db, actor, entry, now).await
+    }
+
     /// Keeps a login that failed, with the class of the reason, which whoever tried is not told. Who is not known can make
     /// these, so that they are not kept for ever.
     pub(crate) async fn record_failed_login(
@@ -217,12 +245,15 @@ impl Audit {
         self.record(&mut &self.0.database, actor, entry, now).await
     }
 
-    /// Forgets failed logins and other denials that are older than 90 days, a batch of each at a time; gives how many. What
-    /// somebody changed is kept.
+    /// Forgets failed logins, other denials and what agents did to their keys when it is older than 90 days, a batch of each
+    /// at a time; gives how many. What somebody changed is kept.
     pub async fn forget_denials(&self) -> Result<u64, StoreError> {
         let before = self.0.now().minus(DENIALS_KEPT_FOR);
         let mut forgotten = 0;
-        for action in std::iter::once(FAILED_LOGIN).chain(ACTIONS) {
+        for action in std::iter::once(FAILED_LOGIN)
+            .chain(ACTIONS)
+            .chain(AGENTS_ACTIONS)
+        {
             forgotten += store::forget(&mut &self.0.database, action, before).await?;
         }
         Ok(forgotten)

@@ -5,11 +5,9 @@
 //! so that a storm of enrollments with a wrong secret costs no statement; the text is kept sealed as well, so that those who
 //! are allowed to can see it again.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
-use muster_bus::{Received, Topic};
+use muster_bus::Topic;
 use muster_clock::Timestamp;
 use muster_http::{ClientAddress, Network};
 use muster_store::{Executor, StoreError, Transaction};
@@ -20,18 +18,22 @@ use utoipa::ToSchema;
 use crate::service::Context;
 use crate::store::tokens as store;
 use crate::{
-    Actor, Audit, AuditEntry, EnrollmentTokenId, Family, HostId, IdentityError, MasterKey,
-    TeamFilter, TeamId, secret,
+    Actor, Audit, AuditEntry, CollectorId, EnrollmentTokenId, Family, HostId, IdentityError,
+    MasterKey, TeamFilter, TeamId, secret,
 };
 
 mod admission;
+mod collectors;
 mod labels;
+mod memory;
 mod rotation;
 mod scoped;
 
 use labels::LabelsFrom;
+use memory::Memory;
 
 pub use admission::{Admission, EnrollError, Readmission, RefusalReason};
+pub use collectors::{CollectorAdmission, KnownAgents, TokenCollectors};
 pub use labels::{TokenLabel, TokenLabels};
 pub use rotation::{EnrolledHost, Rotated, Successor, TokenRotation};
 pub use scoped::ScopedSecret;
@@ -47,9 +49,6 @@ const MAX_NAME_CHARACTERS: usize = 100;
 const MAX_NETWORKS: usize = 64;
 /// The most labels that a token may give.
 const MAX_LABELS: usize = 64;
-/// A token that is not in memory is looked for in the database at most so often: a lost hint delays by this much.
-const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
-
 /// A token, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct EnrollmentToken {
@@ -89,6 +88,20 @@ pub struct EnrollmentToken {
     /// Which host it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub used_by: Option<HostId>,
+    /// Which collector it was, when it was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub used_by_collector: Option<CollectorId>,
+    /// What is done with agents that speak OpAMP, are known already and come by it; only of tokens for `opamp`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub known_agents: Option<KnownAgents>,
+    /// Whether agents that speak OpAMP and came by it are forgotten some time after they are gone; only of tokens for
+    /// `opamp`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ephemeral: Option<bool>,
+    /// How many collectors show it on every exchange, since they have no key of their own: its end cuts them off. Absent when
+    /// there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collectors_without_key: Option<u64>,
     /// When it was revoked.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -115,20 +128,10 @@ pub struct NewEnrollmentToken {
     pub expires_at: Option<Timestamp>,
     /// How many enrollments it allows.
     pub max_uses: Option<u32>,
-}
-
-/// What is known of tokens, by the hash of their text.
-struct Cache {
-    valid: HashMap<[u8; 32], EnrollmentToken>,
-    /// The latest that were revoked: only so that the log can say why an agent is refused.
-    revoked: HashSet<[u8; 32]>,
-}
-
-#[derive(Default)]
-struct Loaded {
-    tokens: Option<Arc<Cache>>,
-    at: Timestamp,
-    stale: bool,
+    /// What is done with agents that speak OpAMP, are known already and come by it.
+    pub known_agents: Option<KnownAgents>,
+    /// Whether agents that speak OpAMP and came by it are forgotten some time after they are gone.
+    pub ephemeral: Option<bool>,
 }
 
 struct Inner {
@@ -136,7 +139,8 @@ struct Inner {
     audit: Audit,
     master_key: Arc<MasterKey>,
     labels: OnceLock<Arc<dyn TokenLabels>>,
-    loaded: RwLock<Loaded>,
+    collectors: OnceLock<Arc<dyn TokenCollectors>>,
+    memory: Memory,
 }
 
 /// Tokens by which agents enroll.
@@ -150,7 +154,8 @@ impl EnrollmentTokens {
             audit,
             master_key,
             labels: OnceLock::new(),
-            loaded: RwLock::default(),
+            collectors: OnceLock::new(),
+            memory: Memory::default(),
         }))
     }
 
@@ -170,10 +175,37 @@ impl EnrollmentTokens {
         address: ClientAddress,
         now: Timestamp,
     ) -> Result<Admission, EnrollError> {
+        self.read(presented, family, address, now, |token| Admission {
+            token_id: token.id,
+            team_id: token.team_id,
+        })
+        .await
+    }
+
+    /// Reads something of the token with this secret, if it admits.
+    async fn read<T>(
+        &self,
+        presented: &str,
+        family: Family,
+        address: ClientAddress,
+        now: Timestamp,
+        what: impl FnOnce(&EnrollmentToken) -> T,
+    ) -> Result<T, EnrollError> {
         if presented.is_empty() || presented.len() > MAX_SECRET_BYTES {
             return Err(EnrollError::Refused(RefusalReason::Unknown));
         }
         let hash = secret::hash(presented);
+        self.read_by_hash(hash, family, address, now, what).await
+    }
+
+    async fn read_by_hash<T>(
+        &self,
+        hash: [u8; 32],
+        family: Family,
+        address: ClientAddress,
+        now: Timestamp,
+        what: impl FnOnce(&EnrollmentToken) -> T,
+    ) -> Result<T, EnrollError> {
         let mut cache = self.cached(now, false).await?;
         if !cache.valid.contains_key(&hash) {
             // Perhaps it was made on another replica a moment ago.
@@ -195,50 +227,7 @@ impl EnrollmentTokens {
         if !is_admitted_from(&token.networks, address) {
             return Err(EnrollError::Refused(RefusalReason::OtherNetwork));
         }
-        Ok(Admission {
-            token_id: token.id,
-            team_id: token.team_id,
-        })
-    }
-
-    async fn cached(&self, now: Timestamp, again: bool) -> Result<Arc<Cache>, EnrollError> {
-        let stale_tokens = {
-            let loaded = self.0.loaded.read().unwrap_or_else(PoisonError::into_inner);
-            let recent = now.since(loaded.at) < RELOAD_INTERVAL && now >= loaded.at;
-            match &loaded.tokens {
-                Some(tokens) if !loaded.stale && (!again || recent) => {
-                    return Ok(Arc::clone(tokens));
-                }
-                tokens => tokens.clone(),
-            }
-        };
-        let database = &mut &self.0.context.database;
-        let cache = async {
-            let valid = store::load_valid(database).await?;
-            let revoked = store::load_revoked(database).await?;
-            Ok(Cache { valid, revoked })
-        };
-        match cache.await {
-            Ok(cache) => {
-                let tokens = Arc::new(cache);
-                let mut loaded = self
-                    .0
-                    .loaded
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner);
-                *loaded = Loaded {
-                    tokens: Some(Arc::clone(&tokens)),
-                    at: now,
-                    stale: false,
-                };
-                Ok(tokens)
-            }
-            Err(error) => {
-                // Without the database nobody can be enrolled anyway; the answer must not be a refusal.
-                drop(stale_tokens);
-                Err(EnrollError::Unavailable(error))
-            }
-        }
+        Ok(what(token))
     }
 
     /// Counts an enrollment, in its unit of work. A host that enrolls again with the token that it came by does not use it
@@ -332,9 +321,17 @@ impl EnrollmentTokens {
             reenrollments: 0,
             used_at: None,
             used_by: None,
+            used_by_collector: None,
+            known_agents: None,
+            ephemeral: None,
+            collectors_without_key: None,
             revoked_at: None,
             rotation: None,
         };
+        if token.families.contains(&Family::Opamp) {
+            token.known_agents = Some(new.known_agents.unwrap_or_default());
+            token.ephemeral = Some(new.ephemeral.unwrap_or_default());
+        }
         let hash = secret::hash(text);
         let inserted = store::insert(db, &token, &hash).await;
         token.id = inserted.map_err(|error| match error.kind() {
@@ -432,7 +429,7 @@ impl EnrollmentTokens {
         Ok(tokens)
     }
 
-    /// Adds to one token, or to all, what stands elsewhere: labels, and who still needs one that was rotated.
+    /// Adds to one token, or to all, what stands elsewhere: labels, and who needs it.
     async fn tell(
         &self,
         one: Option<EnrollmentTokenId>,
@@ -445,31 +442,14 @@ impl EnrollmentTokens {
                 token.labels = labels.remove(&token.id).unwrap_or_default();
             }
         }
-        rotation::tell(&mut &*database, one, tokens, self.0.context.now()).await
-    }
-
-    async fn changed(&self) {
-        self.0
-            .loaded
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .stale = true;
-        self.0.context.hint(TOPIC, "").await;
-    }
-
-    pub(crate) fn follow(&self, received: &Received) {
-        if !matches!(received, Received::Hint(hint) if hint.topic != TOPIC) {
-            self.expire_cache();
+        if let Some(kept) = self.0.collectors.get() {
+            let mut counts = kept.without_key(database, one).await?;
+            for token in &mut *tokens {
+                let count = counts.remove(&token.id).filter(|count| *count > 0);
+                token.collectors_without_key = count;
+            }
         }
-    }
-
-    /// The next enrollment reads the tokens anew.
-    pub(crate) fn expire_cache(&self) {
-        self.0
-            .loaded
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .stale = true;
+        rotation::tell(&mut &*database, one, tokens, self.0.context.now()).await
     }
 }
 
@@ -526,6 +506,7 @@ fn check(new: &NewEnrollmentToken, now: Timestamp) -> Result<(), IdentityError> 
             "must be at least 1; leave it out for no maximum",
         ));
     }
+    collectors::check(new)?;
     if new.label_ids.len() > MAX_LABELS {
         let reason = format!("must be at most {MAX_LABELS} labels");
         return Err(IdentityError::invalid("label_ids", reason));

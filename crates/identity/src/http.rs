@@ -5,6 +5,7 @@ mod fleet;
 mod fleet_secrets;
 mod fleet_users;
 mod native;
+mod native_keys;
 mod native_me;
 mod native_tokens;
 mod native_users;

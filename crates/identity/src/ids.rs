@@ -36,6 +36,9 @@ macro_rules! ids {
 ids! {
     /// A host.
     HostId;
+    /// An agent that speaks OpAMP, by the id that we gave it. Neither a host's id nor the `instance_uid` that the agent says
+    /// of itself, which changes.
+    CollectorId;
     /// A team.
     TeamId;
     /// A user.

@@ -2,7 +2,8 @@
 //!
 //! [`Identity`] holds the services; each is cheap to clone. On the operators' side [`authenticate`](http::authenticate)
 //! turns a bearer token into a [`Principal`], which handlers ask with [`Principal::authorize`]. On the agents' side
-//! [`EnrollmentTokens`] decides who may enroll, and [`AgentKeys`] tells on every check-in whose key that is, from memory.
+//! [`EnrollmentTokens`] decides who may enroll, and [`AgentKeys`] tells on every check-in whose key that is, from memory;
+//! [`CollectorKeys`] does so for agents that speak OpAMP, which are offered keys instead of being told to enroll.
 //!
 //! Every secret has a row of its own with an id, an owner, a last use and, where it makes sense, an expiry; it is looked
 //! up by its SHA-256. Only enrollment tokens, which installers carry and people must be able to see again, are also kept
@@ -17,11 +18,13 @@ mod api_tokens;
 mod audit;
 mod audit_expiry;
 mod belongings;
+mod collector_keys;
 mod denials;
 mod enrollment_tokens;
 mod error;
 pub mod http;
 mod ids;
+mod key_memory;
 mod limits;
 mod master_key;
 mod migrations;
@@ -43,14 +46,20 @@ pub use api_tokens::{ApiToken, ApiTokens, NewApiToken};
 pub use audit::{Actor, Audit, AuditEntry, AuditFilter, AuditRecord};
 pub use audit_expiry::AuditExpirySource;
 pub use belongings::TeamBelongings;
+pub use collector_keys::{
+    COLLECTOR_KEYS_TOPIC, CollectorKeyFilter, CollectorKeyInfo, CollectorKeyRotation,
+    CollectorKeys, ComeBack, KeyHolder, KeyOffer, KeyState, MAX_COLLECTORS_PER_MINUTE,
+    MAX_PENDING_KEYS, NewCollectorKey, Offered, OutstandingOffer, PENDING_FOR, PresentedKey,
+    SUPERSEDED_FOR,
+};
 pub use denials::{DENIED_AGENT, DENIED_ENROLLMENT, DENIED_REQUEST, Denial, Denials};
 pub use enrollment_tokens::{
-    Admission, EnrollError, EnrolledHost, EnrollmentToken, EnrollmentTokens, NewEnrollmentToken,
-    Readmission, RefusalReason, Rotated, ScopedSecret, Successor, TokenLabel, TokenLabels,
-    TokenRotation,
+    Admission, CollectorAdmission, EnrollError, EnrolledHost, EnrollmentToken, EnrollmentTokens,
+    KnownAgents, NewEnrollmentToken, Readmission, RefusalReason, Rotated, ScopedSecret, Successor,
+    TokenCollectors, TokenLabel, TokenLabels, TokenRotation,
 };
 pub use error::IdentityError;
-pub use ids::{AgentKeyId, EnrollmentTokenId, HostId, TeamId, UserId};
+pub use ids::{AgentKeyId, CollectorId, EnrollmentTokenId, HostId, TeamId, UserId};
 pub use limits::{LoginLimits, TooMany};
 pub use master_key::{MasterKey, MasterKeyError};
 pub use migrations::MIGRATIONS;
@@ -62,4 +71,4 @@ pub use sessions::{Login, Sessions};
 pub use teams::{Team, Teams};
 pub use users::{NewPassword, NewUser, TeamRole, User, UserChange, Users};
 
-pub use secret::hash as hash_secret;
+pub use secret::{SecretHash, hash as hash_secret};

@@ -14,6 +14,8 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration::new("token_rotation", TOKEN_ROTATION),
     Migration::new("token_networks", TOKEN_NETWORKS),
     Migration::new("second_factors", SECOND_FACTORS),
+    Migration::new("collector_keys", COLLECTOR_KEYS),
+    Migration::new("collector_tokens", COLLECTOR_TOKENS),
 ];
 
 /// `password_hash` is in PHC form. `role` in `identity_users` is the global role; a user has either that or rows in
@@ -182,4 +184,37 @@ CREATE TABLE identity_recovery_codes (
     code_hash {{bytes}} NOT NULL,
     PRIMARY KEY (user_id, code_hash)
 );
+";
+
+/// A collector's key has host 0, and nothing in the columns by which earlier releases count and renew hosts' keys. Without
+/// `collector_id` it was made in advance, and belongs to whoever uses it first. `expires_at` counts until the first use,
+/// `ends_at` when it was superseded, `due_at` is from when on somebody wants it renewed. The rows of `identity_key_holders`
+/// keep changes of one collector's keys apart, and count its keys.
+const COLLECTOR_KEYS: &str = "
+ALTER TABLE identity_agent_keys ADD COLUMN collector_id BIGINT;
+ALTER TABLE identity_agent_keys ADD COLUMN collector_token_id BIGINT;
+ALTER TABLE identity_agent_keys ADD COLUMN team_id BIGINT;
+ALTER TABLE identity_agent_keys ADD COLUMN name TEXT NOT NULL DEFAULT '';
+ALTER TABLE identity_agent_keys ADD COLUMN is_made_in_advance BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE identity_agent_keys ADD COLUMN generation BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE identity_agent_keys ADD COLUMN offered_at BIGINT;
+ALTER TABLE identity_agent_keys ADD COLUMN expires_at BIGINT;
+ALTER TABLE identity_agent_keys ADD COLUMN ends_at BIGINT;
+ALTER TABLE identity_agent_keys ADD COLUMN due_at BIGINT;
+CREATE INDEX identity_agent_keys_collector ON identity_agent_keys (collector_id) WHERE collector_id IS NOT NULL;
+CREATE INDEX identity_agent_keys_team ON identity_agent_keys (team_id) WHERE team_id IS NOT NULL;
+CREATE INDEX identity_agent_keys_made ON identity_agent_keys (id) WHERE is_made_in_advance = 1;
+CREATE TABLE identity_key_holders (
+    collector_id BIGINT PRIMARY KEY,
+    generation BIGINT NOT NULL
+);
+ALTER TABLE identity_refused_agents ADD COLUMN collector_id BIGINT;
+";
+
+/// What a token says of agents that speak OpAMP: `known_agents` is what is done with those that are known and come by it,
+/// `ephemeral` that those which came by it are forgotten when they are gone.
+const COLLECTOR_TOKENS: &str = "
+ALTER TABLE identity_enrollment_tokens ADD COLUMN known_agents TEXT NOT NULL DEFAULT 'adopt';
+ALTER TABLE identity_enrollment_tokens ADD COLUMN ephemeral BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE identity_enrollment_tokens ADD COLUMN used_by_collector BIGINT;
 ";

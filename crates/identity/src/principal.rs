@@ -108,6 +108,10 @@ pub enum Action {
     ReadSettings,
     /// Change them.
     WriteSettings,
+    /// See configurations of collectors, and what is assigned to whom.
+    ReadCollectorConfigs,
+    /// Make, change, assign and delete them.
+    WriteCollectorConfigs,
     /// See who changed what.
     ReadAudit,
     /// See how the server itself is doing.
@@ -116,7 +120,7 @@ pub enum Action {
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::ReadHosts,
         Self::WriteHosts,
         Self::ReadLabels,
@@ -134,6 +138,8 @@ impl Action {
         Self::WriteUsers,
         Self::ReadSettings,
         Self::WriteSettings,
+        Self::ReadCollectorConfigs,
+        Self::WriteCollectorConfigs,
         Self::ReadAudit,
         Self::ReadServer,
     ];
@@ -153,6 +159,8 @@ impl Action {
                 | Self::WriteEnrollmentTokens
                 | Self::ReadSettings
                 | Self::WriteSettings
+                | Self::ReadCollectorConfigs
+                | Self::WriteCollectorConfigs
         )
     }
 
@@ -164,14 +172,16 @@ impl Action {
             | Self::ReadQueries
             | Self::RunSavedQuery
             | Self::ReadTeams
-            | Self::ReadSettings => Role::Observer,
+            | Self::ReadSettings
+            | Self::ReadCollectorConfigs => Role::Observer,
             Self::WriteHosts
             | Self::WriteLabels
             | Self::WriteQueries
             | Self::RunAnyQuery
             | Self::ReadEnrollmentTokens
             | Self::RevealEnrollmentTokens
-            | Self::WriteEnrollmentTokens => Role::Maintainer,
+            | Self::WriteEnrollmentTokens
+            | Self::WriteCollectorConfigs => Role::Maintainer,
             Self::WriteTeams
             | Self::ReadUsers
             | Self::WriteUsers
@@ -186,7 +196,11 @@ impl Action {
     fn is_shared_reading(self) -> bool {
         matches!(
             self,
-            Self::ReadLabels | Self::ReadSettings | Self::ReadQueries | Self::RunSavedQuery
+            Self::ReadLabels
+                | Self::ReadSettings
+                | Self::ReadQueries
+                | Self::RunSavedQuery
+                | Self::ReadCollectorConfigs
         )
     }
 }

@@ -9,6 +9,24 @@ const SECRET_BYTES: usize = 32;
 /// How many random bytes a node key has, as agents know it: 32 characters of base64.
 const NODE_KEY_BYTES: usize = 24;
 
+/// What stands for a secret while a connection lasts that showed it: by it the secret is checked again and again without
+/// being kept. Its text is never shown.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SecretHash(pub(crate) [u8; 32]);
+
+impl SecretHash {
+    /// Of a secret that somebody showed.
+    pub fn of(secret: &str) -> Self {
+        Self(hash(secret))
+    }
+}
+
+impl std::fmt::Debug for SecretHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretHash")
+    }
+}
+
 /// The SHA-256 by which a secret is looked up.
 ///
 /// The secrets are random and long, so that a plain hash tells nothing; looking up by it takes a time that does not

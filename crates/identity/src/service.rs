@@ -10,8 +10,8 @@ use muster_store::Database;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    AgentKeys, ApiTokens, Audit, Denials, EnrollmentTokens, IdentityError, MasterKey,
-    MasterKeyError, SecondFactor, Sessions, Teams, Users, secret, store,
+    AgentKeys, ApiTokens, Audit, CollectorKeys, Denials, EnrollmentTokens, IdentityError,
+    MasterKey, MasterKeyError, SecondFactor, Sessions, Teams, Users, secret, store,
 };
 
 /// How often what is kept in memory is written and compared with the database.
@@ -27,14 +27,17 @@ pub struct IdentityOptions {
     pub session_lifetime: Duration,
     /// What authenticator apps show beside the account.
     pub issuer: String,
+    /// After which age collectors are offered a new key; never without one.
+    pub collector_key_lifetime: Option<Duration>,
 }
 
 impl Default for IdentityOptions {
-    /// Five days, as Fleet has it.
+    /// Sessions of five days, as Fleet has it; collectors' keys of 90 days.
     fn default() -> Self {
         Self {
             session_lifetime: Duration::from_secs(5 * 24 * 60 * 60),
             issuer: "Muster".to_owned(),
+            collector_key_lifetime: Some(Duration::from_secs(90 * 24 * 60 * 60)),
         }
     }
 }
@@ -80,6 +83,8 @@ pub struct Identity {
     pub enrollment_tokens: EnrollmentTokens,
     /// Keys of enrolled agents.
     pub agent_keys: AgentKeys,
+    /// Keys of collectors.
+    pub collector_keys: CollectorKeys,
     /// Who changed what.
     pub audit: Audit,
     /// Who was denied what.
@@ -129,6 +134,14 @@ impl Identity {
             Arc::clone(&master_key),
             options.issuer.clone(),
         );
+        let collector_keys = CollectorKeys::new(
+            Arc::clone(&context),
+            audit.clone(),
+            denials.clone(),
+            options.collector_key_lifetime,
+        );
+        let teams = Teams::new(Arc::clone(&context), audit.clone());
+        teams.attach(Arc::new(collector_keys.clone()));
         Self {
             sessions: Sessions::new(
                 Arc::clone(&context),
@@ -139,7 +152,7 @@ impl Identity {
             ),
             second_factor,
             api_tokens: ApiTokens::new(Arc::clone(&context), users.clone(), audit.clone()),
-            teams: Teams::new(Arc::clone(&context), audit.clone()),
+            teams,
             setup: SetupToken::new(&master_key, users.clone()),
             fingerprint: master_key.fingerprint(),
             enrollment_tokens: EnrollmentTokens::new(
@@ -148,6 +161,7 @@ impl Identity {
                 master_key,
             ),
             agent_keys: AgentKeys::new(Arc::clone(&context), denials.clone()),
+            collector_keys,
             denials,
             users,
             audit,
@@ -180,7 +194,10 @@ impl Identity {
                 hint = hints.next() => match hint {
                     Some(hint) => {
                         self.agent_keys.follow(&hint);
+                        self.collector_keys.follow(&hint);
                         self.enrollment_tokens.follow(&hint);
+                        let compared = self.collector_keys.reconcile_if_asked().await;
+                        report(compared.map_err(IdentityError::from));
                     }
                     None => break,
                 },
@@ -192,6 +209,7 @@ impl Identity {
                     report(self.teams.reconcile().await);
                     report(self.audit.forget_denials().await.map(drop).map_err(IdentityError::from));
                     report(self.agent_keys.purge().await.map(drop).map_err(IdentityError::from));
+                    report(self.collector_keys.purge().await.map(drop).map_err(IdentityError::from));
                 }
             }
         }
@@ -207,6 +225,11 @@ impl Identity {
             .await
             .map_err(IdentityError::from);
         let flushed = self.agent_keys.flush().await.map_err(IdentityError::from);
+        let collectors = async {
+            self.collector_keys.reconcile().await?;
+            self.collector_keys.flush().await
+        };
+        report(collectors.await.map_err(IdentityError::from));
         report(self.denials.flush(false).await.map_err(IdentityError::from));
         report(compared);
         report(flushed);

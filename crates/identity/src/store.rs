@@ -2,6 +2,7 @@
 
 pub(crate) mod agent_keys;
 pub(crate) mod audit;
+pub(crate) mod collector_keys;
 pub(crate) mod master_key;
 pub(crate) mod people;
 pub(crate) mod second_factor;

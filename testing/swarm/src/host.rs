@@ -81,6 +81,11 @@ impl Target {
         &self.secret
     }
 
+    /// The port of the server.
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
+    }
+
     /// A new connection.
     pub(crate) async fn stream(
         &self,

@@ -1,8 +1,8 @@
 //! Simulated hosts from one seed, over real TLS: the load that benchmarks put on a server.
 //!
 //! Each host has a connection of its own that it keeps, enrolls, and then lives on one of two profiles. It answers the
-//! details and live queries that it is asked. The server's processor time and memory are read from the kernel, so that the
-//! figure does not depend on what else the machine does.
+//! details and live queries that it is asked. Agents that speak OpAMP hold a socket and send heartbeats. The server's
+//! processor time and memory are read from the kernel, so that the figure does not depend on what else the machine does.
 
 mod cold_start;
 mod connection;
@@ -11,6 +11,7 @@ mod fleet;
 mod host;
 mod live_query;
 mod measure;
+mod opamp;
 mod server;
 
 use std::process::ExitCode;
@@ -28,7 +29,8 @@ use crate::server::Server;
 #[derive(Debug, Parser)]
 #[command(
     after_help = "Examples:\n  muster-swarm check-in --hosts 2000 --seconds 60 --server-binary target/release/muster-server\n  \
-    muster-swarm check-in --profile fleet --server-binary target/release/muster-server"
+    muster-swarm check-in --profile fleet --server-binary target/release/muster-server\n  \
+    muster-swarm opamp --agents 10000 --seconds 120 --server-binary target/release/muster-server"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -45,6 +47,8 @@ enum Command {
     LiveQuery(live_query::LiveQuery),
     /// How soon a server answers that starts with many hosts in its database.
     ColdStart(cold_start::ColdStart),
+    /// Agents that speak OpAMP: how soon all have keys of their own, and what it costs to hold them.
+    Opamp(opamp::Opamp),
 }
 
 /// The server under load.
@@ -123,6 +127,7 @@ fn main() -> ExitCode {
                 Command::EnrollStorm(options) => enroll_storm::run(&options).await,
                 Command::LiveQuery(options) => live_query::run(&options).await,
                 Command::ColdStart(options) => cold_start::run(&options).await,
+                Command::Opamp(options) => opamp::run(&options).await,
             }
         })
     });

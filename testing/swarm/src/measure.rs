@@ -20,6 +20,8 @@ pub(crate) struct Cost {
     pub(crate) counted_cpu_seconds: f64,
     /// Memory of the server in bytes.
     pub(crate) rss_bytes: u64,
+    /// The most that it ever was.
+    pub(crate) peak_rss_bytes: u64,
     /// Memory of what else is counted: what its processes share counts once.
     pub(crate) counted_pss_bytes: u64,
 }

@@ -24,14 +24,16 @@ pub(crate) struct Server {
     pub(crate) authority_pem: String,
     folder: tempfile::TempDir,
     options: ServerOptions,
+    settings: Vec<(String, String)>,
 }
 
-fn command(options: &ServerOptions, folder: &Path) -> Command {
+fn command(options: &ServerOptions, settings: &[(String, String)], folder: &Path) -> Command {
     let mut command = Command::new(&options.server_binary);
     command
         .env("MUSTER_DATA_DIR", folder.join("data"))
         .env("MUSTER_LISTEN", "127.0.0.1:0");
     command.env("MUSTER_LOG_LEVEL", "warn").kill_on_drop(true);
+    command.envs(settings.iter().map(|(name, value)| (name, value)));
     if let Some(database) = &options.database {
         command.env("MUSTER_DATABASE_URL", database);
     }
@@ -44,8 +46,20 @@ fn command(options: &ServerOptions, folder: &Path) -> Command {
 impl Server {
     /// Starts one with an administrator.
     pub(crate) async fn start(options: &ServerOptions) -> Result<Self, Failure> {
+        Self::start_with(options, &[]).await
+    }
+
+    /// Starts one with an administrator and with settings in its environment.
+    pub(crate) async fn start_with(
+        options: &ServerOptions,
+        settings: &[(&str, &str)],
+    ) -> Result<Self, Failure> {
         let folder = tempfile::tempdir()?;
-        let mut create = command(options, folder.path());
+        let settings: Vec<(String, String)> = settings
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let mut create = command(options, &settings, folder.path());
         create
             .args(["admin", "create-user", "--email", EMAIL])
             .env("MUSTER_PASSWORD", PASSWORD);
@@ -61,11 +75,15 @@ impl Server {
             )
             .into());
         }
-        Self::serve(options.clone(), folder).await
+        Self::serve(options.clone(), settings, folder).await
     }
 
-    async fn serve(options: ServerOptions, folder: tempfile::TempDir) -> Result<Self, Failure> {
-        let mut child = command(&options, folder.path())
+    async fn serve(
+        options: ServerOptions,
+        settings: Vec<(String, String)>,
+        folder: tempfile::TempDir,
+    ) -> Result<Self, Failure> {
+        let mut child = command(&options, &settings, folder.path())
             .arg("serve")
             .stdout(Stdio::piped())
             .spawn()?;
@@ -88,51 +106,25 @@ impl Server {
             authority_pem,
             folder,
             options,
+            settings,
         })
     }
 
     /// Ends it at once and starts it again.
     pub(crate) async fn restart(mut self) -> Result<Self, Failure> {
         self.child.kill().await?;
-        Self::serve(self.options, self.folder).await
+        Self::serve(self.options, self.settings, self.folder).await
     }
 
     /// Logs in.
     pub(crate) async fn operator(&self) -> Result<Operator, Failure> {
-        let authority = reqwest::Certificate::from_pem(self.authority_pem.as_bytes())?;
-        let http = reqwest::Client::builder()
-            .tls_certs_only([authority])
-            .build()?;
-        let mut operator = Operator {
-            http,
-            base: format!("https://localhost:{}/api/muster", self.address.port()),
-            token: String::new(),
-        };
-        let body = json!({ "email": EMAIL, "password": PASSWORD });
-        let login = operator.post("/login", &body).await?;
-        login["token"]
-            .as_str()
-            .ok_or("the login gave no token")?
-            .clone_into(&mut operator.token);
-        Ok(operator)
+        Operator::log_in(self.address, &self.authority_pem).await
     }
 
     /// What the server used so far, as the kernel counts it.
     pub(crate) fn cost(&self) -> Result<Cost, Failure> {
         let pid = self.child.id().ok_or("the server ended")?;
-        let mut cost = Cost {
-            cpu_seconds: cpu_seconds(pid)?,
-            ..Cost::default()
-        };
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        cost.rss_bytes = bytes_after(&status, "VmRSS:");
-        for other in counted(&self.options.count)? {
-            // It may have ended since.
-            cost.counted_cpu_seconds += cpu_seconds(other).unwrap_or(0.0);
-            let maps = std::fs::read_to_string(format!("/proc/{other}/smaps_rollup"));
-            cost.counted_pss_bytes += bytes_after(&maps.unwrap_or_default(), "Pss:");
-        }
-        Ok(cost)
+        cost_of(pid, &self.options.count)
     }
 
     /// Ends the server as an operator would.
@@ -152,6 +144,24 @@ impl Server {
             Err(format!("the server ended with {ended}").into())
         }
     }
+}
+
+/// What a process used so far, and what else is counted.
+pub(crate) fn cost_of(pid: u32, count: &[String]) -> Result<Cost, Failure> {
+    let mut cost = Cost {
+        cpu_seconds: cpu_seconds(pid)?,
+        ..Cost::default()
+    };
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    cost.rss_bytes = bytes_after(&status, "VmRSS:");
+    cost.peak_rss_bytes = bytes_after(&status, "VmHWM:");
+    for other in counted(count)? {
+        // It may have ended since.
+        cost.counted_cpu_seconds += cpu_seconds(other).unwrap_or(0.0);
+        let maps = std::fs::read_to_string(format!("/proc/{other}/smaps_rollup"));
+        cost.counted_pss_bytes += bytes_after(&maps.unwrap_or_default(), "Pss:");
+    }
+    Ok(cost)
 }
 
 /// The processes that are named, and those whose number or whose parent's number is given.
@@ -210,14 +220,60 @@ fn cpu_seconds(pid: u32) -> Result<f64, Failure> {
 /// An administrator who is logged in.
 pub(crate) struct Operator {
     http: reqwest::Client,
-    base: String,
+    /// Scheme, name and port of the server.
+    origin: String,
     token: String,
 }
 
 impl Operator {
+    fn nobody(address: SocketAddr, authority_pem: &str) -> Result<Self, Failure> {
+        let authority = reqwest::Certificate::from_pem(authority_pem.as_bytes())?;
+        let http = reqwest::Client::builder()
+            .tls_certs_only([authority])
+            .build()?;
+        Ok(Self {
+            http,
+            origin: format!("https://localhost:{}", address.port()),
+            token: String::new(),
+        })
+    }
+
+    async fn with_token_of(mut self, path: &str, body: &Value) -> Result<Self, Failure> {
+        let answer = self.post(path, body).await?;
+        answer["token"]
+            .as_str()
+            .ok_or("the answer has no token")?
+            .clone_into(&mut self.token);
+        Ok(self)
+    }
+
+    /// Logs in as the administrator that was made beside the server.
+    async fn log_in(address: SocketAddr, authority_pem: &str) -> Result<Self, Failure> {
+        let body = json!({ "email": EMAIL, "password": PASSWORD });
+        let nobody = Self::nobody(address, authority_pem)?;
+        nobody.with_token_of("/login", &body).await
+    }
+
+    /// Makes the first administrator by the setup link.
+    #[cfg(test)]
+    pub(crate) async fn set_up(
+        address: SocketAddr,
+        authority_pem: &str,
+        link: &str,
+    ) -> Result<Self, Failure> {
+        let (_, token) = link
+            .trim()
+            .split_once("token=")
+            .ok_or("the link has no token")?;
+        let body = json!({ "token": token, "name": "Swarm", "email": EMAIL, "password": PASSWORD });
+        let nobody = Self::nobody(address, authority_pem)?;
+        nobody.with_token_of("/setup", &body).await
+    }
+
     /// Sends something; gives the answer.
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
-        let request = self.http.post(format!("{}{path}", self.base)).json(body);
+        let url = format!("{}/api/muster{path}", self.origin);
+        let request = self.http.post(url).json(body);
         let response = request.bearer_auth(&self.token).send().await?;
         Ok(response.error_for_status()?.json().await?)
     }
@@ -229,9 +285,18 @@ impl Operator {
 
     /// The answer, not read yet.
     pub(crate) async fn open(&self, path: &str) -> Result<reqwest::Response, Failure> {
-        let request = self.http.get(format!("{}{path}", self.base));
+        self.fetch(&format!("/api/muster{path}")).await
+    }
+
+    async fn fetch(&self, path: &str) -> Result<reqwest::Response, Failure> {
+        let request = self.http.get(format!("{}{path}", self.origin));
         let response = request.bearer_auth(&self.token).send().await?;
         Ok(response.error_for_status()?)
+    }
+
+    /// The server's own figures, as a scraper reads them.
+    pub(crate) async fn metrics(&self) -> Result<String, Failure> {
+        Ok(self.fetch("/metrics").await?.text().await?)
     }
 
     /// Has every host run a query once a minute and log what it gives.
@@ -245,9 +310,17 @@ impl Operator {
 
     /// Makes an enrollment token.
     pub(crate) async fn enrollment_secret(&self) -> Result<String, Failure> {
-        let made = self
-            .post("/enrollment-tokens", &json!({ "name": "swarm" }))
-            .await?;
+        self.token(&json!({ "name": "swarm" })).await
+    }
+
+    /// Makes an enrollment token for agents that speak OpAMP.
+    pub(crate) async fn collector_token(&self) -> Result<String, Failure> {
+        self.token(&json!({ "name": "swarm", "families": ["opamp"] }))
+            .await
+    }
+
+    async fn token(&self, new: &Value) -> Result<String, Failure> {
+        let made = self.post("/enrollment-tokens", new).await?;
         Ok(made["secret"]
             .as_str()
             .ok_or("the token has no secret")?

@@ -8,8 +8,14 @@ const OWN_LINTS: &[(&str, &str)] = &[(
     "crates/tables/Cargo.toml",
     "SQLite's virtual tables are implemented through an unsafe trait",
 )];
-/// The package that is a workspace of its own, because it needs a nightly compiler.
-const FUZZ: &str = "fuzz/Cargo.toml";
+/// Packages that are workspaces of their own, and why.
+const OWN_WORKSPACES: &[(&str, &str)] = &[
+    ("fuzz/Cargo.toml", "it needs a nightly compiler"),
+    (
+        "testing/peers/opamp/rust/Cargo.toml",
+        "dependencies of a third party's client are not ours",
+    ),
+];
 /// The commands that README.md opens with.
 const COMMANDS: &[&str] = &["cargo xtask up", "cargo xtask test"];
 
@@ -93,7 +99,7 @@ pub(super) fn readme(files: &[TextFile]) -> Vec<Finding> {
 
 fn is_package(file: &TextFile) -> bool {
     file.path.ends_with("Cargo.toml")
-        && file.path != FUZZ
+        && !OWN_WORKSPACES.iter().any(|(path, _)| *path == file.path)
         && file.text.lines().any(|line| line.trim() == "[package]")
 }
 

@@ -11,6 +11,9 @@ use crate::duration::parse as duration;
 /// What users may be. A server that does not know one says so.
 const ROLES: [&str; 5] = ["admin", "maintainer", "observer_plus", "observer", "gitops"];
 
+/// What is done with known agents that come by an enrollment token again.
+const KNOWN_AGENTS: [&str; 4] = ["adopt", "new-identity", "approve", "deny"];
+
 /// `tokens`.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -42,7 +45,8 @@ pub enum TokensCommand {
     /// Make an enrollment token and print its secret.
     #[command(after_help = "Only the secret goes to standard output.\n\nExamples:\n\
             \x20 muster tokens create --name laptops --team Workstations --expires-in 30d > enrollment-token\n\
-            \x20 muster tokens create --name branch --label Branch --network 198.51.100.0/24")]
+            \x20 muster tokens create --name branch --label Branch --network 198.51.100.0/24\n\
+            \x20 muster tokens create --name collectors --family opamp --known-agents approve")]
     Create(TokensCreate),
     /// Print the secret of an enrollment token again; that you looked is kept in the audit log.
     #[command(after_help = "Examples:\n  muster tokens reveal 3")]
@@ -84,11 +88,16 @@ pub enum TokensCommand {
         #[command(flatten)]
         format: Format,
     },
-    /// Let nobody enroll with it any more. Hosts that did stay.
-    #[command(after_help = "Examples:\n  muster tokens revoke 3")]
+    /// Let nobody enroll with it any more. Hosts that did stay; collectors without a key of their own are cut off.
+    #[command(
+        after_help = "Examples:\n  muster tokens revoke 3\n  muster tokens revoke 3 --cut-off"
+    )]
     Revoke {
         /// Its id.
         id: i64,
+        /// Also when there are collectors that have no key of their own.
+        #[arg(long)]
+        cut_off: bool,
     },
 }
 
@@ -116,6 +125,13 @@ pub struct TokensCreate {
     /// How many hosts may enroll with it.
     #[arg(long, value_name = "COUNT")]
     pub max_uses: Option<u32>,
+    /// What is done with an OpAMP agent that has used a key of its own and comes by it again: adopt (offer it another key),
+    /// new-identity (it becomes another agent), approve (wait for a person), deny [default: adopt].
+    #[arg(long, value_name = "RULE", value_parser = KNOWN_AGENTS, hide_possible_values = true)]
+    pub known_agents: Option<String>,
+    /// OpAMP agents that come by it are short-lived: they are forgotten some time after they are gone.
+    #[arg(long)]
+    pub ephemeral: bool,
     /// Print the token with its secret as JSON.
     #[arg(long)]
     pub json: bool,

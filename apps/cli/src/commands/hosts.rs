@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ALL, team_id};
+use super::{ALL, NO_TEAM, name_teams, team_id};
 use crate::arguments::{Host, Hosts};
 use crate::client::Client;
 use crate::error::CliError;
@@ -44,21 +44,6 @@ pub(super) async fn list(client: &Client, arguments: &Hosts) -> Result<(), CliEr
     output::list(arguments.format.into(), COLUMNS, &hosts)
 }
 
-/// Writes the names of teams beside their ids.
-async fn name_teams(client: &Client, hosts: &mut [Value]) -> Result<(), CliError> {
-    if hosts.iter().all(|host| host["team_id"].is_null()) {
-        return Ok(());
-    }
-    let teams = client.list(&["teams"], &[], ALL).await?;
-    for host in hosts {
-        let team = teams.iter().find(|team| team["id"] == host["team_id"]);
-        if let Some(team) = team {
-            host["team_name"] = team["name"].clone();
-        }
-    }
-    Ok(())
-}
-
 /// The ban of a host that was deleted, which it outlives; by the host's id or its name.
 async fn deleted_and_banned(client: &Client, name: &str) -> Result<Option<Value>, CliError> {
     let mut bans = client.list(&["bans"], &[], ALL).await?.into_iter();
@@ -94,12 +79,12 @@ pub(super) async fn host(client: &Client, arguments: &Host) -> Result<(), CliErr
         output::say(&format!("deleted host {id}"));
     } else if let Some(team) = &arguments.team {
         let mut body = json!({ "host_ids": [super::id_in(&host)] });
-        if team != "none" {
+        if team != NO_TEAM {
             body["team_id"] = json!(team_id(client, team).await?);
         }
         client.post(&["hosts", "transfer"], &body).await?;
         output::say(&match team.as_str() {
-            "none" => format!("host {id} is in no team now"),
+            NO_TEAM => format!("host {id} is in no team now"),
             team => format!("moved host {id} to the team `{team}`"),
         });
     } else if let Some(reason) = &arguments.ban {

@@ -1,9 +1,10 @@
-//! Keys of all hosts.
+//! Keys of hosts and collectors. A key goes to standard output, everything else beside it.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::ALL;
-use crate::arguments::KeysCommand;
+use super::tokens::expiry;
+use super::{ALL, team_id};
+use crate::arguments::{KeysCommand, KeysRotate};
 use crate::client::Client;
 use crate::error::CliError;
 use crate::output::{self, Column};
@@ -27,6 +28,7 @@ const BANS: &[Column] = &[
 ];
 const REFUSED: &[Column] = &[
     Column("host", &["host_id"]),
+    Column("collector", &["collector_id"]),
     Column("family", &["family"]),
     Column("reason", &["reason"]),
     Column("calls", &["calls"]),
@@ -34,9 +36,77 @@ const REFUSED: &[Column] = &[
     Column("last", &["last_at"]),
 ];
 
+const ACCESS_KEYS: &[Column] = &[
+    Column("id", &["id"]),
+    Column("name", &["name"]),
+    Column("collector", &["collector_id"]),
+    Column("team", &["team_id"]),
+    Column("state", &["state"]),
+    Column("made", &["created_at"]),
+    Column("first used", &["first_used_at"]),
+    Column("last used", &["used_at"]),
+    Column("expires", &["expires_at"]),
+    Column("good until", &["ends_at"]),
+    Column("renewal due", &["rotation_due_at"]),
+];
+
 pub(super) async fn run(client: &Client, command: KeysCommand) -> Result<(), CliError> {
     match command {
-        KeysCommand::Rotate { per_minute } => {
+        KeysCommand::Create {
+            name,
+            family,
+            team,
+            expires_in,
+            json,
+        } => {
+            let mut body = json!({ "name": name, "family": family });
+            if let Some(team) = &team {
+                body["team_id"] = json!(team_id(client, team).await?);
+            }
+            expiry(&mut body, expires_in);
+            let answer = client.post(&["access-keys"], &body).await?;
+            made(client, &answer, json)?;
+        }
+        KeysCommand::List {
+            collector,
+            state,
+            made_in_advance,
+            search,
+            format,
+        } => {
+            let mut query = vec![("sort", "-id".to_owned())];
+            query.extend(collector.map(|id| ("collector_id", id.to_string())));
+            query.extend(state.map(|state| ("state", state)));
+            query.extend(made_in_advance.then(|| ("made_in_advance", "true".to_owned())));
+            query.extend(search.map(|text| ("search", text)));
+            let keys = client.list(&["access-keys"], &query, ALL).await?;
+            output::list(format.into(), ACCESS_KEYS, &keys)?;
+        }
+        KeysCommand::Revoke { id } => {
+            let path = ["access-keys", &id.to_string(), "revoke"];
+            client.post(&path, &json!({})).await?;
+            output::say(&format!("revoked the access key {id}"));
+        }
+        KeysCommand::Rotate(KeysRotate { id: Some(id), .. }) => {
+            let path = ["access-keys", &id.to_string(), "rotate"];
+            client.post(&path, &json!({})).await?;
+            output::say(&format!(
+                "the collector of the access key {id} is offered a new one at its next message, if it can take one"
+            ));
+        }
+        KeysCommand::Rotate(KeysRotate {
+            family: Some(_),
+            per_minute,
+            ..
+        }) => {
+            let body = json!({ "collectors_per_minute": per_minute });
+            let rotation = client.post(&["access-key-rotation"], &body).await?;
+            output::say(&format!(
+                "{} access keys are renewed, {per_minute} a minute; `muster keys rotations` shows how far that is",
+                rotation["waiting"]
+            ));
+        }
+        KeysCommand::Rotate(KeysRotate { per_minute, .. }) => {
             let body = json!({ "hosts_per_minute": per_minute });
             let rotation = client.post(&["key-rotations"], &body).await?;
             output::say(&format!(
@@ -52,8 +122,21 @@ pub(super) async fn run(client: &Client, command: KeysCommand) -> Result<(), Cli
                 "{} keys are to be renewed and are not yet",
                 answer["waiting"]
             ));
+            // An older server has none.
+            match client.get(&["access-key-rotation"], &[]).await {
+                Ok(answer) => output::say(&format!(
+                    "{} access keys of collectors are to be renewed and are not yet; {} of them are due now",
+                    answer["waiting"], answer["due"]
+                )),
+                Err(CliError::NotServed { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
-        KeysCommand::Stop { id } => {
+        KeysCommand::Stop { id: None, .. } => {
+            client.delete(&["access-key-rotation"]).await?;
+            output::say("the rotation of access keys is stopped");
+        }
+        KeysCommand::Stop { id: Some(id), .. } => {
             let path = ["key-rotations", &id.to_string(), "stop"];
             client.post(&path, &json!({})).await?;
             output::say(&format!("rotation {id} is stopped"));
@@ -68,4 +151,20 @@ pub(super) async fn run(client: &Client, command: KeysCommand) -> Result<(), Cli
         }
     }
     Ok(())
+}
+
+fn made(client: &Client, answer: &Value, as_json: bool) -> Result<(), CliError> {
+    if as_json {
+        return output::print(&format!("{answer}\n"));
+    }
+    let secret = answer.get("secret").and_then(Value::as_str);
+    let secret = secret.ok_or_else(|| CliError::NotMuster {
+        url: client.url().to_owned(),
+        source: None,
+    })?;
+    output::say(&format!(
+        "made the access key with id {}; it is not shown again",
+        answer["key"]["id"]
+    ));
+    output::print(&format!("{}\n", output::printable(secret)))
 }

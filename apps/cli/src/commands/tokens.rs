@@ -17,6 +17,8 @@ const ENROLLMENT_COLUMNS: &[Column] = &[
     Column("name", &["name"]),
     Column("team", &["team_id"]),
     Column("families", &["families"]),
+    Column("known agents", &["known_agents"]),
+    Column("ephemeral", &["ephemeral"]),
     Column("labels", &["labels"]),
     Column("networks", &["networks"]),
     Column("uses", &["uses"]),
@@ -83,7 +85,12 @@ pub(super) async fn enrollment(client: &Client, arguments: Tokens) -> Result<(),
             let hosts = client.list(&path, &[], ALL).await?;
             output::list(format.into(), HOST_COLUMNS, &hosts)
         }
-        Some(TokensCommand::Revoke { id }) => {
+        Some(TokensCommand::Revoke { id, cut_off }) => {
+            let path = ["enrollment-tokens", &id.to_string()];
+            let count = client.get(&path, &[]).await?["collectors_without_key"].as_u64();
+            if let Some(collectors) = count.filter(|count| *count > 0 && !cut_off) {
+                return Err(CliError::CutsOff { id, collectors });
+            }
             client
                 .delete(&["enrollment-tokens", &id.to_string()])
                 .await?;
@@ -111,14 +118,25 @@ async fn create(client: &Client, new: TokensCreate) -> Result<(), CliError> {
     if !new.network.is_empty() {
         body["networks"] = json!(new.network);
     }
+    if let Some(rule) = &new.known_agents {
+        body["known_agents"] = json!(rule.replace('-', "_"));
+    }
+    if new.ephemeral {
+        body["ephemeral"] = json!(true);
+    }
     expiry(&mut body, new.expires_in);
     let answer = client.post(&["enrollment-tokens"], &body).await?;
     let token = &answer["token"];
-    let is_left_out = |wanted: bool, member: &str| wanted && token.get(member).is_none();
-    if is_left_out(!new.label.is_empty(), "labels")
-        || is_left_out(!new.network.is_empty(), "networks")
-    {
-        // An older server ignores what it does not know, and such a token would admit from everywhere.
+    let wanted = [
+        (!new.label.is_empty(), "labels"),
+        (!new.network.is_empty(), "networks"),
+        (new.known_agents.is_some(), "known_agents"),
+        (new.ephemeral, "ephemeral"),
+    ];
+    let is_left_out =
+        |(is_wanted, member): &(bool, &str)| *is_wanted && token.get(*member).is_none();
+    if wanted.iter().any(is_left_out) {
+        // An older server ignores what it does not know, and such a token would admit more than it should.
         let id = token["id"].to_string();
         client.delete(&["enrollment-tokens", &id]).await?;
         let url = client.url().to_owned();
@@ -135,7 +153,7 @@ fn warn(token: &Value) {
     }
 }
 
-fn expiry(body: &mut Value, expires_in: Option<Duration>) {
+pub(super) fn expiry(body: &mut Value, expires_in: Option<Duration>) {
     if let Some(span) = expires_in {
         body["expires_at"] = json!(SystemClock.now().plus(span).to_string());
     }

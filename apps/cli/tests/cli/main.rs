@@ -3,8 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 mod broken;
+mod collector_config;
+mod collectors;
 mod dark;
 mod help;
+mod keys;
 mod people;
 mod real;
 mod skew;

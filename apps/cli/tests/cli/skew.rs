@@ -107,6 +107,37 @@ async fn servers_of_earlier_releases_are_used_and_say_what_they_do_not_have() {
             let said = &ran.stderr;
             assert!(said.contains("older release"), "{arguments:?}: {said}");
         }
+        let has_access_keys = !release.is_before("0.4.0");
+        for arguments in [
+            &["keys", "list"][..],
+            &["keys", "create", "--name", "gateway"],
+            &["keys", "rotate", "--family", "opamp"],
+        ] {
+            let ran = run(arguments).await;
+            if has_access_keys {
+                ran.ok();
+                continue;
+            }
+            assert_eq!(ran.code, Some(1), "{arguments:?}: {}", ran.stdout);
+            let said = &ran.stderr;
+            assert!(said.contains("older release"), "{arguments:?}: {said}");
+        }
+        if !is_first {
+            run(&["keys", "rotations"]).await.ok();
+        }
+        for more in [&["--known-agents", "deny"][..], &["--ephemeral"]] {
+            let create = ["tokens", "create", "--name", "unbound", "--family", "opamp"];
+            let refused = run(&[&create[..], more].concat()).await;
+            if has_access_keys {
+                refused.ok();
+                continue;
+            }
+            assert_eq!((refused.code, &*refused.stdout), (Some(1), ""));
+            let said = &refused.stderr;
+            assert!(said.contains("is revoked; update the server"), "{said}");
+        }
+        let left = run(&["tokens", "--json"]).await.ok().stdout;
+        assert_eq!(left.contains("unbound"), has_access_keys, "{left}");
         // What an older server would leave out is not left out silently: such a token would admit from everywhere.
         run(&["labels", "create", "Branch"]).await.ok();
         for more in [["--network", "198.51.100.0/24"], ["--label", "Branch"]] {

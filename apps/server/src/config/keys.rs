@@ -88,6 +88,9 @@ const fn secret(name: &'static str, kind: Kind, default: &'static str, help: &'s
     }
 }
 
+/// What keys look like that hold credentials.
+const MASKED_KEYS: &str = muster_collectors::DEFAULT_KEYS_LIST;
+
 /// Every key.
 pub const KEYS: &[Key] = &[
     key(
@@ -216,6 +219,40 @@ pub const KEYS: &[Key] = &[
         Kind::Text,
         "info",
         "What it logs: error, warn, info, debug or trace; also target=level,…",
+    ),
+    key(
+        "opamp.heartbeat",
+        Kind::Span,
+        "30s",
+        "How often collectors are told to be heard, from 5s to 1h. One that is silent for three times as long is offline.",
+    ),
+    key(
+        "opamp.ca_file",
+        Kind::Path,
+        "",
+        "PEM file of the certificate authorities that collectors are told to trust when they are offered a key of their \
+         own. Without it: the server's own authority, or the last certificate of tls.certificate. Needed when a proxy \
+         speaks TLS for the server: without it nothing is offered then, since some collectors would stop to verify.",
+    ),
+    secret(
+        "opamp.headers",
+        Kind::List,
+        "",
+        "Headers that collectors have to send besides Authorization, for gateways on the way, such as X-Tenant: blue. \
+         Collectors that are offered a key replace all of their headers by these.",
+    ),
+    key(
+        "opamp.masked_keys",
+        Kind::List,
+        MASKED_KEYS,
+        "Words in keys of collectors' effective configurations whose values are masked before they are kept, whatever \
+         their case and separators.",
+    ),
+    key(
+        "access_key.lifetime",
+        Kind::Span,
+        "90d",
+        "Collectors whose access key has been in use for so long are offered a new one; never for none.",
     ),
     key(
         "session.lifetime",

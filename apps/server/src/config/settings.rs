@@ -110,6 +110,16 @@ pub struct Settings {
     pub worker_threads: Option<usize>,
     /// A session that is not used for so long ends.
     pub session_lifetime: Duration,
+    /// How often collectors are told to be heard, in seconds.
+    pub opamp_heartbeat_seconds: u32,
+    /// File of the authorities that collectors are told to trust.
+    pub opamp_ca_file: Option<PathBuf>,
+    /// Headers that collectors have to send besides their key.
+    pub opamp_headers: Vec<(String, String)>,
+    /// Words in keys whose values are masked in configurations of collectors.
+    pub opamp_masked_keys: Vec<String>,
+    /// Collectors are offered a new access key after so long; none for never.
+    pub access_key_lifetime: Option<Duration>,
     /// Folder of what hosts log.
     pub sink_folder: PathBuf,
     /// A file of it is rotated when it is larger, in bytes.
@@ -188,6 +198,16 @@ impl Settings {
             worker_threads: Some(number(layers, "worker_threads", 0, 1_024)? as usize)
                 .filter(|threads| *threads > 0),
             session_lifetime: span(layers, "session.lifetime")?,
+            opamp_heartbeat_seconds: opamp_heartbeat(layers)?,
+            opamp_ca_file: optional("opamp.ca_file").map(PathBuf::from),
+            opamp_headers: opamp_headers(layers)?,
+            opamp_masked_keys: items(layers, "opamp.masked_keys")
+                .map(str::to_owned)
+                .collect(),
+            access_key_lifetime: match layers.text("access_key.lifetime").trim() {
+                "never" => None,
+                _ => Some(span(layers, "access_key.lifetime")?),
+            },
             sink_folder,
             sink_max_file_bytes: bytes(layers, "sink.max_file_size")?,
             sink_max_backups: number(layers, "sink.max_backups", 0, 1_000)? as u32,
@@ -200,6 +220,39 @@ impl Settings {
             data_dir,
         })
     }
+}
+
+fn items<'a>(layers: &'a Layered, name: &str) -> impl Iterator<Item = &'a str> {
+    let items = layers.text(name).split(',').map(str::trim);
+    items.filter(|item| !item.is_empty())
+}
+
+fn opamp_heartbeat(layers: &Layered) -> Result<u32, ConfigError> {
+    let name = "opamp.heartbeat";
+    let seconds = span(layers, name)?.as_secs();
+    let seconds = u32::try_from(seconds)
+        .ok()
+        .filter(|seconds| (5..=3_600).contains(seconds));
+    seconds.ok_or_else(|| layers.wrong(name, "must be from 5s to 1h"))
+}
+
+fn opamp_headers(layers: &Layered) -> Result<Vec<(String, String)>, ConfigError> {
+    let name = "opamp.headers";
+    items(layers, name)
+        .map(|item| {
+            let (key, value) = item.split_once(':').unwrap_or((item, ""));
+            let (key, value) = (key.trim(), value.trim());
+            let is_header = HeaderName::from_bytes(key.as_bytes()).is_ok();
+            // The value may be a secret: it is not repeated.
+            if !is_header || value.is_empty() {
+                return Err(layers.wrong(name, "must be headers such as X-Tenant: blue"));
+            }
+            if key.eq_ignore_ascii_case("authorization") {
+                return Err(layers.wrong(name, "must not name Authorization: that carries the key"));
+            }
+            Ok((key.to_owned(), value.to_owned()))
+        })
+        .collect()
 }
 
 fn emulate(layers: &Layered) -> Result<Release, ConfigError> {

@@ -191,8 +191,8 @@ async fn servers_that_differ_say_what_both_can_do_and_a_change_is_noticed_once()
         assert!(waited < 3 * GONE_AFTER, "{waited:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let least = GONE_AFTER.saturating_sub(Duration::from_secs(3));
-    assert!(killed.elapsed() > least, "{:?}", killed.elapsed());
+    // Its last sign of life may be some seconds older than its end, more on a busy machine.
+    assert!(killed.elapsed() > GONE_AFTER / 2, "{:?}", killed.elapsed());
     assert_eq!(watcher.end().await, [LESS, ALL, LESS, ALL]);
 
     // One that joins now does not count the dead one.

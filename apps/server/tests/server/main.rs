@@ -2,11 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
+mod access_keys;
 mod agents;
 mod backup;
 mod browser;
 mod capabilities;
 mod chaos;
+mod collectors;
 mod crash;
 mod device;
 mod doctor;
@@ -31,6 +33,28 @@ use std::path::Path;
 
 use muster_server::config::{Layered, Settings};
 use muster_server::start::{Ambient, Running, start};
+use serde_json::Value;
+
+/// What one server of a database does for all.
+const LEASES: [&str; 6] = [
+    "collectors.configurations",
+    "collectors.upkeep",
+    "hosts.expiry",
+    "hosts.upkeep",
+    "identity.upkeep",
+    "queries.upkeep",
+];
+
+/// The names of the leases that servers hold, in order.
+fn leases(listed: &Value) -> Vec<&str> {
+    let servers = listed["items"].as_array().unwrap();
+    let held = servers
+        .iter()
+        .flat_map(|server| server["leases"].as_array().unwrap());
+    let mut names: Vec<&str> = held.map(|lease| lease.as_str().unwrap()).collect();
+    names.sort_unstable();
+    names
+}
 
 /// Settings of a server on a free port of loopback, with more keys set.
 fn settings(data_dir: &Path, more: &[(&str, &str)]) -> Settings {

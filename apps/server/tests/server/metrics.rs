@@ -12,7 +12,7 @@ use crate::site::Site;
 use crate::{client, running, url};
 
 /// Every label that a metric may have. What a label says must never grow with the number of hosts.
-const LABELS: [&str; 12] = [
+const LABELS: [&str; 14] = [
     "route",
     "method",
     "status",
@@ -25,6 +25,8 @@ const LABELS: [&str; 12] = [
     "state",
     "folder",
     "class",
+    "standing",
+    "key",
 ];
 /// How many times a host asks in vain.
 const READS: u64 = 500;

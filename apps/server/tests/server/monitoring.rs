@@ -136,6 +136,7 @@ async fn every_metric_that_alerts_and_dashboard_name_is_there() {
     site.asked(&key).await;
     let wrong = json!({ "enroll_secret": "wrong", "host_identifier": "b" });
     assert_eq!(site.agent("/api/osquery/enroll", &wrong).await.status, 401);
+    crate::collectors::come(&site).await;
     let mut named_there = named(&fs::read_to_string(monitoring("muster.rules.yml")).unwrap());
     for (_, expression) in expressions(&dashboard()) {
         named_there.extend(named(&expression));
@@ -152,7 +153,7 @@ async fn every_metric_that_alerts_and_dashboard_name_is_there() {
     for known in [
         "muster_hosts{status=\"missing\"} 0",
         "muster_enrollment_refusals_total{reason=\"unknown\"} 1",
-        "muster_refusals_total{reason=\"unauthenticated\"} 1",
+        "muster_refusals_total{reason=\"unauthenticated\"} 2",
         "muster_database_wait_seconds_count",
         "muster_queue_max_bytes{queue=\"host_logs\"} 67108864",
     ] {

@@ -10,12 +10,12 @@ use muster_bus::testing::{Fate, RedisServer, UnreliableBus};
 use muster_server::start::{Ambient, Running, start};
 use muster_store::Dialect;
 use muster_store::testing::TestDatabase;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 use crate::program::{Program, folder, plain};
-use crate::settings;
 use crate::site::{Site, until};
+use crate::{LEASES, leases, settings};
 
 /// Two servers in this process, and what an operator and agents see of each.
 struct Pair {
@@ -179,11 +179,7 @@ async fn a_change_reaches_the_other_server(more: &[(&str, &str)]) {
     let listed = two.get("/api/muster/replicas").await;
     let items = listed.body["items"].as_array().unwrap();
     assert_eq!(items.len(), 2, "{listed:?}");
-    let leases: Vec<&Value> = items
-        .iter()
-        .flat_map(|item| item["leases"].as_array().unwrap())
-        .collect();
-    assert_eq!(leases.len(), 4, "{listed:?}");
+    assert_eq!(leases(&listed.body), LEASES);
     pair.shut_down().await;
 }
 

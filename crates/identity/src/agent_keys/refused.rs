@@ -5,7 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Family;
-use crate::{AgentKeyId, HostId};
+use crate::{AgentKeyId, CollectorId, HostId};
 
 /// Why a key that once was good is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
@@ -13,12 +13,14 @@ use crate::{AgentKeyId, HostId};
 pub enum RefusedKey {
     /// Its host was deleted.
     Deleted,
-    /// Its host is banned.
+    /// Its host is banned, or its collector revoked.
     Banned,
     /// An operator took it away.
     Revoked,
     /// A newer key of the same agent took its place.
     Superseded,
+    /// Nobody used it in time.
+    Expired,
 }
 
 impl RefusedKey {
@@ -29,6 +31,7 @@ impl RefusedKey {
             Self::Banned => "banned",
             Self::Revoked => "operator",
             Self::Superseded => "superseded",
+            Self::Expired => "expired",
         }
     }
 
@@ -38,6 +41,7 @@ impl RefusedKey {
             "banned" => Self::Banned,
             "operator" => Self::Revoked,
             "superseded" => Self::Superseded,
+            "expired" => Self::Expired,
             _ => Self::Deleted,
         }
     }
@@ -48,8 +52,11 @@ impl RefusedKey {
 pub struct RefusedAgent {
     /// The key.
     pub key_id: AgentKeyId,
-    /// The host whose key it was; it may be gone.
+    /// The host whose key it was; it may be gone. 0 for keys of collectors.
     pub host_id: HostId,
+    /// The collector whose key it was; it may be gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collector_id: Option<CollectorId>,
     /// By which protocol it calls.
     pub family: Family,
     /// Why it is refused.

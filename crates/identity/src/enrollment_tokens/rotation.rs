@@ -129,6 +129,8 @@ impl EnrollmentTokens {
             label_ids: Vec::new(),
             expires_at: successor.expires_at,
             max_uses: successor.max_uses,
+            known_agents: old.known_agents,
+            ephemeral: old.ephemeral,
         };
         check(&new, now)?;
         let token = self
@@ -208,6 +210,11 @@ fn warning(token: &EnrollmentToken, rotation: &TokenRotation, now: Timestamp) ->
         let hosts = rotation.hosts;
         parts.push(format!(
             "{hosts} host(s) heard in the last 7 days use keys of it and may know no other token"
+        ));
+    }
+    if let Some(collectors) = token.collectors_without_key {
+        parts.push(format!(
+            "{collectors} collector(s) have no key of their own and live on it"
         ));
     }
     if parts.is_empty() {

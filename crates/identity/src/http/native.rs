@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{native_me, native_tokens, native_users};
+use super::{native_keys, native_me, native_tokens, native_users};
 use crate::{
     Action, Actor, AuditFilter, AuditRecord, Credential, Identity, NewUser, Principal, Scope, Team,
     TeamId, User, UserId,
@@ -27,6 +27,7 @@ pub fn native_routes(identity: Identity) -> OpenApiRouter {
         .merge(native_me::routes())
         .merge(native_users::routes())
         .merge(native_tokens::routes())
+        .merge(native_keys::routes())
         .with_state(identity)
 }
 

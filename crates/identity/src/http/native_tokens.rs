@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 use super::native::time;
 use crate::{
     Action, Actor, ApiToken, EnrolledHost, EnrollmentToken, EnrollmentTokenId, Family, Identity,
-    NewApiToken, NewEnrollmentToken, Principal, Scope, Successor, TeamId, UserId,
+    KnownAgents, NewApiToken, NewEnrollmentToken, Principal, Scope, Successor, TeamId, UserId,
 };
 
 pub(super) fn routes() -> OpenApiRouter<Identity> {
@@ -81,6 +81,15 @@ struct NewEnrollmentTokenRequest {
     /// How many hosts may enroll with it.
     #[serde(default)]
     max_uses: Option<u32>,
+    /// What is done with an agent that speaks OpAMP, has used a key of its own and comes by it again: `adopt` offers it another
+    /// key, `new_identity` makes it another agent, `approve` waits for a person, `deny` refuses it. `adopt` when left out;
+    /// only for tokens that `opamp` may use.
+    #[serde(default)]
+    known_agents: Option<String>,
+    /// Whether agents that speak OpAMP and come by it are short-lived: they are forgotten some time after they are gone. Only
+    /// for tokens that `opamp` may use.
+    #[serde(default)]
+    ephemeral: Option<bool>,
 }
 
 /// A new token with its secret.
@@ -112,6 +121,11 @@ async fn create_enrollment_token(
             families.push(family);
         }
     }
+    let known_agents = body.known_agents.as_deref().map(|name| {
+        let known = || KnownAgents::ALL.map(KnownAgents::name).join(", ");
+        let parsed = KnownAgents::parse(name);
+        parsed.ok_or_else(|| Problem::invalid("known_agents", format!("must be among {}", known())))
+    });
     let networks = body.networks.iter().map(|network| network.trim().parse());
     let networks: Result<_, NotANetwork> = networks.collect();
     let new = NewEnrollmentToken {
@@ -122,6 +136,8 @@ async fn create_enrollment_token(
         label_ids: body.label_ids,
         expires_at: time("expires_at", body.expires_at.as_deref())?,
         max_uses: body.max_uses,
+        known_agents: known_agents.transpose()?,
+        ephemeral: body.ephemeral,
     };
     let (token, secret) = identity
         .enrollment_tokens
@@ -230,8 +246,8 @@ struct RotatedEnrollmentToken {
 
 /// Rotate an enrollment token
 ///
-/// Makes a successor with the same name, team, families, networks and labels. Both are good until the overlap is over, then
-/// the old one ends.
+/// Makes a successor with the same name, team, families, networks, labels and rules for agents that speak OpAMP. Both are good
+/// until the overlap is over, then the old one ends.
 #[utoipa::path(post, path = "/enrollment-tokens/{id}/rotate", tag = "identity", params(("id" = i64, Path)),
     request_body = RotationRequest, responses((status = 201, body = RotatedEnrollmentToken), (status = 404),
     (status = 409, description = "it was revoked, ran out or has a successor")))]

@@ -6,7 +6,7 @@ use muster_clock::Timestamp;
 use muster_store::{Executor, Row, StoreError, Value, args};
 
 use crate::agent_keys::{RefusedAgent, RefusedKey};
-use crate::{AgentKeyId, AgentKeyInfo, EnrollmentTokenId, Family, HostId};
+use crate::{AgentKeyId, AgentKeyInfo, CollectorId, EnrollmentTokenId, Family, HostId};
 
 /// How many keys one statement marks as used.
 pub(crate) const MAX_BATCH: usize = 1_000;
@@ -15,7 +15,7 @@ pub(crate) const MAX_COMPARED: usize = 5_000;
 
 muster_store::statements! {
     FIND = "SELECT id, host_id, family, instance, first_used_at, superseded_at, revoked_at, revoked_because, rival_since,
-        rotate_at, told_at FROM identity_agent_keys WHERE key_hash = $1";
+        rotate_at, told_at FROM identity_agent_keys WHERE key_hash = $1 AND host_id <> 0";
     INSERT = "INSERT INTO identity_agent_keys (key_hash, family, host_id, enrollment_token_id, created_at, instance)
         VALUES ($1, $2, $3, $4, $5, $6) RETURNING id";
     MARK_USED = "UPDATE identity_agent_keys SET first_used_at = $2, used_at = $2
@@ -49,14 +49,14 @@ muster_store::statements! {
         AND superseded_at IS NULL AND revoked_at IS NULL LIMIT 1";
     WAITING = "SELECT COUNT(*) AS total FROM identity_agent_keys
         WHERE rotate_at IS NOT NULL AND superseded_at IS NULL AND revoked_at IS NULL";
-    REFUSED = "INSERT INTO identity_refused_agents (key_id, host_id, family, reason, calls, first_at, last_at)
-        SELECT k.id, k.host_id, k.family, CAST($2 AS TEXT), CAST($3 AS BIGINT), CAST($4 AS BIGINT), CAST($4 AS BIGINT)
-        FROM identity_agent_keys k WHERE k.id = $1
+    REFUSED = "INSERT INTO identity_refused_agents (key_id, host_id, family, reason, calls, first_at, last_at, collector_id)
+        SELECT k.id, k.host_id, k.family, CAST($2 AS TEXT), CAST($3 AS BIGINT), CAST($4 AS BIGINT), CAST($4 AS BIGINT),
+        k.collector_id FROM identity_agent_keys k WHERE k.id = $1
         ON CONFLICT (key_id) DO UPDATE SET calls = identity_refused_agents.calls + excluded.calls,
             last_at = excluded.last_at, reason = excluded.reason";
     FORGET_REFUSED = "DELETE FROM identity_refused_agents WHERE last_at <= $1";
     COUNT_REFUSED = "SELECT COUNT(*) AS total FROM identity_refused_agents";
-    LIST_REFUSED = "SELECT key_id, host_id, family, reason, calls, first_at, last_at FROM identity_refused_agents
+    LIST_REFUSED = "SELECT key_id, host_id, family, reason, calls, first_at, last_at, collector_id FROM identity_refused_agents
         ORDER BY last_at DESC, key_id LIMIT $1 OFFSET $2";
     DROP_UNUSED = "DELETE FROM identity_agent_keys WHERE host_id = $1 AND family = $2 AND first_used_at IS NULL
         AND id NOT IN (SELECT k.id FROM identity_agent_keys k WHERE k.host_id = $1 AND k.family = $2
@@ -350,6 +350,7 @@ pub(crate) async fn list_refused(
         Ok(RefusedAgent {
             key_id: row.get("key_id")?,
             host_id: row.get("host_id")?,
+            collector_id: row.get::<Option<i64>>("collector_id")?.map(CollectorId),
             family: family(row)?,
             reason: RefusedKey::parse(&row.get::<String>("reason")?),
             calls: row.get("calls")?,

@@ -9,6 +9,8 @@ use crate::{Actor, AuditEntry, AuditFilter, AuditRecord, UserId};
 muster_store::statements! {
     INSERT = "INSERT INTO identity_audit (at, actor_kind, actor_id, actor_name, actor_email, address, action,
         subject_kind, subject_id, before_json, after_json) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+    COUNT_SINCE = "SELECT COUNT(*) AS total FROM identity_audit
+        WHERE subject_kind = $1 AND subject_id = $2 AND action = $3 AND at > $4";
     FORGET = "DELETE FROM identity_audit WHERE id IN (SELECT a.id FROM identity_audit a
         WHERE a.action = $1 AND a.at <= $2 ORDER BY a.at LIMIT 5000)";
     EXPIRE = "DELETE FROM identity_audit WHERE id IN (SELECT o.id FROM
@@ -39,6 +41,16 @@ pub(crate) async fn insert(
         entry.after.map(|value| value.to_string()),
     ];
     db.execute(INSERT, args).await.map(drop)
+}
+
+/// How many entries of the same action on the same subject were kept since a time.
+pub(crate) async fn count_since(
+    db: &mut impl Executor,
+    entry: &AuditEntry,
+    since: Timestamp,
+) -> Result<i64, StoreError> {
+    let args = args![entry.subject_kind, &entry.subject_id, entry.action, since];
+    db.fetch_one(COUNT_SINCE, args).await?.get("total")
 }
 
 /// Forgets the oldest of an action; a batch of them at most.

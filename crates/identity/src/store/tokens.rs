@@ -10,48 +10,66 @@ use muster_clock::Timestamp;
 use muster_http::Network;
 use muster_store::{Executor, Row, StoreError, args};
 
-use crate::{AgentKeyId, EnrollmentToken, EnrollmentTokenId, Family, HostId, Readmission, TeamId};
+use crate::{
+    AgentKeyId, CollectorId, EnrollmentToken, EnrollmentTokenId, Family, HostId, KnownAgents,
+    Readmission, TeamId,
+};
 
 muster_store::statements! {
     LOAD_VALID = "SELECT id, name, team_id, families, networks, token_hash, created_at, expires_at, max_uses, uses,
-        reenrollments, used_at, used_by, revoked_at FROM identity_enrollment_tokens WHERE revoked_at IS NULL";
+        reenrollments, used_at, used_by, revoked_at, known_agents, ephemeral, used_by_collector
+        FROM identity_enrollment_tokens WHERE revoked_at IS NULL";
     LOAD_REVOKED = "SELECT token_hash FROM identity_enrollment_tokens WHERE revoked_at IS NOT NULL
         ORDER BY revoked_at DESC LIMIT 10000";
     NETWORKS_OF_KEY = "SELECT t.networks FROM identity_enrollment_tokens t
         JOIN identity_agent_keys k ON k.enrollment_token_id = t.id WHERE k.id = $1";
-    COUNT_USE = "UPDATE identity_enrollment_tokens SET uses = uses + 1, used_at = $3, used_by = $2
+    COUNT_USE = "UPDATE identity_enrollment_tokens SET uses = uses + 1, used_at = $3, used_by = $2, used_by_collector = NULL
         WHERE id = $1 AND revoked_at IS NULL AND (max_uses IS NULL OR uses < max_uses)
         AND (expires_at IS NULL OR expires_at > $3)";
-    COUNT_AGAIN = "UPDATE identity_enrollment_tokens SET reenrollments = reenrollments + 1, used_at = $3, used_by = $2
-        WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $3)
+    COUNT_AGAIN = "UPDATE identity_enrollment_tokens SET reenrollments = reenrollments + 1, used_at = $3, used_by = $2,
+        used_by_collector = NULL WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $3)
+        RETURNING CAST(CASE WHEN uses >= max_uses THEN 1 ELSE 0 END AS BIGINT) AS is_used_up";
+    COUNT_COLLECTORS_USE = "UPDATE identity_enrollment_tokens SET uses = uses + 1, used_at = $3, used_by = NULL,
+        used_by_collector = $2 WHERE id = $1 AND revoked_at IS NULL AND (max_uses IS NULL OR uses < max_uses)
+        AND (expires_at IS NULL OR expires_at > $3)";
+    COUNT_COLLECTOR_AGAIN = "UPDATE identity_enrollment_tokens SET reenrollments = reenrollments + 1, used_at = $3,
+        used_by = NULL, used_by_collector = $2 WHERE id = $1 AND revoked_at IS NULL
+        AND (expires_at IS NULL OR expires_at > $3)
         RETURNING CAST(CASE WHEN uses >= max_uses THEN 1 ELSE 0 END AS BIGINT) AS is_used_up";
     COUNT_IN_SCOPE = "SELECT COUNT(*) AS total FROM identity_enrollment_tokens
         WHERE revoked_at IS NULL AND COALESCE(team_id, 0) = $1";
     INSERT = "INSERT INTO identity_enrollment_tokens (name, team_id, families, token_hash, sealed, created_at,
-        expires_at, max_uses, networks) VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8) RETURNING id";
+        expires_at, max_uses, networks, known_agents, ephemeral)
+        VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8, $9, $10) RETURNING id";
     SET_SEALED = "UPDATE identity_enrollment_tokens SET sealed = $2 WHERE id = $1";
     SEALED = "SELECT sealed FROM identity_enrollment_tokens WHERE id = $1";
     SEALED_IN_SCOPE = "SELECT id, name, team_id, families, networks, sealed, created_at, expires_at, max_uses, uses,
-        reenrollments, used_at, used_by, revoked_at FROM identity_enrollment_tokens
+        reenrollments, used_at, used_by, revoked_at, known_agents, ephemeral, used_by_collector FROM identity_enrollment_tokens
         WHERE revoked_at IS NULL AND COALESCE(team_id, 0) = $1 ORDER BY id";
     SEALED_OF_TEAMS = "SELECT id, name, team_id, families, networks, sealed, created_at, expires_at, max_uses, uses,
-        reenrollments, used_at, used_by, revoked_at FROM identity_enrollment_tokens
+        reenrollments, used_at, used_by, revoked_at, known_agents, ephemeral, used_by_collector FROM identity_enrollment_tokens
         WHERE revoked_at IS NULL AND team_id IS NOT NULL ORDER BY id";
     FIND = "SELECT id, name, team_id, families, networks, created_at, expires_at, max_uses, uses, reenrollments, used_at,
-        used_by, revoked_at FROM identity_enrollment_tokens WHERE id = $1";
+        used_by, revoked_at, known_agents, ephemeral, used_by_collector FROM identity_enrollment_tokens
+        WHERE id = $1";
     REVOKE = "UPDATE identity_enrollment_tokens SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL";
     LIST = "SELECT id, name, team_id, families, networks, created_at, expires_at, max_uses, uses, reenrollments, used_at,
-        used_by, revoked_at FROM identity_enrollment_tokens WHERE (revoked_at IS NULL OR $1 = 1) ORDER BY id DESC LIMIT 10000";
+        used_by, revoked_at, known_agents, ephemeral, used_by_collector FROM identity_enrollment_tokens
+        WHERE (revoked_at IS NULL OR $1 = 1) ORDER BY id DESC LIMIT 10000";
 }
 
 fn token(row: &Row) -> Result<EnrollmentToken, StoreError> {
     let families: String = row.get("families")?;
+    // A family that a newer release knows is left out.
+    let families: Vec<Family> = families.split(',').filter_map(Family::parse).collect();
+    let is_for_collectors = families.contains(&Family::Opamp);
+    let known_agents = KnownAgents::from_text(&row.get::<String>("known_agents")?);
+    let ephemeral = row.get::<i64>("ephemeral")? != 0;
     Ok(EnrollmentToken {
         id: row.get("id")?,
         name: row.get("name")?,
         team_id: row.get::<Option<i64>>("team_id")?.map(TeamId),
-        // A family that a newer release knows is left out.
-        families: families.split(',').filter_map(Family::parse).collect(),
+        families,
         networks: networks(row)?,
         labels: Vec::new(),
         created_at: row.get("created_at")?,
@@ -63,6 +81,12 @@ fn token(row: &Row) -> Result<EnrollmentToken, StoreError> {
         reenrollments: row.get("reenrollments")?,
         used_at: row.get("used_at")?,
         used_by: row.get::<Option<i64>>("used_by")?.map(HostId),
+        used_by_collector: row
+            .get::<Option<i64>>("used_by_collector")?
+            .map(CollectorId),
+        known_agents: is_for_collectors.then_some(known_agents),
+        ephemeral: is_for_collectors.then_some(ephemeral),
+        collectors_without_key: None,
         revoked_at: row.get("revoked_at")?,
         rotation: None,
     })
@@ -123,9 +147,34 @@ pub(crate) async fn count_again(
     host: HostId,
     now: Timestamp,
 ) -> Result<Option<Readmission>, StoreError> {
-    let rows = db
-        .execute_returning(COUNT_AGAIN, args![id, host, now])
-        .await?;
+    readmission(
+        &db.execute_returning(COUNT_AGAIN, args![id, host, now])
+            .await?,
+    )
+}
+
+pub(crate) async fn count_collectors_use(
+    db: &mut impl Executor,
+    id: EnrollmentTokenId,
+    collector: CollectorId,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let args = args![id, collector, now];
+    Ok(db.execute(COUNT_COLLECTORS_USE, args).await? == 1)
+}
+
+/// None when it admits nobody.
+pub(crate) async fn count_collector_again(
+    db: &mut impl Executor,
+    id: EnrollmentTokenId,
+    collector: CollectorId,
+    now: Timestamp,
+) -> Result<Option<Readmission>, StoreError> {
+    let args = args![id, collector, now];
+    readmission(&db.execute_returning(COUNT_COLLECTOR_AGAIN, args).await?)
+}
+
+fn readmission(rows: &[Row]) -> Result<Option<Readmission>, StoreError> {
     let Some(row) = rows.first() else {
         return Ok(None);
     };
@@ -162,6 +211,8 @@ pub(crate) async fn insert(
         token.expires_at,
         token.max_uses,
         networks.join(","),
+        token.known_agents.unwrap_or_default().name(),
+        token.ephemeral.unwrap_or_default(),
     ];
     let rows = db.execute_returning(INSERT, args).await?;
     rows.first()

@@ -26,7 +26,7 @@ fn refused<T: std::fmt::Debug>(result: Result<T, EnrollError>) -> RefusalReason 
 }
 
 impl Fixture {
-    async fn key(&self, host: i64, family: Family) -> String {
+    pub(crate) async fn key(&self, host: i64, family: Family) -> String {
         let keys = &self.identity.agent_keys;
         let token = Some(EnrollmentTokenId(1));
         keys.issue(&mut &*self.db, HostId(host), family, token, "", START)
@@ -35,7 +35,7 @@ impl Fixture {
             .text
     }
 
-    async fn whose(&self, key: &str, family: Family) -> Result<i64, AgentAuthError> {
+    pub(crate) async fn whose(&self, key: &str, family: Family) -> Result<i64, AgentAuthError> {
         self.identity
             .agent_keys
             .authenticate(key, family)

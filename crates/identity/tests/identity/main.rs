@@ -3,6 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 mod agents;
+mod collector_operators;
+mod collector_tokens;
+mod collectors;
 mod denials;
 mod people;
 mod second_factor;

@@ -88,7 +88,7 @@ on_both_databases! {
         let entry = last_change(identity).await;
         assert_eq!((entry.action.as_str(), entry.subject_id), ("deleted_team", team.to_string()));
         assert_eq!(entry.before.unwrap()["name"], "Laptops");
-        assert_eq!(entry.after.unwrap()["released"], serde_json::json!({"enrollment_tokens": 1, "things": 3}));
+        assert_eq!(entry.after.unwrap()["released"], serde_json::json!({"access_keys": 0, "enrollment_tokens": 1, "things": 3}));
         assert_eq!(things.told(), 1);
         let replica = fixture.replica().await;
         assert!(replica.enrollment_tokens.admit(&secret, Family::Osquery, HERE, START).await.is_err());

@@ -8,8 +8,8 @@ use muster_server::start::{Ambient, start};
 use muster_store::testing::on_both_databases;
 use serde_json::json;
 
-use crate::settings;
 use crate::site::{Site, until};
+use crate::{LEASES, leases, settings};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -58,7 +58,7 @@ on_both_databases! {
             site.enroll(&secret, &format!("new-{round}")).await;
             until("the server holds its leases", async || {
                 let listed = site.get("/api/muster/replicas").await.body;
-                listed["items"].as_array().unwrap().iter().any(|item| item["leases"].as_array().unwrap().len() == 4)
+                leases(&listed) == LEASES
             })
             .await;
         }

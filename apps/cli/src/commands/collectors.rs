@@ -1,0 +1,195 @@
+//! Collectors.
+
+mod find;
+mod show;
+
+use std::io::{self, IsTerminal as _};
+
+use serde_json::{Value, json};
+
+use super::{ALL, NO_TEAM, name_teams, team_id};
+use crate::arguments::{Collector, Collectors};
+use crate::client::Client;
+use crate::error::CliError;
+use crate::output::{self, Column, Style};
+
+const COLUMNS: &[Column] = &[
+    Column("id", &["id"]),
+    Column("name", &["name"]),
+    Column("version", &["version"]),
+    Column("host", &["host_name"]),
+    Column("team", &["team_name", "team_id"]),
+    Column("status", &["status"]),
+    Column("state", &["standing"]),
+    Column("healthy", &["healthy"]),
+    Column("key", &["key_status"]),
+    Column("config", &["config_status"]),
+    Column("seen", &["seen_at"]),
+];
+const COUNTS: &[Column] = &[
+    Column("state", &["standing"]),
+    Column("key", &["key_status"]),
+    Column("collectors", &["total"]),
+    Column("online", &["online"]),
+];
+
+pub(super) async fn list(client: &Client, arguments: &Collectors) -> Result<(), CliError> {
+    let style = arguments.format.into();
+    if arguments.summary {
+        let counts = client.get(&["collectors", "summary"], &[]).await?;
+        let counts = counts.as_array().map(Vec::as_slice).unwrap_or_default();
+        return output::list(style, COUNTS, counts);
+    }
+    let mut query = Vec::new();
+    let wishes = [
+        ("search", &arguments.search),
+        ("status", &arguments.status),
+        ("standing", &arguments.state),
+        ("key_status", &arguments.key),
+        ("config_status", &arguments.config),
+        ("version", &arguments.version),
+        ("sort", &arguments.sort),
+    ];
+    for (name, wish) in wishes {
+        query.extend(wish.clone().map(|wish| (name, wish)));
+    }
+    for (name, wishes) in [
+        ("capability", &arguments.capability),
+        ("attribute", &arguments.attribute),
+    ] {
+        if !wishes.is_empty() {
+            query.push((name, wishes.join(",")));
+        }
+    }
+    if arguments.healthy || arguments.unhealthy {
+        query.push(("healthy", arguments.healthy.to_string()));
+    }
+    match arguments.team.as_deref() {
+        None => {}
+        Some(NO_TEAM) => query.push(("team_id", "0".to_owned())),
+        Some(team) => query.push(("team_id", team_id(client, team).await?.to_string())),
+    }
+    let mut collectors = client.list(&["collectors"], &query, ALL).await?;
+    name_teams(client, &mut collectors).await?;
+    output::list(style, COLUMNS, &collectors)
+}
+
+pub(super) async fn one(client: &Client, arguments: &Collector) -> Result<(), CliError> {
+    let found = find::find(client, &arguments.name).await?;
+    let id = super::id_in(&found).unwrap_or_default();
+    if let Some(done) = change(client, arguments, id, &called(&found)).await? {
+        output::say(&done);
+        return Ok(());
+    }
+    let mut detail = client.get(&["collectors", &id.to_string()], &[]).await?;
+    name_teams(client, std::slice::from_mut(&mut detail)).await?;
+    if arguments.effective_config {
+        effective_config(&detail, id, arguments.json)
+    } else if arguments.components {
+        let components = detail
+            .get("available_components")
+            .ok_or(CliError::NotSaid {
+                id,
+                what: "which components it is built of",
+                hint: "agents with the capability reports_available_components do",
+            })?;
+        if arguments.json {
+            return output::print(&format!("{components:#}\n"));
+        }
+        output::print(&show::components(components))
+    } else if arguments.events {
+        let style = if arguments.json {
+            Style::Json
+        } else {
+            Style::Table
+        };
+        output::print(&show::events(style, &detail))
+    } else if arguments.json {
+        output::print(&format!("{detail:#}\n"))
+    } else {
+        output::print(&show::collector(&detail))
+    }
+}
+
+/// Changes what is to be changed, and what is said about it.
+async fn change(
+    client: &Client,
+    arguments: &Collector,
+    id: i64,
+    called: &str,
+) -> Result<Option<String>, CliError> {
+    let number = id.to_string();
+    let post = async |action: &str, body: Value| {
+        client.post(&["collectors", &number, action], &body).await
+    };
+    let said = if let Some(reason) = &arguments.revoke {
+        post("revoke", json!({ "reason": reason })).await?;
+        format!(
+            "{called} is revoked, and refused from now on\n  let it come again: muster collector {id} --unrevoke"
+        )
+    } else if arguments.unrevoke {
+        post(
+            "unrevoke",
+            json!({ "with_its_key": arguments.with_its_key }),
+        )
+        .await?;
+        if arguments.with_its_key {
+            format!("{called} may come again, by its key or by an enrollment token")
+        } else {
+            format!(
+                "{called} may come again by an enrollment token\n\
+                    \x20 an agent that still shows its key is refused until it is started anew; to have the key good again: \
+                    muster collector {id} --unrevoke --with-its-key"
+            )
+        }
+    } else if arguments.approve {
+        post("approve", json!({})).await?;
+        format!("{called} may come back by its enrollment token within a day")
+    } else if arguments.restart {
+        post("restart", json!({})).await?;
+        format!(
+            "{called} is told to restart, at once or at its next message within a quarter of an hour"
+        )
+    } else if arguments.rotate_key {
+        post("rotate-key", json!({})).await?;
+        format!("{called} is offered a new key; the old one stays good until the new one is used")
+    } else if let Some(team) = &arguments.team {
+        let mut body = json!({});
+        if team != NO_TEAM {
+            body["team_id"] = json!(team_id(client, team).await?);
+        }
+        post("transfer", body).await?;
+        match team.as_str() {
+            NO_TEAM => format!("{called} is in no team now"),
+            team => format!("moved {called} to the team `{team}`"),
+        }
+    } else if arguments.delete {
+        client.delete(&["collectors", &number]).await?;
+        format!("deleted {called}")
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(said))
+}
+
+/// What a collector is called in messages.
+fn called(collector: &Value) -> String {
+    format!("collector {} ({})", collector["id"], show::title(collector))
+}
+
+fn effective_config(detail: &Value, id: i64, as_json: bool) -> Result<(), CliError> {
+    let config = detail.get("effective_config").ok_or(CliError::NotSaid {
+        id,
+        what: "which configuration it runs",
+        hint: "agents with the capability reports_effective_config do",
+    })?;
+    if as_json {
+        return output::print(&format!("{config:#}\n"));
+    }
+    let text = show::files(config);
+    // What a file says goes through a pipe as it is.
+    if io::stdout().is_terminal() {
+        return output::print(&(output::printable_lines(&text) + "\n"));
+    }
+    output::print(&text)
+}

@@ -1,0 +1,582 @@
+//! Collectors as they come: credentials, records in memory, and what a step comes to, kept and sent.
+
+mod commit;
+mod memory;
+mod session;
+mod upkeep;
+mod writer;
+
+use std::hash::{Hash as _, Hasher as _};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use dashmap::{DashMap, DashSet};
+use muster_bus::{Bus, Hint, Topic};
+use muster_clock::{Clock, Randomness, Timestamp};
+use muster_http::error_chain;
+use muster_identity::{CollectorId, DENIED_AGENT, DENIED_ENROLLMENT, Identity};
+use muster_store::{Database, StoreError};
+use muster_wire_opamp::proto::AgentToServer;
+use muster_wire_opamp::{InstanceUid, Outgoing, Refusal as WireRefusal};
+
+use crate::live::Live;
+use crate::pace::Pace;
+use crate::presence::Presence;
+use crate::record::{ConfigReport, LineKey, Record};
+use crate::service::{
+    Carrier, DesiredConfig, Effect, Exchange, Outcome, Principal, Refusal, Settings, Step, push,
+    step,
+};
+use crate::{ExchangeError, store};
+
+use commit::Committed;
+pub(crate) use session::Session;
+
+/// Hints that a collector was changed: its id, and by which replica.
+pub(crate) const CHANGED_TOPIC: Topic = Topic::new("collectors.changed");
+/// Hints that there may be something to tell a collector.
+pub(crate) const PUSH_TOPIC: Topic = Topic::new("collectors.push");
+/// Hints that it is to be seen whether a collector is there.
+pub(crate) const PROBE_TOPIC: Topic = Topic::new("collectors.probe");
+/// How many locks order the messages of agents.
+const LOCKS: usize = 4_096;
+/// How often a step is taken again when others change the same agent.
+const ATTEMPTS: usize = 6;
+/// How many requests over plain HTTP an agent may send at once.
+const BURST_REQUESTS: u32 = 60;
+/// How often a further one.
+const REQUEST_INTERVAL: Duration = Duration::from_millis(500);
+/// How many hashes of known components are remembered.
+const MAX_KNOWN_COMPONENTS: usize = 10_000;
+
+/// Where remote configurations come from: which agent should run what. Asked at every message, so from memory.
+pub trait RemoteConfigs: Send + Sync + 'static {
+    /// What an agent should run; none when nothing is assigned to it.
+    fn desired(&self, record: &Record) -> Option<Arc<DesiredConfig>>;
+
+    /// An agent said something new about its remote configuration. The change is kept.
+    fn reported(&self, collector: CollectorId, report: &ConfigReport);
+
+    /// A configuration was sent to an agent, by its hash as hexadecimal digits.
+    fn sent(&self, collector: CollectorId, hash: &str);
+
+    /// An agent is new, or its attributes, its health or its team changed: what it should run may be something else now.
+    fn changed(&self, collector: CollectorId);
+}
+
+/// What the service is made of.
+pub struct CollectorParts {
+    /// Where everything is kept.
+    pub database: Database,
+    /// Hints between replicas.
+    pub bus: Arc<dyn Bus>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// For uids, hashes and ids of connections.
+    pub randomness: Arc<dyn Randomness>,
+    /// Who is who.
+    pub identity: Identity,
+    /// What operators decided.
+    pub settings: Settings,
+}
+
+struct Inner {
+    database: Database,
+    bus: Arc<dyn Bus>,
+    clock: Arc<dyn Clock>,
+    randomness: Arc<dyn Randomness>,
+    identity: Identity,
+    settings: Settings,
+    configs: OnceLock<Arc<dyn RemoteConfigs>>,
+    /// Tells this replica's hints from those of others.
+    origin: u64,
+    records: DashMap<CollectorId, Arc<Record>>,
+    uids: DashMap<InstanceUid, CollectorId>,
+    /// Counts what was forgotten, so that a look-up knows whether something was meanwhile: what it read may be old.
+    forgotten: AtomicU64,
+    components: DashSet<String>,
+    /// How fast agents send over plain HTTP.
+    paces: DashMap<InstanceUid, Pace>,
+    locks: Vec<tokio::sync::Mutex<()>>,
+    queue: writer::Queue,
+    presence: Presence,
+    live: Live,
+}
+
+/// Collectors. Cheap to clone.
+#[derive(Clone)]
+pub struct Collectors(Arc<Inner>);
+
+/// What is answered.
+pub(crate) struct Reply {
+    pub(crate) outgoing: Outgoing,
+    /// Which agent it was, if it is known.
+    pub(crate) collector: Option<CollectorId>,
+    /// Whether a socket ends after it.
+    pub(crate) closes: bool,
+    /// Whether the agent may not come: 401 over plain HTTP. On a socket that others share it is told in band.
+    pub(crate) is_unauthorized: bool,
+}
+
+impl Collectors {
+    /// The service on a migrated database; nothing is read yet.
+    pub fn new(parts: CollectorParts) -> Self {
+        let mut origin = [0; 8];
+        parts.randomness.fill(&mut origin);
+        let locks = (0..LOCKS).map(|_| tokio::sync::Mutex::default()).collect();
+        if let Some(offers) = &parts.settings.offers
+            && !offers.is_usable()
+        {
+            tracing::warn!(
+                "collectors are not offered keys of their own: agents have to be told the authority of this server's \
+                 certificate, which is not known; set opamp.ca_file"
+            );
+        }
+        Self(Arc::new(Inner {
+            presence: Presence::new(parts.database.clone()),
+            database: parts.database,
+            bus: parts.bus,
+            clock: parts.clock,
+            randomness: parts.randomness,
+            identity: parts.identity,
+            settings: parts.settings,
+            configs: OnceLock::new(),
+            origin: u64::from_le_bytes(origin),
+            records: DashMap::new(),
+            uids: DashMap::new(),
+            forgotten: AtomicU64::new(0),
+            components: DashSet::new(),
+            paces: DashMap::new(),
+            locks,
+            queue: writer::Queue::default(),
+            live: Live::default(),
+        }))
+    }
+
+    /// Whoever assigns remote configurations is asked for them from now on. Only the first is attached.
+    pub fn attach_configs(&self, configs: Arc<dyn RemoteConfigs>) {
+        if self.0.configs.set(configs).is_err() {
+            tracing::warn!("remote configurations are attached to collectors twice");
+        }
+    }
+
+    /// How many sockets are open on this replica.
+    pub fn sockets(&self) -> usize {
+        self.0.live.count()
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+
+    pub(crate) fn database(&self) -> &Database {
+        &self.0.database
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.0.identity
+    }
+
+    pub(crate) fn live(&self) -> &Live {
+        &self.0.live
+    }
+
+    /// A number that no other connection has, on any replica.
+    pub(crate) fn new_connection(&self) -> u64 {
+        let mut bytes = [0; 8];
+        self.0.randomness.fill(&mut bytes);
+        u64::from_le_bytes(bytes).max(1)
+    }
+
+    /// Tells every replica something. That they hear of it late is no reason to fail.
+    pub(crate) async fn hint(&self, topic: Topic, key: impl ToString) {
+        if let Err(error) = self.0.bus.publish(Hint::new(topic, key)).await {
+            tracing::warn!(error = error_chain(&error), "could not publish a hint");
+        }
+    }
+
+    fn lock(&self, uid: InstanceUid) -> &tokio::sync::Mutex<()> {
+        let mut hasher = std::hash::DefaultHasher::new();
+        uid.hash(&mut hasher);
+        &self.0.locks[hasher.finish() as usize % LOCKS]
+    }
+
+    /// Answers a message.
+    pub(crate) async fn exchange(
+        &self,
+        session: &Session,
+        message: &AgentToServer,
+    ) -> Result<Reply, ExchangeError> {
+        metrics::counter!("muster_collectors_messages_total", "carrier" => session.connection.carrier.name())
+            .increment(1);
+        let principal = self.principal(session).await?;
+        let uid = match InstanceUid::from_wire(&message.instance_uid) {
+            Ok(uid) => uid,
+            Err(error) => {
+                refused("bad_uid");
+                let outgoing = Outgoing::refusal(
+                    message.instance_uid.clone(),
+                    WireRefusal::BadRequest,
+                    error.to_string(),
+                );
+                return Ok(Reply {
+                    outgoing,
+                    collector: None,
+                    closes: false,
+                    is_unauthorized: false,
+                });
+            }
+        };
+        if session.connection.carrier == Carrier::Http && self.is_too_fast(uid) {
+            refused("too_many");
+            return Err(ExchangeError::TooMany);
+        }
+        // The messages of an agent one after the other, whatever connections they come by.
+        let _ordered = self.lock(uid).lock().await;
+        let mut conflict = None;
+        for attempt in 0..ATTEMPTS {
+            match self
+                .attempt(session, &principal, uid, message, attempt > 0)
+                .await
+            {
+                Ok(Some(reply)) => return Ok(reply),
+                // Somebody else changed it meanwhile.
+                Ok(None) => {}
+                Err(ExchangeError::Unavailable(error)) if error.is_duplicate() => {
+                    conflict = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(ExchangeError::Unavailable(conflict.unwrap_or_else(|| {
+            StoreError::corrupt("answer an agent", "others changed it all the time")
+        })))
+    }
+
+    /// Whether an agent sends more over plain HTTP than anybody needs. Sockets are read more slowly instead.
+    fn is_too_fast(&self, uid: InstanceUid) -> bool {
+        let now = self.now();
+        let mut pace = self.0.paces.entry(uid).or_insert_with(|| Pace::new(now));
+        !pace.admits(now, REQUEST_INTERVAL, BURST_REQUESTS)
+    }
+
+    async fn attempt(
+        &self,
+        session: &Session,
+        principal: &Principal,
+        uid: InstanceUid,
+        message: &AgentToServer,
+        is_again: bool,
+    ) -> Result<Option<Reply>, ExchangeError> {
+        let mut record = self.by_uid(uid, is_again).await?;
+        if !is_again
+            && let Some(known) = &record
+            && self.may_be_old(known, principal, message)
+        {
+            record = self.by_uid(uid, true).await?;
+        }
+        let owner = self.owner(principal, record.as_deref()).await?;
+        let taken = self
+            .take(
+                session,
+                principal,
+                uid,
+                message,
+                record.as_deref(),
+                owner.as_deref(),
+                false,
+            )
+            .await?;
+        let taken = match taken {
+            Step::Other(id) => {
+                let other = self.by_id(id, is_again).await?;
+                let other = other.as_deref();
+                match self
+                    .take(session, principal, uid, message, other, None, true)
+                    .await?
+                {
+                    // It was deleted meanwhile, or became somebody else.
+                    Step::Other(_) => return Ok(None),
+                    taken => taken,
+                }
+            }
+            taken => taken,
+        };
+        match taken {
+            Step::Done(outcome) => self.finish(session, principal, outcome).await,
+            Step::Refused(refusal) => {
+                let id = record.as_ref().map(|record| record.id);
+                Ok(Some(self.refuse(session, uid, id, refusal)))
+            }
+            Step::Other(_) => Ok(None),
+        }
+    }
+
+    fn refuse(
+        &self,
+        session: &Session,
+        uid: InstanceUid,
+        id: Option<CollectorId>,
+        refusal: Refusal,
+    ) -> Reply {
+        refused(refusal.reason());
+        let subject = id.map(|id| id.to_string()).unwrap_or_default();
+        self.deny(
+            session,
+            DENIED_AGENT,
+            refusal.reason(),
+            "collector",
+            subject,
+        );
+        let (message, closes) = match refusal {
+            Refusal::Unauthorized { .. } => ("authentication required", true),
+            Refusal::BadRequest {
+                message, closes, ..
+            } => (message, closes),
+        };
+        Reply {
+            outgoing: Outgoing::refusal(uid, WireRefusal::BadRequest, message),
+            collector: None,
+            closes,
+            is_unauthorized: matches!(refusal, Refusal::Unauthorized { .. }),
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "all of it is one message's surroundings"
+    )]
+    async fn take(
+        &self,
+        session: &Session,
+        principal: &Principal,
+        uid: InstanceUid,
+        message: &AgentToServer,
+        record: Option<&Record>,
+        owner: Option<&Record>,
+        is_other: bool,
+    ) -> Result<Step, StoreError> {
+        let now = self.now();
+        let are_components_known = self.are_components_known(message, record).await?;
+        let desired = record.and_then(|record| self.0.configs.get()?.desired(record));
+        Ok(step(&Exchange {
+            message,
+            uid,
+            principal,
+            record,
+            is_other,
+            owner,
+            connection: session.connection,
+            is_key_live: record.is_some_and(|record| self.is_key_live(record, session, now)),
+            are_components_known,
+            desired_config: desired.as_deref(),
+            settings: &self.0.settings,
+            now,
+            randomness: &*self.0.randomness,
+        }))
+    }
+
+    /// Whether an agent's own key is in use on another socket of this replica.
+    fn is_key_live(&self, record: &Record, session: &Session, now: Timestamp) -> bool {
+        let line = record
+            .durable
+            .key_id
+            .and_then(|key| record.line(LineKey::Key(key)));
+        line.is_some_and(|line| {
+            line.ended_at.is_none()
+                && line.connection != session.connection.id
+                && self
+                    .0
+                    .live
+                    .is_alive(line.connection, record.interval(), now)
+        })
+    }
+
+    /// Whether another replica may know better: it answered the messages in between, or saw the agent's key.
+    fn may_be_old(&self, record: &Record, principal: &Principal, message: &AgentToServer) -> bool {
+        let line = record.line(principal.line());
+        let is_next = line.is_some_and(|line| {
+            [line.sequence, line.sequence.wrapping_add(1)].contains(&message.sequence_num)
+        });
+        (!is_next || record.durable.contested_at.is_some()) && self.0.bus.status().replicas > 1
+    }
+
+    async fn are_components_known(
+        &self,
+        message: &AgentToServer,
+        record: Option<&Record>,
+    ) -> Result<bool, StoreError> {
+        let said = message
+            .available_components
+            .as_ref()
+            .filter(|said| !said.hash.is_empty());
+        let asked = record
+            .and_then(|record| record.durable.components.as_ref())
+            .filter(|known| known.asked_at.is_some());
+        let hash = match (said, asked) {
+            (Some(said), _) => crate::values::hex(&said.hash[..said.hash.len().min(64)]),
+            (None, Some(known)) => known.hash.clone(),
+            (None, None) => return Ok(true),
+        };
+        if self.0.components.contains(&hash) {
+            return Ok(true);
+        }
+        let found = store::part::components(&mut &self.0.database, &hash).await?;
+        if found.is_some() {
+            self.remember_components(hash);
+        }
+        Ok(found.is_some())
+    }
+
+    fn remember_components(&self, hash: String) {
+        if self.0.components.len() >= MAX_KNOWN_COMPONENTS {
+            self.0.components.clear();
+        }
+        self.0.components.insert(hash);
+    }
+
+    /// Keeps what a step comes to and makes the answer; none when somebody else changed the agent meanwhile.
+    async fn finish(
+        &self,
+        session: &Session,
+        principal: &Principal,
+        outcome: Box<Outcome>,
+    ) -> Result<Option<Reply>, ExchangeError> {
+        let outcome: Arc<Outcome> = Arc::from(outcome);
+        let (record, offer) = if outcome.is_changed {
+            match self.commit(session, principal, &outcome).await? {
+                Committed::Done { record, offer } => (*record, offer.map(|offer| *offer)),
+                Committed::Conflict => return Ok(None),
+                Committed::Refused(reason) => {
+                    refused(reason);
+                    self.deny(
+                        session,
+                        DENIED_ENROLLMENT,
+                        reason,
+                        "collector",
+                        String::new(),
+                    );
+                    return Err(ExchangeError::Unauthorized { reason });
+                }
+            }
+        } else {
+            (outcome.record.clone(), None)
+        };
+        let is_known = record.id != CollectorId(0);
+        let id = record.id;
+        if is_known {
+            self.0.presence.heard(&record);
+            self.remember(outcome.uid, record);
+        }
+        self.follow_up(id, &outcome).await;
+        Ok(Some(Reply {
+            outgoing: outcome.answer(offer),
+            collector: is_known.then_some(id),
+            closes: false,
+            is_unauthorized: false,
+        }))
+    }
+
+    /// What is told to others once everything is kept.
+    async fn follow_up(&self, id: CollectorId, outcome: &Outcome) {
+        for flag in outcome.update.flags.names() {
+            metrics::counter!("muster_collectors_requests_total", "what" => flag).increment(1);
+        }
+        let configs = self.0.configs.get();
+        for effect in &outcome.effects {
+            match effect {
+                Effect::Probe => {
+                    self.0.live.probe(id);
+                    self.hint(PROBE_TOPIC, id).await;
+                }
+                Effect::Adopted => {
+                    metrics::counter!("muster_collectors_adoptions_total").increment(1);
+                }
+                Effect::ConfigReported(report) => {
+                    if let Some(configs) = configs {
+                        configs.reported(id, report);
+                    }
+                }
+                Effect::ConfigSent { hash } => {
+                    if let Some(configs) = configs {
+                        configs.sent(id, hash);
+                    }
+                }
+                Effect::Event { .. }
+                | Effect::Uid(_)
+                | Effect::BindKey(_)
+                | Effect::CameBack(_) => {}
+            }
+        }
+        // Its components and capabilities count as well.
+        if let Some(configs) = configs
+            && outcome.is_changed
+            && id != CollectorId(0)
+        {
+            configs.changed(id);
+        }
+        if outcome.is_changed && id != CollectorId(0) {
+            self.hint(CHANGED_TOPIC, format!("{id} {}", self.0.origin))
+                .await;
+        }
+    }
+
+    /// What there is to tell an agent that holds a socket, kept and as a message; none when there is nothing.
+    pub(crate) async fn push(
+        &self,
+        session: &Session,
+        id: CollectorId,
+        uid: InstanceUid,
+    ) -> Result<Option<Outgoing>, ExchangeError> {
+        let principal = self.principal(session).await?;
+        let _ordered = self.lock(uid).lock().await;
+        let message = AgentToServer::default();
+        for attempt in 0..ATTEMPTS {
+            let Some(record) = self.by_id(id, attempt > 0).await? else {
+                return Ok(None);
+            };
+            let desired = self
+                .0
+                .configs
+                .get()
+                .and_then(|configs| configs.desired(&record));
+            let exchange = Exchange {
+                message: &message,
+                uid,
+                principal: &principal,
+                record: Some(&record),
+                is_other: false,
+                owner: None,
+                connection: session.connection,
+                is_key_live: false,
+                are_components_known: true,
+                desired_config: desired.as_deref(),
+                settings: &self.0.settings,
+                now: self.now(),
+                randomness: &*self.0.randomness,
+            };
+            let Some(outcome) = push(&exchange) else {
+                return Ok(None);
+            };
+            if let Some(reply) = self.finish(session, &principal, outcome).await? {
+                return Ok(Some(reply.outgoing));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Carrier {
+    /// For labels of metrics and for logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::WebSocket => "websocket",
+        }
+    }
+}
+
+fn refused(reason: &'static str) {
+    metrics::counter!("muster_collectors_refusals_total", "reason" => reason).increment(1);
+}

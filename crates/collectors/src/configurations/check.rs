@@ -1,0 +1,526 @@
+//! Checks a configuration before it is kept or sent: a bad one survives at the agent, which then breaks at every start.
+//!
+//! What is checked is what a collector refuses before it starts anything: the form of the sections, names of components,
+//! pipelines that refer to what is there. What a component makes of its own settings only the component knows. References
+//! (`${env:NAME}`, `${file:…}`) are resolved by the agent and are taken for whatever is wanted in their place.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::components::{Components, Section};
+use super::document::{Files, Kind};
+use super::finding::{Finding, Findings};
+use super::merge::{Merged, merge};
+use super::yaml::{Entry, Node, Place, Value, shown};
+
+/// The longest type of a component, in bytes.
+const MAX_TYPE_BYTES: usize = 63;
+/// The longest name that tells components of one type apart, in characters.
+const MAX_COMPONENT_NAME_CHARACTERS: usize = 1_024;
+/// How alike two names must be for one to be suggested for the other, from 0 to 1.
+const LIKENESS: f64 = 0.8;
+
+const SIGNALS: [&str; 4] = ["traces", "metrics", "logs", "profiles"];
+const TOP_LEVEL: [&str; 6] = [
+    "receivers",
+    "processors",
+    "exporters",
+    "connectors",
+    "extensions",
+    "service",
+];
+const SERVICE: [&str; 3] = ["telemetry", "extensions", "pipelines"];
+const PIPELINE: [&str; 3] = ["receivers", "processors", "exporters"];
+
+/// Checks the files of a version. `available` are the components that an agent said it has, if it said so.
+pub fn check(kind: Kind, files: &Files, available: Option<&Components>) -> Vec<Finding> {
+    let merged = merge(files);
+    let mut findings = Findings::new(&merged.names);
+    for error in merged.files.iter().filter_map(|file| file.as_ref().err()) {
+        findings.error(error.place, &error.message);
+    }
+    if kind == Kind::Collector && !findings.has_errors() {
+        for (index, file) in merged.files.iter().enumerate() {
+            whole_file(
+                &merged,
+                index,
+                file.as_ref().ok().map(AsRef::as_ref),
+                &mut findings,
+            );
+        }
+        if !findings.has_errors() {
+            collector(&merged.root, available, &mut findings);
+        }
+    }
+    findings.finish()
+}
+
+fn whole_file(merged: &Merged, index: usize, node: Option<&Node>, findings: &mut Findings<'_>) {
+    match node.map(|node| (&node.value, node)) {
+        None | Some((Value::Map(_), _)) => {}
+        Some((Value::Null, node)) => {
+            // Comments only are no mistake where other files have something in them.
+            if merged.names.len() == 1 {
+                findings.error(
+                    node.place,
+                    "is empty; write the sections of a collector, such as receivers and service",
+                );
+            } else {
+                let place = Place {
+                    file: index,
+                    ..node.place
+                };
+                findings.warning(place, "is empty");
+            }
+        }
+        Some((_, node)) => {
+            let message = format!(
+                "is {}, where a mapping with sections such as receivers and service is wanted",
+                node.kind()
+            );
+            findings.error(node.place, message);
+        }
+    }
+}
+
+/// What a section declares; none when that cannot be known here.
+type Declared<'a> = BTreeMap<Section, Option<BTreeMap<&'a str, &'a Entry>>>;
+
+fn collector(root: &Node, available: Option<&Components>, findings: &mut Findings<'_>) {
+    for entry in root.entries().unwrap_or_default() {
+        if !TOP_LEVEL.contains(&entry.key.as_str()) {
+            let message = format!(
+                "`{}` is no section of a collector, which refuses what it does not know{}",
+                shown(&entry.key),
+                suggestion(&entry.key, TOP_LEVEL)
+            );
+            findings.warning(entry.place, message);
+        }
+    }
+    let mut declared = Declared::new();
+    for section in Section::ALL {
+        declared.insert(section, section_of(root, section, available, findings));
+    }
+    if available.is_none() {
+        findings.warning(
+            None::<Place>,
+            "which components the collectors have is not known, so whether they have those named here was not checked",
+        );
+    }
+    let Some(service) = root.get("service") else {
+        let message = "has no section `service`; add it with pipelines, such as\n  \
+                       service: {pipelines: {logs: {receivers: [otlp], exporters: [debug]}}}";
+        findings.error(root.place, message);
+        return;
+    };
+    let Some(entries) = service.node.entries() else {
+        if !is_reference(&service.node) {
+            let message = format!(
+                "`service` is {}, and must be a mapping",
+                service.node.kind()
+            );
+            findings.error(service.place, message);
+        }
+        return;
+    };
+    for entry in entries {
+        if !SERVICE.contains(&entry.key.as_str()) {
+            let message = format!(
+                "`service` has no `{}`{}",
+                shown(&entry.key),
+                suggestion(&entry.key, SERVICE)
+            );
+            findings.error(entry.place, message);
+        }
+    }
+    let mut used = Used::default();
+    if let Some(extensions) = service.node.get("extensions") {
+        let names = names_in(extensions, "service.extensions", findings);
+        for (name, place) in names {
+            refer(
+                &declared,
+                &[Section::Extensions],
+                name,
+                place,
+                "service.extensions",
+                findings,
+            );
+            used.extensions.insert(name);
+        }
+    }
+    pipelines(service, &declared, &mut used, findings);
+    unused(&declared, &used, findings);
+}
+
+/// Which components are referred to, and how.
+#[derive(Default)]
+struct Used<'a> {
+    extensions: BTreeSet<&'a str>,
+    as_receiver: BTreeSet<&'a str>,
+    as_processor: BTreeSet<&'a str>,
+    as_exporter: BTreeSet<&'a str>,
+    /// A reference may stand for any name.
+    is_open: bool,
+}
+
+fn section_of<'a>(
+    root: &'a Node,
+    section: Section,
+    available: Option<&Components>,
+    findings: &mut Findings<'_>,
+) -> Option<BTreeMap<&'a str, &'a Entry>> {
+    let Some(found) = root.get(section.name()) else {
+        return Some(BTreeMap::new());
+    };
+    let entries = match &found.node.value {
+        Value::Null => return Some(BTreeMap::new()),
+        Value::Map(entries) => entries,
+        _ if is_reference(&found.node) => return None,
+        _ => {
+            let message = format!(
+                "`{}` is {}, and must be a mapping from names to settings",
+                section.name(),
+                found.node.kind()
+            );
+            findings.error(found.place, message);
+            return None;
+        }
+    };
+    let mut declared = BTreeMap::new();
+    for entry in entries {
+        declared.insert(entry.key.as_str(), entry);
+        component(section, entry, available, findings);
+    }
+    Some(declared)
+}
+
+fn component(
+    section: Section,
+    entry: &Entry,
+    available: Option<&Components>,
+    findings: &mut Findings<'_>,
+) {
+    if entry.key.starts_with("${") {
+        return;
+    }
+    let kind = section.singular();
+    let Some(type_name) = type_of(&entry.key) else {
+        let message = format!(
+            "`{}` is no name of {kind}: it must be a type, such as otlp, or a type and a name, such as otlp/internal",
+            shown(&entry.key)
+        );
+        findings.error(entry.place, message);
+        return;
+    };
+    if !matches!(entry.node.value, Value::Map(_) | Value::Null) && !is_reference(&entry.node) {
+        let message = format!(
+            "the settings of {kind} `{}` are {}, and must be a mapping, or nothing",
+            shown(&entry.key),
+            entry.node.kind()
+        );
+        findings.error(entry.place, message);
+    }
+    if let Some(available) = available
+        && !available.has(section, type_name)
+    {
+        let known = available.types(section);
+        let message = if known.is_empty() {
+            format!(
+                "there is no {kind} of type `{type_name}`: the collector has no {}",
+                section.name()
+            )
+        } else {
+            format!(
+                "there is no {kind} of type `{type_name}` among the {} that the collector has{}",
+                known.len(),
+                suggestion(type_name, known.iter().map(String::as_str))
+            )
+        };
+        findings.error(entry.place, message);
+    }
+}
+
+/// The type in a name such as `otlp/internal`; none when it is no name of a component.
+fn type_of(id: &str) -> Option<&str> {
+    let (type_name, name) = match id.split_once('/') {
+        Some((type_name, name)) => (type_name, Some(name)),
+        None => (id, None),
+    };
+    let (type_name, name) = (type_name.trim(), name.map(str::trim));
+    let is_type = type_name.len() <= MAX_TYPE_BYTES
+        && type_name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && type_name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let is_name = name.is_none_or(|name| {
+        !name.is_empty() && name.chars().count() <= MAX_COMPONENT_NAME_CHARACTERS
+    });
+    (is_type && is_name).then_some(type_name)
+}
+
+fn pipelines<'a>(
+    service: &'a Entry,
+    declared: &Declared<'_>,
+    used: &mut Used<'a>,
+    findings: &mut Findings<'_>,
+) {
+    let Some(pipelines) = service.node.get("pipelines") else {
+        findings.error(
+            service.place,
+            "`service` has no `pipelines`; without any, a collector does not start",
+        );
+        return;
+    };
+    let entries = match &pipelines.node.value {
+        Value::Map(entries) if !entries.is_empty() => entries,
+        Value::Map(_) | Value::Null => {
+            findings.error(
+                pipelines.place,
+                "`service.pipelines` is empty; add a pipeline, or a collector does not start",
+            );
+            return;
+        }
+        _ if is_reference(&pipelines.node) => {
+            used.is_open = true;
+            return;
+        }
+        _ => {
+            let message = format!(
+                "`service.pipelines` is {}, and must be a mapping",
+                pipelines.node.kind()
+            );
+            findings.error(pipelines.place, message);
+            return;
+        }
+    };
+    for entry in entries {
+        pipeline(entry, declared, used, findings);
+    }
+}
+
+fn pipeline<'a>(
+    entry: &'a Entry,
+    declared: &Declared<'_>,
+    used: &mut Used<'a>,
+    findings: &mut Findings<'_>,
+) {
+    let title = shown(&entry.key);
+    let signal = type_of(&entry.key);
+    if !signal.is_some_and(|signal| SIGNALS.contains(&signal)) {
+        let message = format!(
+            "`{title}` is no pipeline: its name must begin with one of {}{}",
+            SIGNALS.join(", "),
+            suggestion(signal.unwrap_or(&entry.key), SIGNALS)
+        );
+        findings.error(entry.place, message);
+        return;
+    }
+    let Some(parts) = entry.node.entries() else {
+        if is_reference(&entry.node) {
+            used.is_open = true;
+        } else {
+            let message = format!(
+                "the pipeline `{title}` is {}; it must have receivers and exporters",
+                entry.node.kind()
+            );
+            findings.error(entry.place, message);
+        }
+        return;
+    };
+    for part in parts {
+        if !PIPELINE.contains(&part.key.as_str()) {
+            let message = format!(
+                "the pipeline `{title}` has no `{}`{}",
+                shown(&part.key),
+                suggestion(&part.key, PIPELINE)
+            );
+            findings.error(part.place, message);
+        }
+    }
+    for role in PIPELINE {
+        let path = format!("the pipeline `{title}`");
+        let Some(list) = entry.node.get(role) else {
+            if role != "processors" {
+                findings.error(
+                    entry.place,
+                    format!("{path} has no {role}; name at least one"),
+                );
+            }
+            continue;
+        };
+        if is_reference(&list.node) {
+            used.is_open = true;
+            continue;
+        }
+        let names = names_in(list, &format!("{role} of {path}"), findings);
+        let is_empty = !matches!(&list.node.value, Value::List(items) if !items.is_empty());
+        if role != "processors"
+            && is_empty
+            && matches!(list.node.value, Value::List(_) | Value::Null)
+        {
+            findings.error(
+                list.place,
+                format!("{path} has no {role}; name at least one"),
+            );
+        }
+        let sections: &[Section] = match role {
+            "receivers" => &[Section::Receivers, Section::Connectors],
+            "processors" => &[Section::Processors],
+            _ => &[Section::Exporters, Section::Connectors],
+        };
+        let mut seen = BTreeSet::new();
+        for (name, place) in names {
+            if !seen.insert(name) {
+                let message = format!(
+                    "{path} names `{}` twice among its {role}; keep one",
+                    shown(name)
+                );
+                if role == "processors" {
+                    findings.error(place, message);
+                } else {
+                    findings.warning(place, message);
+                }
+            }
+            refer(declared, sections, name, place, &path, findings);
+            match role {
+                "receivers" => used.as_receiver.insert(name),
+                "processors" => used.as_processor.insert(name),
+                _ => used.as_exporter.insert(name),
+            };
+        }
+    }
+}
+
+/// The names in a list of components. References are left out.
+fn names_in<'a>(
+    list: &'a Entry,
+    title: &str,
+    findings: &mut Findings<'_>,
+) -> Vec<(&'a str, Place)> {
+    let items = match &list.node.value {
+        Value::List(items) => items,
+        Value::Null => return Vec::new(),
+        _ if is_reference(&list.node) => return Vec::new(),
+        _ => {
+            let message = format!(
+                "{title} is {}, and must be a list of names",
+                list.node.kind()
+            );
+            findings.error(list.place, message);
+            return Vec::new();
+        }
+    };
+    let mut names = Vec::new();
+    for item in items {
+        match &item.value {
+            Value::Text(name) if name.contains("${") => {}
+            Value::Text(name) => names.push((name.as_str(), item.place)),
+            _ => {
+                let message = format!("in {title} stands {}, where a name is wanted", item.kind());
+                findings.error(item.place, message);
+            }
+        }
+    }
+    names
+}
+
+/// Checks that a name is declared in one of the sections.
+fn refer(
+    declared: &Declared<'_>,
+    sections: &[Section],
+    name: &str,
+    place: Place,
+    title: &str,
+    findings: &mut Findings<'_>,
+) {
+    let mut known: Vec<&str> = Vec::new();
+    for section in sections {
+        match declared.get(section) {
+            Some(Some(names)) if names.contains_key(name) => return,
+            Some(Some(names)) => known.extend(names.keys()),
+            _ => return,
+        }
+    }
+    // A reference as a key may stand for any name.
+    if known.iter().any(|known| known.starts_with("${")) {
+        return;
+    }
+    let sections: Vec<&str> = sections.iter().map(|section| section.name()).collect();
+    let message = format!(
+        "{title} names `{}`, which is not among the {}{}",
+        shown(name),
+        sections.join(" or "),
+        suggestion(name, known)
+    );
+    findings.error(place, message);
+}
+
+fn unused(declared: &Declared<'_>, used: &Used<'_>, findings: &mut Findings<'_>) {
+    if used.is_open {
+        return;
+    }
+    for (section, names) in declared {
+        for (name, entry) in names.iter().flatten() {
+            let (is_received, is_exported) = (
+                used.as_receiver.contains(name),
+                used.as_exporter.contains(name),
+            );
+            let is_used = match section {
+                Section::Receivers => is_received,
+                Section::Processors => used.as_processor.contains(name),
+                Section::Exporters => is_exported,
+                Section::Connectors => is_received || is_exported,
+                Section::Extensions => used.extensions.contains(name),
+            };
+            if *section == Section::Connectors && is_used && is_received != is_exported {
+                let (has, wants) = if is_received {
+                    ("receiver", "exporter")
+                } else {
+                    ("exporter", "receiver")
+                };
+                let message = format!(
+                    "the connector `{}` is the {has} of a pipeline and must be the {wants} of another one, too",
+                    shown(name)
+                );
+                findings.error(entry.place, message);
+            }
+            if !is_used {
+                let place = if *section == Section::Extensions {
+                    "in service.extensions"
+                } else {
+                    "by any pipeline"
+                };
+                let message = format!(
+                    "the {} `{}` is not used {place}",
+                    section.singular(),
+                    shown(name)
+                );
+                findings.warning(entry.place, message);
+            }
+        }
+    }
+}
+
+/// Whether a value is something that the agent puts another one in the place of.
+fn is_reference(node: &Node) -> bool {
+    matches!(&node.value, Value::Text(text) if text.starts_with("${") && text.ends_with('}'))
+}
+
+/// `; did you mean …?` when one of the known names is much like this one.
+fn suggestion<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    // Comparing takes time with the length, and no name that is meant is so long.
+    const MAX_COMPARED_BYTES: usize = 128;
+    if name.len() > MAX_COMPARED_BYTES {
+        return String::new();
+    }
+    let scored = known
+        .into_iter()
+        .map(|known| (strsim::jaro_winkler(name, known), known));
+    let best = scored.max_by(|(a, _), (b, _)| a.total_cmp(b));
+    match best.filter(|(likeness, _)| *likeness >= LIKENESS) {
+        Some((_, known)) => format!("; did you mean `{}`?", shown(known)),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

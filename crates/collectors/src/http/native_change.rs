@@ -1,0 +1,143 @@
+//! Our own API: what operators do about collectors.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use muster_http::{Json, Path, Problem};
+use muster_identity::{CollectorId, ComeBack, Principal, TeamId};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::Collectors;
+use crate::operators::Wish;
+
+async fn change(
+    collectors: &Collectors,
+    principal: &Principal,
+    id: i64,
+    wish: Wish<'_>,
+) -> Result<StatusCode, Problem> {
+    collectors.change(principal, CollectorId(id), wish).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Delete a collector
+///
+/// With everything known about it, and its keys. An agent that still runs there is refused until it comes by an enrollment
+/// token; then it is a new one. To keep it out, revoke it.
+#[utoipa::path(delete, path = "/collectors/{id}", tag = "collectors", params(("id" = i64, Path)),
+    responses((status = 204), (status = 404)))]
+pub(super) async fn delete(
+    State(collectors): State<Collectors>,
+    principal: Principal,
+    Path(id): Path<i64>,
+) -> Result<StatusCode, Problem> {
+    change(&collectors, &principal, id, Wish::Delete).await
+}
+
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(super) struct RevokeCollector {
+    /// Why, for those who wonder later.
+    reason: String,
+}
+
+/// Revoke a collector
+///
+/// Its keys are taken away and its connections end at once, on every server. It is refused, also by its enrollment token,
+/// until it is un-revoked. Doing it twice is no error.
+#[utoipa::path(post, path = "/collectors/{id}/revoke", tag = "collectors", params(("id" = i64, Path)),
+    request_body = RevokeCollector, responses((status = 204), (status = 404)))]
+pub(super) async fn revoke(
+    State(collectors): State<Collectors>,
+    principal: Principal,
+    Path(id): Path<i64>,
+    Json(body): Json<RevokeCollector>,
+) -> Result<StatusCode, Problem> {
+    let reason = body.reason.trim();
+    change(&collectors, &principal, id, Wish::Revoke { reason }).await
+}
+
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(super) struct UnrevokeCollector {
+    /// Whether the key that it had is good again, so that an agent which goes on knocking with it is let in at once. Not when
+    /// others may know the key. Without it the agent comes by its enrollment token and is offered a new one.
+    with_its_key: bool,
+}
+
+/// Let a revoked collector come again
+#[utoipa::path(post, path = "/collectors/{id}/unrevoke", tag = "collectors", params(("id" = i64, Path)),
+    request_body = UnrevokeCollector, responses((status = 204), (status = 404)))]
+pub(super) async fn unrevoke(
+    State(collectors): State<Collectors>,
+    principal: Principal,
+    Path(id): Path<i64>,
+    Json(body): Json<UnrevokeCollector>,
+) -> Result<StatusCode, Problem> {
+    let how = if body.with_its_key {
+        ComeBack::WithItsKey
+    } else {
+        ComeBack::WithoutKey
+    };
+    change(&collectors, &principal, id, Wish::Unrevoke(how)).await
+}
+
+/// Approve that a collector comes back
+///
+/// One that had a key of its own came back with an enrollment token that wants an approval for that.
+#[utoipa::path(post, path = "/collectors/{id}/approve", tag = "collectors", params(("id" = i64, Path)),
+    responses((status = 204), (status = 404), (status = 409, description = "it does not wait for one")))]
+pub(super) async fn approve(
+    State(collectors): State<Collectors>,
+    principal: Principal,
+    Path(id): Path<i64>,
+) -> Result<StatusCode, Problem> {
+    change(&collectors, &principal, id, Wish::Approve).await
+}
+
+/// Have a collector restart
+///
+/// It is told at once when it holds a socket, else at its next request within a quarter of an hour.
+#[utoipa::path(post, path = "/collectors/{id}/restart", tag = "collectors", params(("id" = i64, Path)),
+    responses((status = 204), (status = 404), (status = 409, description = "it does not accept the command")))]
+pub(super) async fn restart(
+    State(collectors): State<Collectors>,
+    principal: Principal,
+    Path(id): Path<i64>,
+) -> Result<StatusCode, Problem> {
+    change(&collectors, &principal, id, Wish::Restart).await
+}
+
+/// Renew the key of a collector
+///
+/// It is offered a new one; the old key stays good until the new one is used.
+#[utoipa::path(post, path = "/collectors/{id}/rotate-key", tag = "collectors", params(("id" = i64, Path)),
+    responses((status = 204), (status = 404), (status = 409, description = "it has none, or cannot take another")))]
+pub(super) async fn rotate_key(
+    State(collectors): State<Collectors>,
+    principal: Principal,
+    Path(id): Path<i64>,
+) -> Result<StatusCode, Problem> {
+    change(&collectors, &principal, id, Wish::Rotate).await
+}
+
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(super) struct TransferCollector {
+    /// To which team; out of all when left out.
+    team_id: Option<i64>,
+}
+
+/// Move a collector to a team
+#[utoipa::path(post, path = "/collectors/{id}/transfer", tag = "collectors", params(("id" = i64, Path)),
+    request_body = TransferCollector, responses((status = 204), (status = 404),
+    (status = 422, description = "no such team")))]
+pub(super) async fn transfer(
+    State(collectors): State<Collectors>,
+    principal: Principal,
+    Path(id): Path<i64>,
+    Json(body): Json<TransferCollector>,
+) -> Result<StatusCode, Problem> {
+    let team = body.team_id.map(TeamId);
+    change(&collectors, &principal, id, Wish::Transfer(team)).await
+}

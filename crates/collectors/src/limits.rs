@@ -1,0 +1,63 @@
+//! Limits and times of this crate.
+
+use std::time::Duration;
+
+/// The largest message of an agent, after decompression, and the largest to one, before compression, in bytes.
+pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
+
+/// The same as the wire has it.
+pub(crate) fn message_limit() -> muster_wire_opamp::MessageLimit {
+    muster_wire_opamp::MessageLimit::new(MAX_MESSAGE_BYTES).unwrap_or_default()
+}
+
+/// How often an agent is to be heard when nobody decided otherwise.
+pub const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(30);
+/// The least time between two requests for a full state, per agent.
+pub(crate) const FULL_STATE_PAUSE: Duration = Duration::from_secs(30);
+/// How often a full state is asked for in a row without getting one.
+pub(crate) const MAX_FULL_STATE_REQUESTS: u8 = 3;
+/// The least time between two offers to one agent, whatever happens: two that are close together leave a supervisor with two
+/// live connections.
+pub(crate) const LEAST_OFFER_PAUSE: Duration = Duration::from_secs(10);
+/// After how many offers without adoption an agent is marked, and how long is waited before the next ones.
+pub(crate) const OFFERS_UNTIL_MARKED: u32 = 3;
+/// How long is waited after the second, third, fourth and every later offer that was not adopted.
+pub(crate) const OFFER_PAUSES: [Duration; 4] = [
+    Duration::from_secs(5 * 60),
+    Duration::from_secs(30 * 60),
+    Duration::from_secs(2 * 60 * 60),
+    Duration::from_secs(24 * 60 * 60),
+];
+/// How long after an agent was taken back by its token its older key may still be used by a request that was under way.
+pub(crate) const UNDER_WAY: Duration = Duration::from_secs(15);
+/// How long a wish to restart an agent waits for it.
+pub(crate) const RESTART_WAITS: Duration = Duration::from_secs(15 * 60);
+/// How long an answer to a remote configuration is waited for until the configuration is sent again.
+pub(crate) const CONFIG_ANSWER_TIME: Duration = Duration::from_secs(5 * 60);
+/// How long what names an agent's components may stay unknown until a full state is asked for instead.
+pub(crate) const COMPONENTS_PATIENCE: Duration = Duration::from_secs(25);
+/// How often a day an agent may come back with its token before people are told.
+pub(crate) const COMEBACKS_PER_DAY: u32 = 5;
+
+/// How many lines (pairs of agent and credential) are told apart per agent.
+pub(crate) const MAX_LINES: usize = 4;
+/// How many other machines that show an agent's uid are told apart.
+pub(crate) const MAX_SEPARATED: usize = 8;
+/// The most attributes of a list that are kept.
+pub(crate) const MAX_ATTRIBUTES: usize = 200;
+/// The longest text inside an attribute that is kept, in bytes.
+pub(crate) const MAX_TEXT_BYTES: usize = 4_096;
+/// The longest message of an error that is kept, in bytes.
+pub(crate) const MAX_ERROR_BYTES: usize = 4_096;
+/// How deep values and trees are kept.
+pub(crate) const MAX_DEPTH: usize = 32;
+/// How many nodes of a tree of health or components are kept.
+pub(crate) const MAX_NODES: usize = 5_000;
+/// How many files of an effective configuration are kept.
+pub(crate) const MAX_CONFIG_FILES: usize = 64;
+/// How many custom messages of an agent are kept.
+pub(crate) const MAX_KEPT_MESSAGES: i64 = 20;
+/// The largest custom message that is kept with its data, in bytes.
+pub(crate) const MAX_CUSTOM_BYTES: usize = 16 * 1024;
+/// How many entries of an agent's timeline are kept.
+pub(crate) const MAX_EVENTS: i64 = 200;

@@ -1,0 +1,240 @@
+//! Whose message it is, and whether it is taken.
+
+use muster_identity::{AgentKeyId, CollectorId, KnownAgents};
+use muster_wire_opamp::InstanceUid;
+
+use super::{Exchange, KeyGrant, Principal, Refusal, TokenGrant, answer, bits};
+use crate::limits::UNDER_WAY;
+use crate::record::{LineKey, Record, Standing};
+use crate::values;
+
+pub(super) enum Judgement<'a> {
+    Refuse(Refusal),
+    /// Answered, and nothing more.
+    Echo,
+    /// A new agent, which goes by this uid; separated from another or not.
+    Enrol {
+        uid: InstanceUid,
+        from: Option<CollectorId>,
+    },
+    Continue(&'a Record),
+    /// The same, and the key that was made in advance is the agent's from now on.
+    Bind(&'a Record, AgentKeyId),
+    /// The agent goes by another uid since it was started anew.
+    Rename(&'a Record),
+    /// It lost its key and is taken back.
+    Readmit(&'a Record),
+    /// Nothing is taken until somebody approves (`wait`), or until it shows whether the agent's key is in use elsewhere.
+    Hold {
+        record: &'a Record,
+        wait: bool,
+        ask: bool,
+    },
+    Other(CollectorId),
+}
+
+fn unauthorized<'a>(reason: &'static str) -> Judgement<'a> {
+    Judgement::Refuse(Refusal::Unauthorized { reason })
+}
+
+fn foreign<'a>() -> Judgement<'a> {
+    Judgement::Refuse(Refusal::BadRequest {
+        reason: "foreign_uid",
+        message: "this instance_uid does not belong to the key that was shown",
+        closes: true,
+    })
+}
+
+pub(super) fn judge<'a>(x: &Exchange<'a>) -> Judgement<'a> {
+    let asks_for_uid = x.message.flags & bits::REQUEST_INSTANCE_UID != 0;
+    if answer::is_nil(x.uid) && !asks_for_uid {
+        return Judgement::Refuse(Refusal::BadRequest {
+            reason: "nil_uid",
+            message: "instance_uid is all zeros: send a UUIDv7, or ask for one with the flag RequestInstanceUid",
+            closes: false,
+        });
+    }
+    match x.principal {
+        Principal::Token(token) => by_token(x, token, asks_for_uid),
+        Principal::Key(key) => by_key(x, key),
+    }
+}
+
+fn by_key<'a>(x: &Exchange<'a>, key: &KeyGrant) -> Judgement<'a> {
+    match (x.record, key.collector) {
+        (Some(record), Some(owner)) if record.id == owner => match record.durable.standing {
+            Standing::Revoked => unauthorized("revoked"),
+            Standing::Enrolled | Standing::Waiting => Judgement::Continue(record),
+        },
+        (Some(_), Some(_)) => foreign(),
+        (None, Some(_)) => match x.owner {
+            // An agent that draws its uid anew at each start, with a key that somebody put into its configuration.
+            Some(owner) if owner.durable.premade_key_id == Some(key.id) && !is_in_use(x, owner) => {
+                match owner.durable.standing {
+                    Standing::Revoked => unauthorized("revoked"),
+                    _ => Judgement::Rename(owner),
+                }
+            }
+            _ => foreign(),
+        },
+        (Some(record), None) => {
+            let is_free = record.durable.key_id.is_none()
+                && record.durable.team_id == key.team_id
+                && record.durable.standing == Standing::Enrolled;
+            if is_free {
+                Judgement::Bind(record, key.id)
+            } else {
+                foreign()
+            }
+        }
+        (None, None) if x.message.agent_disconnect.is_some() => Judgement::Echo,
+        (None, None) => Judgement::Enrol {
+            uid: x.uid,
+            from: None,
+        },
+    }
+}
+
+/// Whether an agent was heard under its key on another connection just now.
+fn is_in_use(x: &Exchange<'_>, owner: &Record) -> bool {
+    let line = owner.line(x.principal.line());
+    line.is_some_and(|line| {
+        line.ended_at.is_none()
+            // Polls have no connection that could be told from others.
+            && (x.connection.id == 0 || line.connection != x.connection.id)
+            && x.now.since(line.seen_at) < 2 * owner.interval()
+    })
+}
+
+fn by_token<'a>(x: &Exchange<'a>, token: &TokenGrant, asks_for_uid: bool) -> Judgement<'a> {
+    let goes = x.message.agent_disconnect.is_some();
+    let Some(record) = x.record else {
+        if goes {
+            return Judgement::Echo;
+        }
+        if !token.admits_new {
+            return unauthorized("used_up");
+        }
+        let uid = if asks_for_uid {
+            answer::new_uid(x)
+        } else {
+            x.uid
+        };
+        return Judgement::Enrol { uid, from: None };
+    };
+    let durable = &record.durable;
+    if durable.standing == Standing::Revoked {
+        return unauthorized("revoked");
+    }
+    let Some(key_id) = durable.key_id else {
+        return without_key(x, record, token, asks_for_uid, goes);
+    };
+    if goes && durable.readmitted_at.is_none() {
+        // The end of the connection by which it got its key, after it began to use that.
+        return Judgement::Echo;
+    }
+    let line = record.line(LineKey::Key(key_id));
+    if let Some(at) = durable.readmitted_at {
+        let is_used = line.is_some_and(|line| line.seen_at > at.plus(UNDER_WAY));
+        if !is_used {
+            return Judgement::Continue(record);
+        }
+    }
+    match token.policy {
+        KnownAgents::Deny => return unauthorized("denied"),
+        KnownAgents::NewIdentity => return separate(x, record, token),
+        KnownAgents::Approve if durable.approved_until.is_none_or(|until| until < x.now) => {
+            return Judgement::Hold {
+                record,
+                wait: true,
+                ask: false,
+            };
+        }
+        KnownAgents::Approve | KnownAgents::Adopt => {}
+    }
+    let interval = record.interval();
+    let is_silent = line
+        .is_none_or(|line| line.ended_at.is_some() || x.now.since(line.seen_at) >= 2 * interval);
+    if x.is_key_live {
+        return separate(x, record, token);
+    }
+    let was_used_since = |at| line.is_some_and(|line| line.ended_at.is_none() && line.seen_at > at);
+    match durable.contested_at {
+        Some(at) if was_used_since(at) => return separate(x, record, token),
+        _ if is_silent => {}
+        _ => {
+            return Judgement::Hold {
+                record,
+                wait: false,
+                ask: false,
+            };
+        }
+    }
+    match (&x.message.agent_description, &durable.traits) {
+        // What is not told cannot be compared.
+        (None, _) => Judgement::Hold {
+            record,
+            wait: false,
+            ask: true,
+        },
+        (Some(said), Some(known)) if values::traits(said) != *known => separate(x, record, token),
+        (Some(_), _) => Judgement::Readmit(record),
+    }
+}
+
+/// An agent that has no key of its own goes on by its token.
+fn without_key<'a>(
+    x: &Exchange<'a>,
+    record: &'a Record,
+    token: &TokenGrant,
+    asks_for_uid: bool,
+    goes: bool,
+) -> Judgement<'a> {
+    let durable = &record.durable;
+    if durable.standing == Standing::Waiting {
+        return Judgement::Hold {
+            record,
+            wait: true,
+            ask: false,
+        };
+    }
+    let is_its_token = durable.token_id == Some(token.id) || durable.team_id == token.team_id;
+    if !is_its_token {
+        return match token.policy {
+            KnownAgents::Deny => unauthorized("denied"),
+            _ if goes => Judgement::Echo,
+            _ => separate(x, record, token),
+        };
+    }
+    // A uid that somebody made up until it is given one need not be the only one of its kind.
+    let is_another = match (&x.message.agent_description, &durable.traits) {
+        (Some(said), Some(known)) => values::traits(said) != *known,
+        _ => false,
+    };
+    if asks_for_uid && is_another && token.admits_new {
+        return Judgement::Enrol {
+            uid: answer::new_uid(x),
+            from: None,
+        };
+    }
+    Judgement::Continue(record)
+}
+
+/// The message is from another machine than the one whose uid it shows.
+fn separate<'a>(x: &Exchange<'a>, record: &'a Record, token: &TokenGrant) -> Judgement<'a> {
+    if x.message.agent_disconnect.is_some() || x.is_other {
+        // That one has a key of its own by now: nothing is given to whoever shows an uid that is not its own.
+        return Judgement::Echo;
+    }
+    let mut separated = record.durable.separated.iter().rev();
+    if let Some(other) = separated.find(|other| other.token_id == token.id) {
+        return Judgement::Other(other.id);
+    }
+    if !token.admits_new {
+        return unauthorized("used_up");
+    }
+    Judgement::Enrol {
+        uid: answer::new_uid(x),
+        from: Some(record.id),
+    }
+}
