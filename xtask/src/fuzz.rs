@@ -13,7 +13,7 @@ use crate::workspace::Workspace;
 /// Fuzz one target, or each in turn; `--list` names them.
 ///
 /// Needs a nightly compiler and cargo-fuzz: `rustup toolchain install nightly` and `cargo install cargo-fuzz`. Input that
-/// fails is kept in `fuzz/artifacts`.
+/// fails is kept in `fuzz/artifacts`. A target whose input has a form begins with the real messages in `fuzz/seeds`.
 #[derive(Args)]
 #[command(after_long_help = "\
 Examples:
@@ -52,11 +52,16 @@ pub(crate) fn run(arguments: &Arguments, workspace: &Workspace) -> Result<(), Xt
     };
     for target in wanted {
         let limit = format!("-max_total_time={}", arguments.seconds);
-        process::run(
-            workspace
-                .command("cargo")
-                .args(["+nightly", "fuzz", "run", &target, "--", &limit]),
-        )?;
+        let mut command = workspace.command("cargo");
+        command.args(["+nightly", "fuzz", "run", &target]);
+        // What is found goes to the first folder; the second is only read.
+        let seeds = workspace.root().join("fuzz/seeds").join(&target);
+        if seeds.is_dir() {
+            let found = workspace.root().join("fuzz/corpus").join(&target);
+            fs::create_dir_all(&found).map_err(XtaskError::file("making", &found))?;
+            command.arg(found).arg(seeds);
+        }
+        process::run(command.args(["--", &limit]))?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod commit;
 mod memory;
+mod reply;
 mod session;
 mod upkeep;
 mod writer;
@@ -26,11 +27,12 @@ use crate::presence::Presence;
 use crate::record::{ConfigReport, LineKey, Record};
 use crate::service::{
     Carrier, DesiredConfig, Effect, Exchange, Outcome, Principal, Refusal, Settings, Step, push,
-    step,
+    speaks_for, step,
 };
 use crate::{ExchangeError, store};
 
 use commit::Committed;
+pub(crate) use reply::Reply;
 pub(crate) use session::Session;
 
 /// Hints that a collector was changed: its id, and by which replica.
@@ -93,11 +95,13 @@ struct Inner {
     origin: u64,
     records: DashMap<CollectorId, Arc<Record>>,
     uids: DashMap<InstanceUid, CollectorId>,
-    /// Counts what was forgotten, so that a look-up knows whether something was meanwhile: what it read may be old.
-    forgotten: AtomicU64,
+    /// Count what was forgotten, so that a look-up knows whether something was meanwhile: what it read may be old.
+    stripes: Vec<AtomicU64>,
+    /// Something was missed: memory is to be compared with the database now.
+    compare_soon: tokio::sync::Notify,
     components: DashSet<String>,
-    /// How fast agents send over plain HTTP.
-    paces: DashMap<InstanceUid, Pace>,
+    /// How fast agents send over plain HTTP, by credential as well: nobody is to suffer for whoever shows their uid.
+    paces: DashMap<(LineKey, InstanceUid), Pace>,
     locks: Vec<tokio::sync::Mutex<()>>,
     queue: writer::Queue,
     presence: Presence,
@@ -107,17 +111,6 @@ struct Inner {
 /// Collectors. Cheap to clone.
 #[derive(Clone)]
 pub struct Collectors(Arc<Inner>);
-
-/// What is answered.
-pub(crate) struct Reply {
-    pub(crate) outgoing: Outgoing,
-    /// Which agent it was, if it is known.
-    pub(crate) collector: Option<CollectorId>,
-    /// Whether a socket ends after it.
-    pub(crate) closes: bool,
-    /// Whether the agent may not come: 401 over plain HTTP. On a socket that others share it is told in band.
-    pub(crate) is_unauthorized: bool,
-}
 
 impl Collectors {
     /// The service on a migrated database; nothing is read yet.
@@ -145,7 +138,8 @@ impl Collectors {
             origin: u64::from_le_bytes(origin),
             records: DashMap::new(),
             uids: DashMap::new(),
-            forgotten: AtomicU64::new(0),
+            stripes: (0..memory::STRIPES).map(|_| AtomicU64::new(0)).collect(),
+            compare_soon: tokio::sync::Notify::new(),
             components: DashSet::new(),
             paces: DashMap::new(),
             locks,
@@ -220,15 +214,10 @@ impl Collectors {
                     WireRefusal::BadRequest,
                     error.to_string(),
                 );
-                return Ok(Reply {
-                    outgoing,
-                    collector: None,
-                    closes: false,
-                    is_unauthorized: false,
-                });
+                return Ok(Reply::refused(outgoing));
             }
         };
-        if session.connection.carrier == Carrier::Http && self.is_too_fast(uid) {
+        if session.connection.carrier == Carrier::Http && self.is_too_fast(principal.line(), uid) {
             refused("too_many");
             return Err(ExchangeError::TooMany);
         }
@@ -255,9 +244,13 @@ impl Collectors {
     }
 
     /// Whether an agent sends more over plain HTTP than anybody needs. Sockets are read more slowly instead.
-    fn is_too_fast(&self, uid: InstanceUid) -> bool {
+    fn is_too_fast(&self, line: LineKey, uid: InstanceUid) -> bool {
         let now = self.now();
-        let mut pace = self.0.paces.entry(uid).or_insert_with(|| Pace::new(now));
+        let mut pace = self
+            .0
+            .paces
+            .entry((line, uid))
+            .or_insert_with(|| Pace::new(now));
         !pace.admits(now, REQUEST_INTERVAL, BURST_REQUESTS)
     }
 
@@ -269,14 +262,18 @@ impl Collectors {
         message: &AgentToServer,
         is_again: bool,
     ) -> Result<Option<Reply>, ExchangeError> {
-        let mut record = self.by_uid(uid, is_again).await?;
+        let mut known = self.by_uid(uid, is_again).await?;
         if !is_again
-            && let Some(known) = &record
-            && self.may_be_old(known, principal, message)
+            && let Some(found) = &known
+            && self.may_be_old(&found.record, principal, message)
         {
-            record = self.by_uid(uid, true).await?;
+            known = self.by_uid(uid, true).await?;
         }
+        let mut mark = known.as_ref().map(|known| known.mark);
+        let record = known.map(|known| known.record);
         let owner = self.owner(principal, record.as_deref()).await?;
+        let owner_mark = owner.as_ref().map(|owner| owner.mark);
+        let owner = owner.map(|owner| owner.record);
         let taken = self
             .take(
                 session,
@@ -290,10 +287,19 @@ impl Collectors {
             .await?;
         let taken = match taken {
             Step::Other(id) => {
-                let other = self.by_id(id, is_again).await?;
-                let other = other.as_deref();
+                let other = self.known(id, is_again).await?;
+                mark = other.as_ref().map(|other| other.mark);
+                let other = other.map(|other| other.record);
                 match self
-                    .take(session, principal, uid, message, other, None, true)
+                    .take(
+                        session,
+                        principal,
+                        uid,
+                        message,
+                        other.as_deref(),
+                        None,
+                        true,
+                    )
                     .await?
                 {
                     // It was deleted meanwhile, or became somebody else.
@@ -304,7 +310,15 @@ impl Collectors {
             taken => taken,
         };
         match taken {
-            Step::Done(outcome) => self.finish(session, principal, outcome).await,
+            Step::Done(outcome) => {
+                let is_owners = owner
+                    .as_ref()
+                    .is_some_and(|owner| owner.id == outcome.record.id);
+                if is_owners {
+                    mark = owner_mark;
+                }
+                self.finish(session, principal, outcome, mark).await
+            }
             Step::Refused(refusal) => {
                 let id = record.as_ref().map(|record| record.id);
                 Ok(Some(self.refuse(session, uid, id, refusal)))
@@ -329,17 +343,14 @@ impl Collectors {
             "collector",
             subject,
         );
-        let (message, closes) = match refusal {
-            Refusal::Unauthorized { .. } => ("authentication required", true),
+        match refusal {
+            Refusal::Unauthorized { .. } => Reply::unauthorized(uid),
             Refusal::BadRequest {
                 message, closes, ..
-            } => (message, closes),
-        };
-        Reply {
-            outgoing: Outgoing::refusal(uid, WireRefusal::BadRequest, message),
-            collector: None,
-            closes,
-            is_unauthorized: matches!(refusal, Refusal::Unauthorized { .. }),
+            } => Reply {
+                closes,
+                ..Reply::refused(Outgoing::refusal(uid, WireRefusal::BadRequest, message))
+            },
         }
     }
 
@@ -442,6 +453,7 @@ impl Collectors {
         session: &Session,
         principal: &Principal,
         outcome: Box<Outcome>,
+        mark: Option<u64>,
     ) -> Result<Option<Reply>, ExchangeError> {
         let outcome: Arc<Outcome> = Arc::from(outcome);
         let (record, offer) = if outcome.is_changed {
@@ -457,7 +469,7 @@ impl Collectors {
                         "collector",
                         String::new(),
                     );
-                    return Err(ExchangeError::Unauthorized { reason });
+                    return Ok(Some(Reply::unauthorized(outcome.uid)));
                 }
             }
         } else {
@@ -465,14 +477,23 @@ impl Collectors {
         };
         let is_known = record.id != CollectorId(0);
         let id = record.id;
+        let is_told = speaks_for(principal, &record);
         if is_known {
             self.0.presence.heard(&record);
-            self.remember(outcome.uid, record);
+            // The uid in the message need not be the agent's: that is told by what is kept.
+            let uids = outcome.effects.iter().filter_map(|effect| match effect {
+                Effect::Uid(uid) => Some(*uid),
+                _ => None,
+            });
+            // Nobody forgot one that was not there.
+            let mark = mark.unwrap_or_else(|| self.mark(id));
+            self.remember(uids, record, mark);
         }
         self.follow_up(id, &outcome).await;
         Ok(Some(Reply {
             outgoing: outcome.answer(offer),
             collector: is_known.then_some(id),
+            is_told,
             closes: false,
             is_unauthorized: false,
         }))
@@ -533,9 +554,10 @@ impl Collectors {
         let _ordered = self.lock(uid).lock().await;
         let message = AgentToServer::default();
         for attempt in 0..ATTEMPTS {
-            let Some(record) = self.by_id(id, attempt > 0).await? else {
+            let Some(known) = self.known(id, attempt > 0).await? else {
                 return Ok(None);
             };
+            let record = known.record;
             let desired = self
                 .0
                 .configs
@@ -559,21 +581,14 @@ impl Collectors {
             let Some(outcome) = push(&exchange) else {
                 return Ok(None);
             };
-            if let Some(reply) = self.finish(session, &principal, outcome).await? {
+            if let Some(reply) = self
+                .finish(session, &principal, outcome, Some(known.mark))
+                .await?
+            {
                 return Ok(Some(reply.outgoing));
             }
         }
         Ok(None)
-    }
-}
-
-impl Carrier {
-    /// For labels of metrics and for logs.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::WebSocket => "websocket",
-        }
     }
 }
 

@@ -30,6 +30,10 @@ pub(crate) const OFFER_PAUSES: [Duration; 4] = [
 ];
 /// How long after an agent was taken back by its token its older key may still be used by a request that was under way.
 pub(crate) const UNDER_WAY: Duration = Duration::from_secs(15);
+/// How long it is remembered that somebody showed an agent's uid and the token while its key may be in use.
+pub(crate) const CONTEST_LASTS: Duration = Duration::from_secs(10 * 60);
+/// How often an agent is given another uid because it asks for one, at most.
+pub(crate) const REASSIGNMENT_PAUSE: Duration = Duration::from_secs(5 * 60);
 /// How long a wish to restart an agent waits for it.
 pub(crate) const RESTART_WAITS: Duration = Duration::from_secs(15 * 60);
 /// How long an answer to a remote configuration is waited for until the configuration is sent again.
@@ -39,6 +43,8 @@ pub(crate) const COMPONENTS_PATIENCE: Duration = Duration::from_secs(25);
 /// How often a day an agent may come back with its token before people are told.
 pub(crate) const COMEBACKS_PER_DAY: u32 = 5;
 
+/// How many uids by which an agent went are remembered, the one that it has included.
+pub(crate) const MAX_UIDS: i64 = 32;
 /// How many lines (pairs of agent and credential) are told apart per agent.
 pub(crate) const MAX_LINES: usize = 4;
 /// How many other machines that show an agent's uid are told apart.

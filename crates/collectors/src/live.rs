@@ -172,16 +172,23 @@ impl Handle {
             .store(now.as_micros(), Ordering::Relaxed);
     }
 
-    /// An agent spoke on this socket, by this uid: it is where it is reached now. False when the socket holds too many.
-    pub(crate) fn hold(&mut self, collector: CollectorId, uid: InstanceUid) -> bool {
+    /// An agent spoke on this socket, by this uid: it is where it is reached now, unless nobody knows yet whether it was that
+    /// agent (`is_told`). False when the socket holds too many.
+    pub(crate) fn hold(&mut self, collector: CollectorId, uid: InstanceUid, is_told: bool) -> bool {
         if !self.held.contains_key(&collector) && self.held.len() >= MAX_AGENTS_PER_SOCKET {
             return false;
         }
         self.held.insert(collector, uid);
         let mut sockets = self.live.0.agents.entry(collector).or_default();
-        if sockets.last() != Some(&self.id) {
+        let place = if is_told {
+            sockets.last()
+        } else {
+            sockets.first()
+        };
+        if place != Some(&self.id) {
             sockets.retain(|id| *id != self.id);
-            sockets.push(self.id);
+            let place = if is_told { sockets.len() } else { 0 };
+            sockets.insert(place, self.id);
         }
         true
     }
@@ -220,7 +227,7 @@ mod tests {
     async fn wishes_of_a_kind_are_one_however_often_they_are_made() {
         let live = Live::default();
         let mut handle = live.open(1, NOW);
-        assert!(handle.hold(CollectorId(7), UID));
+        assert!(handle.hold(CollectorId(7), UID, true));
         for _ in 0..1_000 {
             live.push(CollectorId(7));
             live.check(CollectorId(7));
@@ -235,11 +242,16 @@ mod tests {
     async fn an_agent_is_reached_where_it_spoke_last_and_nowhere_when_its_sockets_are_gone() {
         let live = Live::default();
         let (mut first, mut second) = (live.open(1, NOW), live.open(2, NOW));
-        first.hold(CollectorId(7), UID);
-        second.hold(CollectorId(7), UID);
+        first.hold(CollectorId(7), UID, true);
+        second.hold(CollectorId(7), UID, true);
         assert_eq!(live.of(CollectorId(7)), [1, 2]);
-        first.hold(CollectorId(7), UID);
+        first.hold(CollectorId(7), UID, true);
         assert_eq!(live.of(CollectorId(7)), [2, 1]);
+        // Whoever only shows its uid is never asked instead of it.
+        let mut third = live.open(3, NOW);
+        third.hold(CollectorId(7), UID, false);
+        assert_eq!(live.of(CollectorId(7)), [3, 2, 1]);
+        drop(third);
         drop(first);
         assert_eq!(live.of(CollectorId(7)), [2]);
         drop(second);

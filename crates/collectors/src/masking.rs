@@ -4,6 +4,7 @@
 //! whose `name` or `key` does, and a password inside an address. Only the values are replaced, in place: the rest of a file
 //! stays as it was. A file that cannot be read is not kept at all, since nobody knows what stands in it.
 
+mod texts;
 mod yaml;
 
 use serde_json::{Map, Value, json};
@@ -17,8 +18,9 @@ use crate::values::bounded;
 pub const MASK: &str = "[MASKED]";
 
 /// What keys look like that hold credentials, with commas between: in lower case and without separators.
-pub const DEFAULT_KEYS_LIST: &str = "password, passphrase, passwd, secret, token, apikey, accesskey, privatekey, keypem, \
-     signingkey, licensekey, ingestkey, authorization, credential, cookie, connectionstring, dsn";
+pub const DEFAULT_KEYS_LIST: &str = "password, passphrase, passwd, pwd, secret, token, apikey, accesskey, privatekey, keypem, \
+     signingkey, licensekey, ingestkey, authorization, credential, cookie, connectionstring, datasource, dsn, \
+     sharedkey, accountkey, instrumentationkey, community";
 
 /// Which values are masked.
 #[derive(Debug, Clone)]
@@ -133,6 +135,22 @@ mod tests {
             "endpoint: postgres://ann:hunter2@example.com/path?a=b",
             "dsn: 'user=ann password=hunter2'",
             "args: ['--password=hunter2']",
+            "args: ['--password=hunter2 hunter2']",
+            "datasource: 'host=db user=ann password=hunter2'",
+            "other: 'host=db user=ann password=hunter2 sslmode=off'",
+            "other: Server=db;User Id=ann;Pwd = hunter2;Encrypt=yes",
+            "other: \"host=db password='hunter2 hunter2' user=ann\"",
+            "endpoint: amqp://ann:guest@first,amqp://ann:hunter2@second",
+            "endpoints: 'a://ann:x@b/c and d://ann:hunter2@e'",
+            "endpoint: https://hunter2@example.com/path",
+            "endpoint: https://example.com/path?api_key=hunter2&a=b",
+            "other: ann:hunter2@tcp(db:3306)/logs",
+            "other: ann:hunter2@unix(/run/db)/logs",
+            "environment: [DB_PASSWORD=hunter2]",
+            "# password: hunter2\na: 1\n",
+            "a:\n  # password: hunter2\n  password: hunter2\n  ## - token=hunter2\n",
+            "config: |\n  exporters:\n    otlp:\n      headers:\n        authorization: Bearer hunter2\n",
+            "snmp: {community: hunter2, shared_key: hunter2, instrumentation_key: hunter2}",
         ] {
             let masked = masked(text);
             assert!(!masked.contains("hunter2"), "{text:?} became {masked:?}");
@@ -146,6 +164,12 @@ mod tests {
             "tls: {key_file: /etc/key.pem}\n",
             "auth: {authenticator: basicauth}\n",
             "endpoint: https://example.com:4318/v1/traces\n",
+            "endpoint: https://example.com/path?to=ann@example.com\n",
+            "statement: set(attributes[\"a\"], \"b\") where attributes[\"c\"] == \"d\"\n",
+            "other: host=db user=ann password=${env:PASSWORD} sslmode=off\n",
+            "other: first password= and second\n",
+            "# a comment: about things\nother: 1 # token: see below\n",
+            "text: |\n  pipelines: [a]\n  token: ${env:TOKEN}\n",
             "receivers: {otlp: {protocols: {grpc: {}}}}\n",
             "é: ü\npipelines:\n- a\n- b\n",
             "",

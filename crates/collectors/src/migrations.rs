@@ -70,12 +70,14 @@ CREATE TABLE collectors_lines (
     need BIGINT NOT NULL,
     asked_at BIGINT,
     asked_in_a_row BIGINT NOT NULL,
+    said_goodbye BIGINT NOT NULL,
     PRIMARY KEY (collector_id, line)
 );
 CREATE TABLE collectors_presence (
     collector_id BIGINT PRIMARY KEY REFERENCES collectors_collectors (id) ON DELETE CASCADE,
     seen_at BIGINT NOT NULL,
-    gone_at BIGINT
+    gone_at BIGINT,
+    said_goodbye BIGINT NOT NULL
 );
 CREATE TABLE collectors_components (
     hash TEXT PRIMARY KEY,

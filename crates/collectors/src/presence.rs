@@ -19,6 +19,8 @@ use crate::store::presence::{Heard, MAX_BATCH_ROWS, put};
 
 /// How long marks gather.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+/// A line that is older by this than the agent's newest does not change any more, and is not written again.
+const WRITTEN_BY_NOW: Duration = Duration::from_secs(10 * 60);
 /// How often a stop tries to write what is left before it gives up.
 const LAST_ATTEMPTS: u32 = 5;
 
@@ -54,13 +56,26 @@ impl Presence {
         let Some(seen_at) = record.seen_at() else {
             return;
         };
+        // What was silent for long was written long ago, or waits here.
+        let is_new = |line: &&Line| seen_at.since(line.seen_at) < WRITTEN_BY_NOW;
+        let mut lines: Vec<Line> = record.lines.iter().filter(is_new).cloned().collect();
+        let mut pending = self.pending();
+        if let Some(waiting) = pending.remove(&record.id) {
+            let is_known = |line: &Line| lines.iter().any(|known| known.key == line.key);
+            let others: Vec<Line> = waiting
+                .lines
+                .into_iter()
+                .filter(|line| !is_known(line))
+                .collect();
+            lines.extend(others);
+        }
         let heard = Heard {
             id: record.id,
-            lines: record.lines.clone(),
+            lines,
             seen_at,
             gone_at: record.gone_at(),
+            said_goodbye: record.said_goodbye(),
         };
-        let mut pending = self.pending();
         pending.insert(record.id, heard);
         if pending.len() == MAX_BATCH_ROWS {
             self.0.many.notify_one();

@@ -11,7 +11,7 @@ use muster_identity::{AgentKeyId, CollectorId, EnrollmentTokenId, TeamId};
 use muster_wire_opamp::InstanceUid;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{DEFAULT_HEARTBEAT, MAX_LINES};
+use crate::limits::{CONTEST_LASTS, DEFAULT_HEARTBEAT, MAX_LINES};
 
 /// An agent.
 #[derive(Debug, Clone, PartialEq)]
@@ -126,6 +126,12 @@ pub struct Durable {
     /// How often it was told to be heard, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat_seconds: Option<u32>,
+    /// When it was last given another uid because it asked for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reassigned_at: Option<Timestamp>,
+    /// What a later release wrote: kept as it is while servers of two releases answer in turn.
+    #[serde(flatten)]
+    pub unknown: serde_json::Map<String, serde_json::Value>,
 }
 
 /// What an agent says at length and is kept by itself.
@@ -343,8 +349,10 @@ pub struct Line {
     pub connection: u64,
     /// When.
     pub seen_at: Timestamp,
-    /// When the agent went, if it did.
+    /// When the agent went, if it did, or its socket was cut.
     pub ended_at: Option<Timestamp>,
+    /// Whether it said so.
+    pub said_goodbye: bool,
     /// Whether something was missed.
     pub need: Need,
     /// When a full state was last asked for.
@@ -373,6 +381,7 @@ impl Line {
             connection,
             seen_at: now,
             ended_at: None,
+            said_goodbye: false,
             need: Need::None,
             asked_at: None,
             asked_in_a_row: 0,
@@ -394,12 +403,12 @@ impl Record {
         self.lines.iter().find(|line| line.key == key)
     }
 
-    /// The line of a credential, to be changed; the one that was silent for longest makes room for a new one.
+    /// The line of a credential, to be changed.
     pub(crate) fn line_mut(&mut self, key: LineKey) -> Option<&mut Line> {
         self.lines.iter_mut().find(|line| line.key == key)
     }
 
-    /// Keeps a line.
+    /// Keeps a line; the one that was silent for longest makes room for a new one.
     pub(crate) fn put_line(&mut self, line: Line) {
         self.lines.retain(|other| other.key != line.key);
         if self.lines.len() >= MAX_LINES {
@@ -423,6 +432,22 @@ impl Record {
             return None;
         }
         self.lines.iter().filter_map(|line| line.ended_at).max()
+    }
+
+    /// Whether it went with a word.
+    pub fn said_goodbye(&self) -> bool {
+        let gone_at = self.gone_at();
+        gone_at.is_some()
+            && self
+                .lines
+                .iter()
+                .any(|line| line.ended_at == gone_at && line.said_goodbye)
+    }
+
+    /// Since when somebody shows its uid and the token while its key may be in use; none when that was given up.
+    pub(crate) fn contested_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let at = self.durable.contested_at?;
+        (now.since(at) < CONTEST_LASTS).then_some(at)
     }
 
     /// Whether it has a capability.

@@ -13,6 +13,8 @@ mod merge;
 mod offer;
 mod sequence;
 
+pub use judge::speaks_for;
+
 use std::collections::BTreeMap;
 
 use muster_clock::{Randomness, Timestamp};
@@ -21,8 +23,9 @@ use muster_wire_opamp::proto::{AgentToServer, CustomMessage};
 use muster_wire_opamp::{InstanceUid, ServerFlags, Update};
 use serde_json::{Value, json};
 
+use crate::limits::{COMEBACKS_PER_DAY, CONTEST_LASTS, REASSIGNMENT_PAUSE, UNDER_WAY};
 use crate::masking::Masking;
-use crate::record::{ConfigReport, Durable, LineKey, Part, Record, Standing};
+use crate::record::{Comebacks, ConfigReport, Durable, LineKey, Part, Record, Standing};
 
 pub use answer::SERVER_CAPABILITIES;
 pub use offer::{OfferPlan, OfferSettings};
@@ -370,7 +373,7 @@ pub fn step(x: &Exchange<'_>) -> Step {
                     durable.standing = Standing::Waiting;
                     outcome.event("waits_for_approval", how(x));
                 }
-            } else if durable.contested_at.is_none() {
+            } else if record.contested_at(x.now).is_none() {
                 durable.contested_at = Some(x.now);
                 outcome.effects.push(Effect::Probe);
             }
@@ -385,7 +388,7 @@ pub fn step(x: &Exchange<'_>) -> Step {
 /// What there is to tell an agent that holds a connection and said nothing; none when there is nothing.
 pub fn push(x: &Exchange<'_>) -> Option<Box<Outcome>> {
     let record = x.record?;
-    if record.durable.standing == Standing::Revoked {
+    if !speaks_for(x.principal, record) {
         return None;
     }
     let mut outcome = Box::new(Outcome::new(record.clone(), false, x));
@@ -441,6 +444,8 @@ fn fresh(x: &Exchange<'_>, uid: InstanceUid, separated_from: Option<CollectorId>
             restart_at: None,
             premade_key_id: None,
             heartbeat_seconds: None,
+            reassigned_at: None,
+            unknown: serde_json::Map::new(),
         },
         lines: Vec::new(),
     }
@@ -448,14 +453,11 @@ fn fresh(x: &Exchange<'_>, uid: InstanceUid, separated_from: Option<CollectorId>
 
 /// An agent that lost its key is taken back by its token. The key stays good until it uses a new one.
 fn readmit(x: &Exchange<'_>, outcome: &mut Outcome) {
-    use crate::limits::COMEBACKS_PER_DAY;
-    use crate::record::Comebacks;
     let durable = &mut outcome.record.durable;
     durable.standing = Standing::Enrolled;
     durable.contested_at = None;
     durable.approved_until = None;
     durable.readmitted_at = Some(x.now);
-    // The key that is to be offered is another one, whatever was offered before.
     let day = x.now.as_seconds().div_euclid(24 * 60 * 60);
     let before = durable.comebacks.filter(|comebacks| comebacks.day == day);
     let count = before
@@ -476,18 +478,22 @@ fn advance(x: &Exchange<'_>, mut outcome: Box<Outcome>, before: Option<&Durable>
     let is_new = outcome.is_new;
     let goes = x.message.agent_disconnect.is_some();
     adopt(x, &mut outcome);
+    // Neither with a command nor after a goodbye is anything asked for: it would count as asked and never be answered.
+    let is_deaf = goes || config::is_commanding(&outcome.record, x);
     if goes && sequence::is_elsewhere(&outcome.record, x) {
         // The end of an older connection says nothing of the newer one, nor do its numbers.
         merge::merge(x, &mut outcome);
         return outcome.settle(before);
     }
     // Before what the message says is merged: what it lacks is seen by what was there.
-    let mut asks = sequence::follow(&mut outcome.record, x, is_new);
+    let mut asks = sequence::follow(&mut outcome.record, x, is_new, !is_deaf);
     merge::merge(x, &mut outcome);
-    if merge::wants_components(x, &mut outcome) {
-        outcome.ask(ServerFlags::REPORT_AVAILABLE_COMPONENTS);
+    if !is_deaf {
+        if merge::wants_components(x, &mut outcome) {
+            outcome.ask(ServerFlags::REPORT_AVAILABLE_COMPONENTS);
+        }
+        asks |= sequence::ask_if_owed(&mut outcome.record, x);
     }
-    asks |= sequence::ask_if_owed(&mut outcome.record, x);
     if goes {
         sequence::end(&mut outcome.record, x);
         return outcome.settle(before);
@@ -502,7 +508,6 @@ fn advance(x: &Exchange<'_>, mut outcome: Box<Outcome>, before: Option<&Durable>
 
 /// The first use of a key is the proof that the agent has it.
 fn adopt(x: &Exchange<'_>, outcome: &mut Outcome) {
-    use crate::limits::UNDER_WAY;
     let durable = &mut outcome.record.durable;
     match x.principal {
         Principal::Token(token) => durable.token_id = Some(token.id),
@@ -529,10 +534,22 @@ fn adopt(x: &Exchange<'_>, outcome: &mut Outcome) {
             outcome.event("key_adopted", details);
         }
         Principal::Key(key) => {
+            let is_over = durable
+                .contested_at
+                .is_some_and(|at| x.now.since(at) >= CONTEST_LASTS);
             // Whoever was taken back by the token is not the only one: the older key is in use.
             let is_late = |at: Timestamp| x.now.since(at) >= UNDER_WAY;
             if durable.key_id == Some(key.id) && durable.readmitted_at.is_some_and(is_late) {
                 durable.contested_at = durable.readmitted_at.take();
+            }
+            if durable.key_id == Some(key.id) && durable.standing == Standing::Waiting {
+                // Somebody else waits by its uid: it never lost its key.
+                durable.standing = Standing::Enrolled;
+                durable.contested_at = Some(x.now);
+                outcome.event("waits_no_more", json!({ "key_id": key.id }));
+            }
+            if is_over {
+                outcome.record.durable.contested_at = None;
             }
         }
     }
@@ -542,9 +559,15 @@ fn adopt(x: &Exchange<'_>, outcome: &mut Outcome) {
 fn reassign(x: &Exchange<'_>, outcome: &mut Outcome) {
     let current = outcome.record.durable.uid;
     let asks = x.message.flags & bits::REQUEST_INSTANCE_UID != 0;
-    let uid = if asks && current == x.uid && !outcome.is_new {
+    let was_lately = outcome
+        .record
+        .durable
+        .reassigned_at
+        .is_some_and(|at| x.now.since(at) < REASSIGNMENT_PAUSE);
+    let uid = if asks && current == x.uid && !outcome.is_new && !was_lately {
         let uid = answer::new_uid(x);
         outcome.record.durable.uid = uid;
+        outcome.record.durable.reassigned_at = Some(x.now);
         outcome.effects.push(Effect::Uid(uid));
         outcome.event("uid_changed", json!({ "from": current, "to": uid }));
         uid

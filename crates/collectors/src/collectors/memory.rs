@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use muster_clock::Timestamp;
 use muster_identity::CollectorId;
@@ -13,6 +13,16 @@ use super::{Collectors, Session};
 use crate::record::{LineKey, Record, Standing};
 use crate::service::{KeyGrant, Principal};
 use crate::{ExchangeError, store};
+
+/// How many counters tell whether agents were forgotten, each for a part of them.
+pub(super) const STRIPES: usize = 1_024;
+
+/// An agent as it was read.
+pub(super) struct Known {
+    pub(super) record: Arc<Record>,
+    /// What its mark was before.
+    pub(super) mark: u64,
+}
 
 impl Collectors {
     /// Whether a socket may go on: its credential is good, and not all of its agents were revoked or deleted. Gives those that
@@ -43,7 +53,7 @@ impl Collectors {
         key: LineKey,
         held: &BTreeMap<CollectorId, InstanceUid>,
     ) {
-        self.mark(session, key, held, None).await;
+        self.note(session, key, held, None).await;
     }
 
     /// A socket ended: its agents are gone, those that have a newer one excepted.
@@ -53,10 +63,10 @@ impl Collectors {
         key: LineKey,
         held: &BTreeMap<CollectorId, InstanceUid>,
     ) {
-        self.mark(session, key, held, Some(self.now())).await;
+        self.note(session, key, held, Some(self.now())).await;
     }
 
-    async fn mark(
+    async fn note(
         &self,
         session: &Session,
         key: LineKey,
@@ -92,12 +102,12 @@ impl Collectors {
         &self,
         principal: &Principal,
         record: Option<&Record>,
-    ) -> Result<Option<Arc<Record>>, StoreError> {
+    ) -> Result<Option<Known>, StoreError> {
         match principal {
             Principal::Key(KeyGrant {
                 collector: Some(id),
                 ..
-            }) if record.is_none_or(|record| record.id != *id) => self.by_id(*id, false).await,
+            }) if record.is_none_or(|record| record.id != *id) => self.known(*id, false).await,
             _ => Ok(None),
         }
     }
@@ -107,16 +117,22 @@ impl Collectors {
         &self,
         uid: InstanceUid,
         is_fresh: bool,
-    ) -> Result<Option<Arc<Record>>, StoreError> {
+    ) -> Result<Option<Known>, StoreError> {
         if !is_fresh
             && let Some(id) = self.0.uids.get(&uid).map(|id| *id)
-            && let Some(record) = self.0.records.get(&id)
+            && let Some(known) = self.known(id, false).await?
         {
-            return Ok(Some(Arc::clone(&record)));
+            return Ok(Some(known));
         }
-        let mark = self.0.forgotten.load(Ordering::SeqCst);
-        let found = store::record::find_by_uid(&mut &self.0.database, uid).await?;
-        Ok(found.map(|record| self.loaded(Some(uid), record, mark)))
+        let Some(id) = store::record::id_of(&mut &self.0.database, uid).await? else {
+            self.0.uids.remove(&uid);
+            return Ok(None);
+        };
+        let known = self.known(id, is_fresh).await?;
+        if known.is_some() {
+            self.0.uids.insert(uid, id);
+        }
+        Ok(known)
     }
 
     /// An agent.
@@ -125,21 +141,27 @@ impl Collectors {
         id: CollectorId,
         is_fresh: bool,
     ) -> Result<Option<Arc<Record>>, StoreError> {
+        let known = self.known(id, is_fresh).await?;
+        Ok(known.map(|known| known.record))
+    }
+
+    /// An agent, and what tells whether it was forgotten since.
+    pub(super) async fn known(
+        &self,
+        id: CollectorId,
+        is_fresh: bool,
+    ) -> Result<Option<Known>, StoreError> {
+        let mark = self.mark(id);
         if !is_fresh && let Some(record) = self.0.records.get(&id) {
-            return Ok(Some(Arc::clone(&record)));
+            let record = Arc::clone(&record);
+            return Ok(Some(Known { record, mark }));
         }
-        let mark = self.0.forgotten.load(Ordering::SeqCst);
         let found = store::record::find(&mut &self.0.database, id).await?;
-        Ok(found.map(|record| self.loaded(None, record, mark)))
+        Ok(found.map(|record| self.loaded(record, mark)))
     }
 
     /// A record that was read, with what was heard since and is not written yet.
-    pub(super) fn loaded(
-        &self,
-        uid: Option<InstanceUid>,
-        mut record: Record,
-        mark: u64,
-    ) -> Arc<Record> {
+    fn loaded(&self, mut record: Record, mark: u64) -> Known {
         for line in self.0.presence.waiting(record.id) {
             if record
                 .line(line.key)
@@ -151,20 +173,23 @@ impl Collectors {
         let id = record.id;
         let record = Arc::new(record);
         self.0.records.insert(id, Arc::clone(&record));
-        if let Some(uid) = uid {
-            self.0.uids.insert(uid, id);
-        }
-        // Whoever forgets counts first: either we see it here, or they see what we inserted.
-        if self.0.forgotten.load(Ordering::SeqCst) != mark {
+        if self.mark(id) != mark {
             self.0.records.remove(&id);
         }
-        record
+        Known { record, mark }
     }
 
-    pub(super) fn remember(&self, uid: InstanceUid, record: Record) {
+    /// What an agent became, unless it was forgotten since the mark: then what we know may be older than what is kept.
+    pub(super) fn remember(
+        &self,
+        uids: impl Iterator<Item = InstanceUid>,
+        record: Record,
+        mark: u64,
+    ) {
         let id = record.id;
-        self.0.uids.insert(uid, id);
-        self.0.uids.insert(record.durable.uid, id);
+        for uid in uids.chain([record.durable.uid]) {
+            self.0.uids.insert(uid, id);
+        }
         // An operator may have changed it since: what is older than that must not come back.
         match self.0.records.entry(id) {
             dashmap::Entry::Occupied(mut entry) => {
@@ -176,11 +201,38 @@ impl Collectors {
                 entry.insert(Arc::new(record));
             }
         }
+        if self.mark(id) != mark {
+            self.0.records.remove(&id);
+        }
+    }
+
+    fn stripe(&self, id: CollectorId) -> &AtomicU64 {
+        &self.0.stripes[id.0.unsigned_abs() as usize % STRIPES]
+    }
+
+    /// Changes whenever an agent is forgotten; taken before the agent is read.
+    pub(super) fn mark(&self, id: CollectorId) -> u64 {
+        self.stripe(id).load(Ordering::SeqCst)
     }
 
     /// An agent is read anew when it comes next.
     pub(crate) fn forget(&self, id: CollectorId) {
-        self.0.forgotten.fetch_add(1, Ordering::SeqCst);
+        // Before and after: whoever took the mark in between finds that it changed.
+        self.stripe(id).fetch_add(1, Ordering::SeqCst);
         self.0.records.remove(&id);
+        self.stripe(id).fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// All agents are read anew.
+    pub(super) fn forget_all(&self) {
+        let mark_all = || {
+            for stripe in &self.0.stripes {
+                stripe.fetch_add(1, Ordering::SeqCst);
+            }
+        };
+        mark_all();
+        self.0.records.clear();
+        self.0.uids.clear();
+        mark_all();
     }
 }

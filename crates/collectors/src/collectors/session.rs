@@ -127,3 +127,13 @@ fn token_grant(token: &CollectorAdmission) -> TokenGrant {
         admits_new: !token.is_used_up,
     }
 }
+
+impl Carrier {
+    /// For labels of metrics and for logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::WebSocket => "websocket",
+        }
+    }
+}

@@ -1,7 +1,6 @@
 //! What runs beside messages: hints are followed, memory is compared with the database, and what is over is forgotten.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -34,8 +33,8 @@ const COMPARED_AT_ONCE: usize = 1_000;
 /// How long an ephemeral agent is kept after it said goodbye, and after it fell silent without.
 const EPHEMERAL_GONE_FOR: Duration = Duration::from_secs(5 * 60);
 const EPHEMERAL_SILENT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
-/// How many ephemeral agents are forgotten at a time.
-const FORGOTTEN_AT_ONCE: i64 = 500;
+/// How many ephemeral agents are forgotten in one unit of work.
+const FORGOTTEN_AT_ONCE: i64 = 100;
 /// How long a list of components is kept that no agent has.
 const COMPONENTS_KEPT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long the count of an agent's messages under a credential is kept.
@@ -45,12 +44,48 @@ impl Collectors {
     /// Follows hints, writes presence and forgets what is over, until it is told to stop; then writes what is left. What one
     /// replica does for all hangs on `upkeep`.
     pub async fn run(&self, upkeep: &Lease, stop: CancellationToken) {
-        let presence = tokio::spawn(self.0.presence.clone().run(stop.clone()));
+        // Hints are followed at once, whatever else there is to do.
+        tokio::join!(
+            self.0.presence.clone().run(stop.clone()),
+            self.follow_hints(&stop),
+            self.run_comparison(&stop),
+            self.run_upkeep(upkeep, &stop),
+        );
+    }
+
+    async fn run_comparison(&self, stop: &CancellationToken) {
+        let mut timer = tokio::time::interval(COMPARE_INTERVAL);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = timer.tick() => {}
+                () = self.0.compare_soon.notified() => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                compared = self.compare() => report(compared),
+            }
+        }
+    }
+
+    async fn run_upkeep(&self, upkeep: &Lease, stop: &CancellationToken) {
+        let mut timer = tokio::time::interval(UPKEEP_INTERVAL);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = upkeep.due(&mut timer) => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                forgot = self.forget_what_is_over() => report(forgot),
+            }
+        }
+    }
+
+    async fn follow_hints(&self, stop: &CancellationToken) {
         let mut hints = self.0.bus.subscribe();
-        let mut compare = tokio::time::interval(COMPARE_INTERVAL);
-        compare.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut over = tokio::time::interval(UPKEEP_INTERVAL);
-        over.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut second_look: Option<tokio::time::Instant> = None;
         loop {
             let looks =
@@ -67,19 +102,15 @@ impl Collectors {
                     second_look = None;
                     self.0.live.check_all();
                 }
-                _ = compare.tick() => report(self.compare().await),
-                () = upkeep.due(&mut over) => report(self.forget_what_is_over().await),
             }
-        }
-        if let Err(error) = presence.await {
-            tracing::error!(error = %error, "the writer of collectors' presence broke");
         }
     }
 
     /// Whether all credentials are to be looked at once more in a moment.
     fn follow(&self, received: &Received) -> bool {
         let Received::Hint(hint) = received else {
-            self.forget_all();
+            // Whatever changed meanwhile is found by comparing, which costs far less than reading everything anew.
+            self.0.compare_soon.notify_one();
             self.0.live.check_all();
             self.0.live.push_all();
             return true;
@@ -116,12 +147,6 @@ impl Collectors {
         false
     }
 
-    fn forget_all(&self) {
-        self.0.forgotten.fetch_add(1, Ordering::SeqCst);
-        self.0.records.clear();
-        self.0.uids.clear();
-    }
-
     /// Forgets what is in memory and is not as in the database, in case a hint was lost, and what was not heard for long.
     async fn compare(&self) -> Result<(), StoreError> {
         let now = self.now();
@@ -129,7 +154,11 @@ impl Collectors {
         self.0
             .records
             .retain(|_, record| !is_idle(record.seen_at()));
-        self.0.uids.retain(|_, id| self.0.records.contains_key(id));
+        // Of earlier uids only those that are shown are here; the database knows the others.
+        self.0.uids.retain(|uid, id| {
+            let record = self.0.records.get(id);
+            record.is_some_and(|record| record.durable.uid == *uid)
+        });
         self.0.paces.retain(|_, pace| !pace.is_even(now));
         // Another replica may have forgotten lists that no agent has.
         self.0.components.clear();
@@ -147,46 +176,65 @@ impl Collectors {
                 if there.get(id).is_none_or(|there| there > revision) {
                     self.forget(*id);
                     self.0.live.check(*id);
+                    self.0.live.push(*id);
                 }
             }
         }
         Ok(())
     }
 
-    async fn forget_what_is_over(&self) -> Result<(), StoreError> {
+    /// Forgets what is over: what runs every few minutes on one replica. For tests.
+    pub async fn forget_what_is_over(&self) -> Result<(), StoreError> {
         let now = self.now();
         store::presence::forget_lines(&mut &self.0.database, now.minus(LINES_KEPT_FOR)).await?;
         store::event::trim(&mut &self.0.database, MAX_EVENTS).await?;
         let before = now.minus(COMPONENTS_KEPT_FOR);
         store::part::forget_components(&mut &self.0.database, before).await?;
-        let mut database = &self.0.database;
-        let gone = store::record::ephemeral(
-            &mut database,
-            now.minus(EPHEMERAL_GONE_FOR),
-            now.minus(EPHEMERAL_SILENT_FOR),
-            FORGOTTEN_AT_ONCE,
-        );
-        for id in gone.await? {
-            let mut db = self.0.database.begin().await?;
-            if store::record::delete(&mut db, id).await? {
-                self.0
-                    .identity
-                    .collector_keys
-                    .delete_collector(&mut db, id)
-                    .await?;
-            }
-            db.commit().await?;
-            self.0.identity.collector_keys.changed(id).await;
-            self.gone(id).await;
-        }
-        Ok(())
+        self.forget_ephemeral(now).await
     }
 
-    /// An agent was deleted.
+    /// Ephemeral agents that went are forgotten, as many as there are: a few per unit of work, since agents wait meanwhile.
+    async fn forget_ephemeral(&self, now: Timestamp) -> Result<(), StoreError> {
+        let (gone_before, silent_since) = (
+            now.minus(EPHEMERAL_GONE_FOR),
+            now.minus(EPHEMERAL_SILENT_FOR),
+        );
+        loop {
+            // What was heard of them lately counts.
+            self.0.presence.flush().await?;
+            let mut database = &self.0.database;
+            let found = store::record::ephemeral(
+                &mut database,
+                gone_before,
+                silent_since,
+                FORGOTTEN_AT_ONCE,
+            );
+            let (found, mut gone) = (found.await?, Vec::new());
+            let mut db = self.0.database.begin().await?;
+            for id in found {
+                let forgets =
+                    store::record::delete_ephemeral(&mut db, id, gone_before, silent_since);
+                if forgets.await? {
+                    let keys = &self.0.identity.collector_keys;
+                    keys.delete_collector(&mut db, id).await?;
+                    gone.push(id);
+                }
+            }
+            db.commit().await?;
+            for id in &gone {
+                self.0.identity.collector_keys.changed(*id).await;
+                self.gone(*id).await;
+            }
+            if gone.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// An agent was deleted. Its uids are found to lead nowhere when they are shown.
     pub(crate) async fn gone(&self, id: CollectorId) {
         self.forget(id);
         self.0.presence.forget(id);
-        self.0.uids.retain(|_, known| *known != id);
         self.changed(id).await;
     }
 

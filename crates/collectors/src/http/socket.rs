@@ -1,12 +1,14 @@
 //! A socket of an agent, or of several behind a gateway: one task that answers messages one after the other, and in between
 //! tells what there is to tell.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseCode, CloseFrame, Message, WebSocket, close_code};
 use bytes::Bytes;
 use muster_clock::Timestamp;
 use muster_http::error_chain;
+use muster_identity::CollectorId;
 use muster_wire_opamp::proto::AgentToServer;
 use muster_wire_opamp::{DecodeError, Framing, Outgoing, Refusal, decode_frame, encode_frame};
 use tokio::time::Instant;
@@ -31,6 +33,10 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 const SILENCE: Duration = Duration::from_secs(90);
 /// How soon after an agent's first message its credential is looked at again: it may have been taken away at that moment.
 const SECOND_LOOK: Duration = Duration::from_millis(500);
+/// How long a peer may take to read what it is sent.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// When it is tried again to tell agents what could not be read.
+const PUSH_AGAIN: Duration = Duration::from_secs(5);
 /// How many messages are taken at once.
 const BURST_MESSAGES: u32 = 100;
 /// How often a further one is taken, per agent on the socket.
@@ -65,6 +71,10 @@ struct Actor {
     read_after: Instant,
     bad_frames: u32,
     look_at: Option<Instant>,
+    /// Whether the peer owes an answer to a ping.
+    is_tried: bool,
+    /// Agents that could not be told what there is, since a dependency was away.
+    owed: BTreeSet<CollectorId>,
 }
 
 /// Serves a socket until it ends.
@@ -88,6 +98,8 @@ pub(super) async fn serve(
         read_after: Instant::now(),
         bad_frames: 0,
         look_at: None,
+        is_tried: false,
+        owed: BTreeSet::new(),
         collectors,
     };
     let end = actor.run(&stopping).await;
@@ -104,7 +116,7 @@ pub(super) async fn serve(
             code,
             reason: reason.into(),
         };
-        let _ = actor.socket.send(Message::Close(Some(frame))).await;
+        let _ = actor.write(Message::Close(Some(frame))).await;
     }
 }
 
@@ -126,7 +138,11 @@ impl Actor {
                 () = tokio::time::sleep_until(self.read_after), if !may_read => Ok(()),
                 () = tokio::time::sleep_until(look_at), if self.look_at.is_some() => {
                     self.look_at = None;
-                    self.check().await
+                    let owed = std::mem::take(&mut self.owed);
+                    match self.check().await {
+                        Ok(()) => self.push(owed).await,
+                        end => end,
+                    }
                 }
                 _ = ping.tick() => self.ping().await,
             };
@@ -146,8 +162,13 @@ impl Actor {
                 self.answer(bytes).await
             }
             Message::Pong(_) => {
-                let held = self.handle.held();
-                self.collectors.alive(&self.session, self.line, held).await;
+                // Only what was asked for is taken for an answer.
+                if std::mem::take(&mut self.is_tried) {
+                    let held = self.handle.held();
+                    self.collectors.alive(&self.session, self.line, held).await;
+                } else {
+                    self.slow_down();
+                }
                 Ok(())
             }
             Message::Close(_) => Err(End::Gone),
@@ -223,10 +244,10 @@ impl Actor {
         if let Some(id) = reply.collector {
             let uid = muster_wire_opamp::InstanceUid::from_wire(&message.instance_uid);
             if !self.handle.held().contains_key(&id) {
-                self.look_at = Some(Instant::now() + SECOND_LOOK);
+                self.look_soon(SECOND_LOOK);
             }
             if let Ok(uid) = uid
-                && !self.handle.hold(id, uid)
+                && !self.handle.hold(id, uid, reply.is_told)
             {
                 return Err(End::Close(
                     close_code::POLICY,
@@ -252,10 +273,7 @@ impl Actor {
     async fn send(&mut self, outgoing: &Outgoing) -> Going {
         let limit = message_limit();
         match encode_frame(outgoing, self.framing, limit) {
-            Ok(bytes) => {
-                let sent = self.socket.send(Message::Binary(bytes)).await;
-                sent.map_err(|_| End::Gone)
-            }
+            Ok(bytes) => self.write(Message::Binary(bytes)).await,
             Err(error) => {
                 tracing::error!(
                     error = error_chain(&error),
@@ -273,13 +291,23 @@ impl Actor {
         if wishes.probe {
             self.try_peer().await?;
         }
-        for id in wishes.push {
+        self.push(wishes.push).await
+    }
+
+    /// Tells agents what there is. What cannot be read now is tried again: that a dependency is away is no reason to let
+    /// everybody connect anew.
+    async fn push(&mut self, wishes: BTreeSet<CollectorId>) -> Going {
+        for id in wishes {
             let Some(uid) = self.handle.held().get(&id).copied() else {
                 continue;
             };
             match self.collectors.push(&self.session, id, uid).await {
                 Ok(Some(outgoing)) => self.send(&outgoing).await?,
                 Ok(None) => {}
+                Err(ExchangeError::Unavailable(_) | ExchangeError::TooMany) => {
+                    self.owed.insert(id);
+                    self.look_soon(PUSH_AGAIN);
+                }
                 Err(error) => return Err(end_by(error)),
             }
         }
@@ -312,8 +340,21 @@ impl Actor {
     }
 
     async fn try_peer(&mut self) -> Going {
-        let sent = self.socket.send(Message::Ping(Bytes::new())).await;
-        sent.map_err(|_| End::Gone)
+        self.is_tried = true;
+        self.write(Message::Ping(Bytes::new())).await
+    }
+
+    /// A peer that reads nothing is gone: it must not keep this socket from hearing that it has to end.
+    async fn write(&mut self, message: Message) -> Going {
+        match tokio::time::timeout(SEND_TIMEOUT, self.socket.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(End::Gone),
+        }
+    }
+
+    /// The credential is looked at again after this time, or earlier when that was meant already.
+    fn look_soon(&mut self, wait: Duration) {
+        self.look_at.get_or_insert(Instant::now() + wait);
     }
 }
 

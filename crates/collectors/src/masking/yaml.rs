@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
-use super::{MASK, Masking};
+use super::{MASK, Masking, texts};
 
 /// How deep a file may be.
 const MAX_DEPTH: usize = 128;
@@ -197,24 +197,10 @@ impl Walk<'_> {
     }
 }
 
-/// A text with the secrets inside it masked, if there are any: `scheme://user:secret@host`, `--password=secret`.
+/// A text with the secrets inside it masked, if there are any.
 fn inside(text: &str, masking: &Masking) -> Option<String> {
-    if let Some((scheme, rest)) = text.split_once("://") {
-        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        if let Some(at) = rest[..end].rfind('@')
-            && let Some(colon) = rest[..at].find(':')
-        {
-            return Some(format!(
-                "{scheme}://{}:{MASK}{}",
-                &rest[..colon],
-                &rest[at..]
-            ));
-        }
-    }
-    let (name, value) = text.split_once('=')?;
-    let name = name.trim();
-    let is_option = name.starts_with('-') && !name.contains(char::is_whitespace);
-    (is_option && !value.is_empty() && masking.is_secret(name)).then(|| format!("{name}={MASK}"))
+    let masked = texts::mask(text, |name| masking.is_secret(name));
+    (masked != text).then_some(masked)
 }
 
 /// The text with its secrets masked; none when it is no YAML.
@@ -231,7 +217,7 @@ pub(super) fn mask(text: &str, masking: &Masking) -> Option<String> {
     }
     let mut edits = walk.edits;
     if edits.is_empty() {
-        return Some(text.to_owned());
+        return Some(comments(text.to_owned(), masking));
     }
     edits.sort_by_key(|edit| edit.place.start);
     edits.dedup_by_key(|edit| edit.place.start);
@@ -254,5 +240,25 @@ pub(super) fn mask(text: &str, masking: &Masking) -> Option<String> {
         done = end;
     }
     result.push_str(&text[done..]);
-    Some(result)
+    Some(comments(result, masking))
+}
+
+/// What stands in comments that have lines of their own: a value that was switched off is still a secret.
+fn comments(text: String, masking: &Masking) -> String {
+    if !text.contains('#') {
+        return text;
+    }
+    let lines = text.split_inclusive('\n').map(|line| {
+        let said = line.trim_start();
+        let comment = said.trim_start_matches(['#', ' ', '\t']);
+        if !said.starts_with('#') || comment.is_empty() {
+            return line.to_owned();
+        }
+        let begin = &line[..line.len() - comment.len()];
+        format!(
+            "{begin}{}",
+            texts::mask(comment, |name| masking.is_secret(name))
+        )
+    });
+    lines.collect()
 }

@@ -11,6 +11,12 @@ use crate::limits::{CONFIG_ANSWER_TIME, RESTART_WAITS};
 use crate::record::{Record, SentConfig};
 use crate::values::hex;
 
+/// Whether a command is due, so that nothing else is told with this answer.
+pub(super) fn is_commanding(record: &Record, x: &Exchange<'_>) -> bool {
+    let is_due = |wanted_at| x.now.since(wanted_at) <= RESTART_WAITS;
+    record.durable.restart_at.is_some_and(is_due) && record.can(bits::ACCEPTS_RESTART)
+}
+
 /// Tells the agent to restart when somebody wants that: alone, since agents ignore everything beside a command. At most once:
 /// one that is lost is not repeated.
 pub(super) fn command(x: &Exchange<'_>, outcome: &mut Outcome) -> bool {

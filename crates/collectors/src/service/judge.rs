@@ -127,8 +127,11 @@ fn by_token<'a>(x: &Exchange<'a>, token: &TokenGrant, asks_for_uid: bool) -> Jud
         return unauthorized("revoked");
     }
     let Some(key_id) = durable.key_id else {
-        return without_key(x, record, token, asks_for_uid, goes);
+        return without_key(x, record, token, asks_for_uid);
     };
+    if !is_its_token(record, token) {
+        return by_foreign_token(x, record, token);
+    }
     if goes && durable.readmitted_at.is_none() {
         // The end of the connection by which it got its key, after it began to use that.
         return Judgement::Echo;
@@ -143,13 +146,6 @@ fn by_token<'a>(x: &Exchange<'a>, token: &TokenGrant, asks_for_uid: bool) -> Jud
     match token.policy {
         KnownAgents::Deny => return unauthorized("denied"),
         KnownAgents::NewIdentity => return separate(x, record, token),
-        KnownAgents::Approve if durable.approved_until.is_none_or(|until| until < x.now) => {
-            return Judgement::Hold {
-                record,
-                wait: true,
-                ask: false,
-            };
-        }
         KnownAgents::Approve | KnownAgents::Adopt => {}
     }
     let interval = record.interval();
@@ -159,7 +155,7 @@ fn by_token<'a>(x: &Exchange<'a>, token: &TokenGrant, asks_for_uid: bool) -> Jud
         return separate(x, record, token);
     }
     let was_used_since = |at| line.is_some_and(|line| line.ended_at.is_none() && line.seen_at > at);
-    match durable.contested_at {
+    match record.contested_at(x.now) {
         Some(at) if was_used_since(at) => return separate(x, record, token),
         _ if is_silent => {}
         _ => {
@@ -169,6 +165,15 @@ fn by_token<'a>(x: &Exchange<'a>, token: &TokenGrant, asks_for_uid: bool) -> Jud
                 ask: false,
             };
         }
+    }
+    if token.policy == KnownAgents::Approve
+        && durable.approved_until.is_none_or(|until| until < x.now)
+    {
+        return Judgement::Hold {
+            record,
+            wait: true,
+            ask: false,
+        };
     }
     match (&x.message.agent_description, &durable.traits) {
         // What is not told cannot be compared.
@@ -182,13 +187,41 @@ fn by_token<'a>(x: &Exchange<'a>, token: &TokenGrant, asks_for_uid: bool) -> Jud
     }
 }
 
+/// Whether whoever shows this may be told what is for the agent alone: configurations, commands and keys. A token that many
+/// share proves nothing about an agent that has a key of its own, unless it was taken back by it.
+pub fn speaks_for(principal: &Principal, record: &Record) -> bool {
+    let durable = &record.durable;
+    durable.standing == Standing::Enrolled
+        && match principal {
+            Principal::Key(key) => durable.key_id == Some(key.id),
+            Principal::Token(token) => {
+                is_its_token(record, token)
+                    && (durable.key_id.is_none() || durable.readmitted_at.is_some())
+            }
+        }
+}
+
+/// Whether an agent may come by this token: it came by it before, or it belongs to the same team.
+pub(super) fn is_its_token(record: &Record, token: &TokenGrant) -> bool {
+    let durable = &record.durable;
+    durable.token_id == Some(token.id) || durable.team_id == token.team_id
+}
+
+/// Somebody shows the uid of an agent of another team.
+fn by_foreign_token<'a>(x: &Exchange<'a>, record: &'a Record, token: &TokenGrant) -> Judgement<'a> {
+    match token.policy {
+        KnownAgents::Deny => unauthorized("denied"),
+        _ if x.message.agent_disconnect.is_some() => Judgement::Echo,
+        _ => separate(x, record, token),
+    }
+}
+
 /// An agent that has no key of its own goes on by its token.
 fn without_key<'a>(
     x: &Exchange<'a>,
     record: &'a Record,
     token: &TokenGrant,
     asks_for_uid: bool,
-    goes: bool,
 ) -> Judgement<'a> {
     let durable = &record.durable;
     if durable.standing == Standing::Waiting {
@@ -198,13 +231,8 @@ fn without_key<'a>(
             ask: false,
         };
     }
-    let is_its_token = durable.token_id == Some(token.id) || durable.team_id == token.team_id;
-    if !is_its_token {
-        return match token.policy {
-            KnownAgents::Deny => unauthorized("denied"),
-            _ if goes => Judgement::Echo,
-            _ => separate(x, record, token),
-        };
+    if !is_its_token(record, token) {
+        return by_foreign_token(x, record, token);
     }
     // A uid that somebody made up until it is given one need not be the only one of its kind.
     let is_another = match (&x.message.agent_description, &durable.traits) {

@@ -8,7 +8,7 @@ use muster_wire_opamp::proto::{
 };
 use serde_json::json;
 
-use super::{Carrier, Exchange, Outcome, Principal, bits};
+use super::{Carrier, Exchange, Outcome, Principal, bits, speaks_for};
 use crate::limits::{LEAST_OFFER_PAUSE, OFFER_PAUSES, OFFERS_UNTIL_MARKED};
 use crate::record::{Offer, Record, Standing};
 
@@ -109,9 +109,9 @@ pub(super) fn plan(x: &Exchange<'_>, outcome: &mut Outcome) {
     }
     let needs = match x.principal {
         Principal::Token(_) => true,
-        Principal::Key(key) => key.is_due && !key.is_superseded && durable.key_id == Some(key.id),
+        Principal::Key(key) => key.is_due && !key.is_superseded,
     };
-    if !needs {
+    if !needs || !speaks_for(x.principal, &outcome.record) {
         return;
     }
     mark(x, outcome);

@@ -7,12 +7,20 @@ use crate::limits::{FULL_STATE_PAUSE, MAX_FULL_STATE_REQUESTS};
 use crate::record::{Line, Need, Part, Record};
 
 /// Takes the number of a message; gives whether a full state is asked for. Numbers are counted per connection, which is an
-/// agent and a credential: each connection of a client has its own.
-pub(super) fn follow(record: &mut Record, x: &Exchange<'_>, is_new: bool) -> bool {
+/// agent and a credential: each connection of a client has its own. When nothing may be asked now, it stays owed.
+pub(super) fn follow(record: &mut Record, x: &Exchange<'_>, is_new: bool, may_ask: bool) -> bool {
     let (number, key) = (x.message.sequence_num, x.principal.line());
     let is_described = record.durable.parts.contains_key(&Part::Description);
     let whole = is_whole(record, x);
     let before = record.line(key).cloned();
+    // Whoever begins anew may have lost what it was sent, and over plain HTTP there is no connection that would tell.
+    if before
+        .as_ref()
+        .is_some_and(|line| number <= 1 && number < line.sequence)
+        && !record.can(bits::REPORTS_REMOTE_CONFIG)
+    {
+        record.durable.sent_config = None;
+    }
     let missed = match &before {
         // A message that comes twice says nothing new; nothing was missed.
         Some(line) => {
@@ -27,6 +35,7 @@ pub(super) fn follow(record: &mut Record, x: &Exchange<'_>, is_new: bool) -> boo
     line.connection = x.connection.id;
     line.seen_at = line.seen_at.max(x.now);
     line.ended_at = None;
+    line.said_goodbye = false;
     if whole {
         line.need = Need::None;
         line.asked_in_a_row = 0;
@@ -34,7 +43,7 @@ pub(super) fn follow(record: &mut Record, x: &Exchange<'_>, is_new: bool) -> boo
         line.need = Need::Owed;
     }
     record.put_line(line);
-    ask_if_owed(record, x)
+    may_ask && ask_if_owed(record, x)
 }
 
 /// Whether a message tells everything: the description, and whatever else this agent is known to tell. What it never told is
@@ -102,5 +111,6 @@ pub(super) fn is_elsewhere(record: &Record, x: &Exchange<'_>) -> bool {
 pub(super) fn end(record: &mut Record, x: &Exchange<'_>) {
     if let Some(line) = record.line_mut(x.principal.line()) {
         line.ended_at = Some(x.now);
+        line.said_goodbye = true;
     }
 }

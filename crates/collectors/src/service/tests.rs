@@ -5,6 +5,7 @@ mod keys;
 mod properties;
 mod reports;
 mod sequence;
+mod strangers;
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -10,35 +10,38 @@ use crate::record::{Line, LineKey, Need};
 pub(crate) const MAX_BATCH_ROWS: usize = 500;
 
 statements! {
-    LINES = "SELECT line, sequence, connection, seen_at, ended_at, need, asked_at, asked_in_a_row FROM collectors_lines
+    LINES = "SELECT line, sequence, connection, seen_at, ended_at, said_goodbye, need, asked_at, asked_in_a_row
+        FROM collectors_lines
         WHERE collector_id = $1 ORDER BY seen_at DESC LIMIT 4";
     /// One line; the test of the batch's shape. A time never goes back, unless by more than an hour.
     PUT_LINE = "INSERT INTO collectors_lines (collector_id, line, sequence, connection, seen_at, ended_at, need, asked_at,
-        asked_in_a_row)
-        SELECT v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8, v.column9
+        asked_in_a_row, said_goodbye)
+        SELECT v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8, v.column9, v.column10
         FROM (VALUES (CAST($1 AS BIGINT), CAST($2 AS TEXT), CAST($3 AS BIGINT), CAST($4 AS BIGINT), CAST($5 AS BIGINT),
-        CAST($6 AS BIGINT), CAST($7 AS BIGINT), CAST($8 AS BIGINT), CAST($9 AS BIGINT))) v
+        CAST($6 AS BIGINT), CAST($7 AS BIGINT), CAST($8 AS BIGINT), CAST($9 AS BIGINT), CAST($10 AS BIGINT))) v
             JOIN collectors_collectors c ON c.id = v.column1
         WHERE 1 = 1
         ON CONFLICT (collector_id, line) DO UPDATE SET sequence = excluded.sequence, connection = excluded.connection,
             seen_at = excluded.seen_at, ended_at = excluded.ended_at, need = excluded.need,
-            asked_at = excluded.asked_at, asked_in_a_row = excluded.asked_in_a_row
+            asked_at = excluded.asked_at, asked_in_a_row = excluded.asked_in_a_row, said_goodbye = excluded.said_goodbye
             WHERE collectors_lines.seen_at <= excluded.seen_at
                 OR collectors_lines.seen_at > excluded.seen_at + 3600000000";
-    PUT_PRESENCE = "INSERT INTO collectors_presence (collector_id, seen_at, gone_at)
-        SELECT v.column1, v.column2, v.column3
-        FROM (VALUES (CAST($1 AS BIGINT), CAST($2 AS BIGINT), CAST($3 AS BIGINT))) v
+    PUT_PRESENCE = "INSERT INTO collectors_presence (collector_id, seen_at, gone_at, said_goodbye)
+        SELECT v.column1, v.column2, v.column3, v.column4
+        FROM (VALUES (CAST($1 AS BIGINT), CAST($2 AS BIGINT), CAST($3 AS BIGINT), CAST($4 AS BIGINT))) v
             JOIN collectors_collectors c ON c.id = v.column1
         WHERE 1 = 1
-        ON CONFLICT (collector_id) DO UPDATE SET seen_at = excluded.seen_at, gone_at = excluded.gone_at
+        ON CONFLICT (collector_id) DO UPDATE SET seen_at = excluded.seen_at, gone_at = excluded.gone_at,
+            said_goodbye = excluded.said_goodbye
             WHERE collectors_presence.seen_at <= excluded.seen_at
                 OR collectors_presence.seen_at > excluded.seen_at + 3600000000";
     FORGET_LINES = "DELETE FROM collectors_lines WHERE seen_at < $1";
 }
 
 const LINE_ROW: &str = "(CAST($1 AS BIGINT), CAST($2 AS TEXT), CAST($3 AS BIGINT), CAST($4 AS BIGINT), CAST($5 AS BIGINT),
-        CAST($6 AS BIGINT), CAST($7 AS BIGINT), CAST($8 AS BIGINT), CAST($9 AS BIGINT))";
-const PRESENCE_ROW: &str = "(CAST($1 AS BIGINT), CAST($2 AS BIGINT), CAST($3 AS BIGINT))";
+        CAST($6 AS BIGINT), CAST($7 AS BIGINT), CAST($8 AS BIGINT), CAST($9 AS BIGINT), CAST($10 AS BIGINT))";
+const PRESENCE_ROW: &str =
+    "(CAST($1 AS BIGINT), CAST($2 AS BIGINT), CAST($3 AS BIGINT), CAST($4 AS BIGINT))";
 
 fn need_of(number: i64) -> Need {
     match number {
@@ -67,6 +70,7 @@ fn line(row: &Row) -> Result<Option<Line>, StoreError> {
         connection: row.get::<i64>("connection")? as u64,
         seen_at: row.get("seen_at")?,
         ended_at: row.get("ended_at")?,
+        said_goodbye: row.get("said_goodbye")?,
         need: need_of(row.get("need")?),
         asked_at: row.get("asked_at")?,
         asked_in_a_row: u8::try_from(row.get::<i64>("asked_in_a_row")?).unwrap_or(u8::MAX),
@@ -104,6 +108,7 @@ pub(crate) struct Heard {
     pub(crate) lines: Vec<Line>,
     pub(crate) seen_at: Timestamp,
     pub(crate) gone_at: Option<Timestamp>,
+    pub(crate) said_goodbye: bool,
 }
 
 /// Notes what was heard of at most [`MAX_BATCH_ROWS`] agents, in two statements. Agents that were deleted meanwhile are left
@@ -117,7 +122,7 @@ pub(crate) async fn put(db: &mut impl Executor, heard: &[Heard]) -> Result<(), S
         .collect();
     lines.sort_by_key(|(id, line)| (*id, line.key));
     if !lines.is_empty() {
-        let mut values: Vec<Value> = Vec::with_capacity(lines.len() * 9);
+        let mut values: Vec<Value> = Vec::with_capacity(lines.len() * 10);
         for (id, line) in &lines {
             values.extend(args![
                 *id,
@@ -128,18 +133,24 @@ pub(crate) async fn put(db: &mut impl Executor, heard: &[Heard]) -> Result<(), S
                 line.ended_at,
                 number_of(line.need),
                 line.asked_at,
-                i64::from(line.asked_in_a_row)
+                i64::from(line.asked_in_a_row),
+                line.said_goodbye
             ]);
         }
-        let sql = PUT_LINE.replace(LINE_ROW, &rows(LINE_ROW, 9, lines.len()));
+        let sql = PUT_LINE.replace(LINE_ROW, &rows(LINE_ROW, 10, lines.len()));
         db.execute(&sql, values).await?;
     }
     if !heard.is_empty() {
-        let mut values: Vec<Value> = Vec::with_capacity(heard.len() * 3);
+        let mut values: Vec<Value> = Vec::with_capacity(heard.len() * 4);
         for heard in &heard {
-            values.extend(args![heard.id, heard.seen_at, heard.gone_at]);
+            values.extend(args![
+                heard.id,
+                heard.seen_at,
+                heard.gone_at,
+                heard.said_goodbye
+            ]);
         }
-        let sql = PUT_PRESENCE.replace(PRESENCE_ROW, &rows(PRESENCE_ROW, 3, heard.len()));
+        let sql = PUT_PRESENCE.replace(PRESENCE_ROW, &rows(PRESENCE_ROW, 4, heard.len()));
         db.execute(&sql, values).await?;
     }
     Ok(())

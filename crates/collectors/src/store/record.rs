@@ -8,6 +8,7 @@ use muster_store::{Executor, Row, StoreError, Value, args, statements};
 use muster_wire_opamp::InstanceUid;
 
 use super::presence;
+use crate::limits::MAX_UIDS;
 use crate::record::{Durable, Progress, Record};
 
 statements! {
@@ -19,8 +20,6 @@ statements! {
         config_status = $10, config_hash = $11, components_hash = $12, state = $13 WHERE id = $14 AND revision = $15";
     SET_STATE = "UPDATE collectors_collectors SET state = $2 WHERE id = $1";
     FIND = "SELECT id, revision, team_id, state FROM collectors_collectors WHERE id = $1";
-    FIND_BY_UID = "SELECT c.id, c.revision, c.team_id, c.state FROM collectors_uids u
-        JOIN collectors_collectors c ON c.id = u.collector_id WHERE u.uid = $1";
     ADD_UID = "INSERT INTO collectors_uids (uid, collector_id, since) VALUES ($1, $2, $3)";
     HAS_UID = "SELECT collector_id FROM collectors_uids WHERE uid = $1";
     DELETE = "DELETE FROM collectors_collectors WHERE id = $1";
@@ -28,8 +27,14 @@ statements! {
     RELEASE = "UPDATE collectors_collectors SET team_id = NULL, revision = revision + 1 WHERE team_id = $1 RETURNING id";
     REVISIONS = "SELECT id, revision FROM collectors_collectors WHERE id IN ($1)";
     EPHEMERAL = "SELECT c.id FROM collectors_collectors c LEFT JOIN collectors_presence p ON p.collector_id = c.id
-        WHERE c.is_ephemeral = 1 AND (p.gone_at >= p.seen_at AND p.gone_at < $1
+        WHERE c.is_ephemeral = 1 AND (p.said_goodbye = 1 AND p.gone_at >= p.seen_at AND p.gone_at < $1
         OR COALESCE(p.seen_at, c.created_at) < $2) ORDER BY c.id LIMIT $3";
+    /// What was written of its presence counts, since it may have come back meanwhile.
+    DELETE_EPHEMERAL = "DELETE FROM collectors_collectors WHERE id = $1 AND is_ephemeral = 1 AND NOT EXISTS
+        (SELECT 1 FROM collectors_presence p WHERE p.collector_id = collectors_collectors.id
+        AND (p.said_goodbye = 0 OR p.gone_at IS NULL OR p.gone_at < p.seen_at OR p.gone_at >= $2) AND p.seen_at >= $3)";
+    TRIM_UIDS = "DELETE FROM collectors_uids WHERE collector_id = $1 AND uid NOT IN (SELECT uid FROM collectors_uids
+        WHERE collector_id = $1 ORDER BY since DESC, uid DESC LIMIT $2)";
 }
 
 fn state_of(durable: &Durable) -> Result<String, StoreError> {
@@ -137,14 +142,12 @@ pub(crate) async fn find(
 }
 
 /// The agent that goes or went by a uid.
-pub(crate) async fn find_by_uid(
+pub(crate) async fn id_of(
     db: &mut impl Executor,
     uid: InstanceUid,
-) -> Result<Option<Record>, StoreError> {
-    let row = db
-        .fetch_optional(FIND_BY_UID, args![uid.to_string()])
-        .await?;
-    whole(db, row).await
+) -> Result<Option<CollectorId>, StoreError> {
+    let row = db.fetch_optional(HAS_UID, args![uid.to_string()]).await?;
+    row.map(|row| row.get("collector_id")).transpose()
 }
 
 /// Notes that an agent goes by a uid; false when another does.
@@ -159,12 +162,24 @@ pub(crate) async fn add_uid(
         return Ok(row.get::<CollectorId>("collector_id")? == id);
     }
     db.execute(ADD_UID, args![text, id, now]).await?;
+    db.execute(TRIM_UIDS, args![id, MAX_UIDS]).await?;
     Ok(true)
 }
 
 /// Deletes an agent with everything that is known about it.
 pub(crate) async fn delete(db: &mut impl Executor, id: CollectorId) -> Result<bool, StoreError> {
     Ok(db.execute(DELETE, args![id]).await? == 1)
+}
+
+/// Deletes an ephemeral agent with everything that is known about it, unless it came back meanwhile.
+pub(crate) async fn delete_ephemeral(
+    db: &mut impl Executor,
+    id: CollectorId,
+    gone_before: Timestamp,
+    silent_since: Timestamp,
+) -> Result<bool, StoreError> {
+    let args = args![id, gone_before, silent_since];
+    Ok(db.execute(DELETE_EPHEMERAL, args).await? == 1)
 }
 
 /// The teams that agents belong to.

@@ -10,6 +10,7 @@ mod plain;
 mod replicas;
 mod socket;
 mod store;
+mod strangers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -141,11 +142,27 @@ impl Fixture {
 
     /// A token for agents that speak OpAMP.
     async fn token(&self, known_agents: KnownAgents) -> String {
+        self.token_with(NewEnrollmentToken {
+            known_agents: Some(known_agents),
+            ..NewEnrollmentToken::default()
+        })
+        .await
+    }
+
+    /// A token for agents that are forgotten soon after they go.
+    async fn ephemeral_token(&self) -> String {
+        self.token_with(NewEnrollmentToken {
+            ephemeral: Some(true),
+            ..NewEnrollmentToken::default()
+        })
+        .await
+    }
+
+    async fn token_with(&self, new: NewEnrollmentToken) -> String {
         let new = NewEnrollmentToken {
             name: "collectors".to_owned(),
             families: vec![Family::Opamp],
-            known_agents: Some(known_agents),
-            ..NewEnrollmentToken::default()
+            ..new
         };
         self.identity
             .enrollment_tokens

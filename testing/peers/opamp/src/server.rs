@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -13,6 +14,9 @@ use tokio::process::{Child, Command};
 
 use crate::Failure;
 
+/// Where servers listen: from this port on, and how many ports there are.
+const FIRST_PORT: u16 = 20_000;
+const PORTS: u16 = 12_000;
 const EMAIL: &str = "peers@example.com";
 const PASSWORD: &str = "peers-password-1";
 /// How long a server may take to start when all of them start at once.
@@ -55,8 +59,7 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a new one with its data in a folder, and its log in another.
     pub(crate) async fn start(bench: &Bench, folder: &Path, logs: &Path) -> Result<Self, Failure> {
-        // Offers name the port, and clients come back to it: the system picks one, and the server takes it at once.
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port()?;
         let mut create = command(&bench.server, folder, port);
         create
             .args(["admin", "create-user", "--email", EMAIL])
@@ -125,6 +128,22 @@ impl Server {
         session.clone_into(&mut operator.session);
         Ok(operator)
     }
+}
+
+/// A port that stays the server's over restarts, since offers name it and clients come back to it: below those that systems
+/// give to connections of clients, and of each server another one.
+fn free_port() -> Result<u16, Failure> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Two runs at a time begin at different places.
+    let begin = u16::try_from(std::process::id() % 100)? * 100;
+    for _ in 0..PORTS {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = FIRST_PORT + begin.wrapping_add(step) % PORTS;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err("no port is free for a server".into())
 }
 
 fn command(program: &Path, folder: &Path, port: u16) -> Command {
