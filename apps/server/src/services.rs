@@ -163,6 +163,8 @@ impl Services {
             },
         });
         identity.teams.attach(Arc::new(collectors.clone()));
+        collectors.attach_hosts(&hosts);
+        hosts.attach_collectors(Arc::new(collectors.clone()));
         identity
             .enrollment_tokens
             .attach_collectors(Arc::new(collectors.clone()));

@@ -20,10 +20,11 @@ use muster_store::{Database, StoreError};
 use muster_wire_opamp::proto::AgentToServer;
 use muster_wire_opamp::{InstanceUid, Outgoing, Refusal as WireRefusal};
 
+use crate::links::Links;
 use crate::live::Live;
 use crate::pace::Pace;
 use crate::presence::Presence;
-use crate::record::{ConfigReport, LineKey, Record};
+use crate::record::{ConfigReport, LineKey, Part, Record};
 use crate::service::{
     Carrier, DesiredConfig, Effect, Exchange, Outcome, Principal, Refusal, Settings, Step, push,
     step,
@@ -89,6 +90,7 @@ struct Inner {
     identity: Identity,
     settings: Settings,
     configs: OnceLock<Arc<dyn RemoteConfigs>>,
+    links: Links,
     /// Tells this replica's hints from those of others.
     origin: u64,
     records: DashMap<CollectorId, Arc<Record>>,
@@ -142,6 +144,7 @@ impl Collectors {
             identity: parts.identity,
             settings: parts.settings,
             configs: OnceLock::new(),
+            links: Links::default(),
             origin: u64::from_le_bytes(origin),
             records: DashMap::new(),
             uids: DashMap::new(),
@@ -176,6 +179,10 @@ impl Collectors {
 
     pub(crate) fn identity(&self) -> &Identity {
         &self.0.identity
+    }
+
+    pub(crate) fn links(&self) -> &Links {
+        &self.0.links
     }
 
     pub(crate) fn live(&self) -> &Live {
@@ -508,6 +515,10 @@ impl Collectors {
                 | Effect::BindKey(_)
                 | Effect::CameBack(_) => {}
             }
+        }
+        let mut parts = outcome.parts.iter();
+        if id != CollectorId(0) && parts.any(|(part, _)| *part == Part::Description) {
+            self.0.links.wish([id]);
         }
         // Its components and capabilities count as well.
         if let Some(configs) = configs

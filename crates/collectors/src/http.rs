@@ -2,6 +2,7 @@
 
 mod native;
 mod native_change;
+mod native_links;
 mod opamp;
 mod socket;
 

@@ -1,6 +1,7 @@
 //! The SQL of this crate, one module per resource.
 
 pub(crate) mod event;
+pub(crate) mod link;
 pub(crate) mod operator;
 pub(crate) mod part;
 pub(crate) mod presence;
@@ -15,6 +16,7 @@ mod tests {
             db.migrate(&muster_store::Schema::default().with("collectors", crate::MIGRATIONS)).await;
             for statements in [
                 crate::store::event::ALL,
+                crate::store::link::ALL,
                 crate::store::operator::ALL,
                 crate::store::part::ALL,
                 crate::store::presence::ALL,

@@ -46,6 +46,10 @@ impl Collectors {
     /// replica does for all hangs on `upkeep`.
     pub async fn run(&self, upkeep: &Lease, stop: CancellationToken) {
         let presence = tokio::spawn(self.0.presence.clone().run(stop.clone()));
+        let links = tokio::spawn({
+            let (collectors, upkeep, stop) = (self.clone(), upkeep.clone(), stop.clone());
+            async move { collectors.run_links(&upkeep, stop).await }
+        });
         let mut hints = self.0.bus.subscribe();
         let mut compare = tokio::time::interval(COMPARE_INTERVAL);
         compare.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -73,6 +77,9 @@ impl Collectors {
         }
         if let Err(error) = presence.await {
             tracing::error!(error = %error, "the writer of collectors' presence broke");
+        }
+        if let Err(error) = links.await {
+            tracing::error!(error = %error, "whoever links collectors to hosts broke");
         }
     }
 

@@ -5,6 +5,7 @@
 mod configurations;
 mod damaged;
 mod keys;
+mod links;
 mod native;
 mod plain;
 mod replicas;
