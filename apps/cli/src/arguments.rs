@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::duration::parse as duration;
 
 mod collector_config;
+mod collector_telemetry;
 mod collectors;
 mod identity;
 mod keys;
@@ -17,6 +18,9 @@ mod skew;
 pub use collector_config::{
     AssignmentHow, AutoRollback, CollectorConfig, CollectorConfigCommand, ConfigFiles, ConfigKind,
     ConfigState,
+};
+pub use collector_telemetry::{
+    CollectorTelemetry, CollectorTelemetryCommand, CollectorTelemetrySet,
 };
 pub use collectors::{Collector, Collectors};
 pub use identity::{
@@ -238,6 +242,10 @@ Examples:
     /// Make, assign and follow configurations of collectors.
     #[command(after_help = collector_config::EXAMPLES)]
     CollectorConfig(CollectorConfig),
+    /// Say where collectors send telemetry about themselves.
+    #[command(after_help = "Examples:\n  muster collector-telemetry\n\
+            \x20 muster collector-telemetry set backend --metrics https://otel.example.com/v1/metrics")]
+    CollectorTelemetry(CollectorTelemetry),
     /// Print the settings that hold for all, or change some.
     #[command(after_help = "\
 Examples:

@@ -28,6 +28,7 @@ mod presence;
 pub mod record;
 pub mod service;
 mod store;
+pub mod telemetry;
 mod values;
 
 pub use collectors::{CollectorParts, Collectors, RemoteConfigs};

@@ -30,6 +30,8 @@ pub(crate) const OFFER_PAUSES: [Duration; 4] = [
 ];
 /// How long after an agent was taken back by its token its older key may still be used by a request that was under way.
 pub(crate) const UNDER_WAY: Duration = Duration::from_secs(15);
+/// How long after an offer of where to send own telemetry the same is offered again to an agent that starts anew.
+pub(crate) const TELEMETRY_PAUSE: Duration = Duration::from_secs(5 * 60);
 /// How long a wish to restart an agent waits for it.
 pub(crate) const RESTART_WAITS: Duration = Duration::from_secs(15 * 60);
 /// How long an answer to a remote configuration is waited for until the configuration is sent again.

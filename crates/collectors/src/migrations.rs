@@ -10,7 +10,25 @@ pub const MIGRATIONS: &[Migration] = &[
         crate::configurations::migrations::CONFIGURATIONS,
     ),
     Migration::new("host_links", HOST_LINKS),
+    Migration::new("telemetry", TELEMETRY),
 ];
+
+/// Where agents send their own telemetry. `team_key` is the team, or 0. `sealed` are the destinations with their headers, which
+/// are secret; it is bound to `hash`, which is drawn anew whenever they change.
+const TELEMETRY: &str = "
+CREATE TABLE collectors_telemetry (
+    id {{id}},
+    team_key BIGINT NOT NULL,
+    name TEXT NOT NULL,
+    selector TEXT NOT NULL,
+    priority BIGINT NOT NULL,
+    hash TEXT NOT NULL,
+    sealed {{bytes}} NOT NULL,
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    CONSTRAINT collectors_telemetry_name_key UNIQUE (team_key, name)
+);
+";
 
 /// Which host an agent runs on. `state`: `linked` (of an agent at most one), `suggested` or `rejected`. `matched_by` is the
 /// attribute that named the host, or `hand`; `decided_by` is empty for what came by itself. Hosts are another crate's: it tells

@@ -17,6 +17,7 @@ use crate::record::{Record, Standing, Status};
 use crate::store::event::Event;
 use crate::store::operator::{Filter, Listed};
 use crate::store::part::KeptMessage;
+use crate::telemetry::TelemetryState;
 use crate::{Collectors, OperatorError, attribute_list, store};
 
 /// By which collectors are sorted.
@@ -90,6 +91,7 @@ pub(crate) struct Detail {
     pub(crate) events: Vec<Event>,
     pub(crate) messages: Vec<KeptMessage>,
     pub(crate) hosts: Vec<Shown>,
+    pub(crate) telemetry: Option<TelemetryState>,
 }
 
 impl Listed {
@@ -302,8 +304,12 @@ impl Collectors {
             Some(known) => store::part::components(&mut db, &known.hash).await?,
             None => None,
         };
+        let parts = store::part::list(&mut db, id).await?;
+        let description = parts.iter().find(|(part, ..)| part == "description");
+        let description = description.map(|(_, value, _)| value);
         Ok(Detail {
-            parts: store::part::list(&mut db, id).await?,
+            telemetry: self.telemetry_state(&record, description),
+            parts,
             components,
             keys: self.identity().collector_keys.of_collector(id).await?,
             uids: store::operator::uids(&mut db, id).await?,

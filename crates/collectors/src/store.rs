@@ -6,6 +6,7 @@ pub(crate) mod operator;
 pub(crate) mod part;
 pub(crate) mod presence;
 pub(crate) mod record;
+pub(crate) mod telemetry;
 
 #[cfg(test)]
 mod tests {
@@ -21,6 +22,7 @@ mod tests {
                 crate::store::part::ALL,
                 crate::store::presence::ALL,
                 crate::store::record::ALL,
+                crate::store::telemetry::ALL,
             ] {
                 prepare_all(&db, statements).await;
             }

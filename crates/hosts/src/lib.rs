@@ -50,7 +50,7 @@ pub use configuration::{AgentOptions, OptionsSource};
 pub use device::{REFETCH_PAUSE, Refetch, refetch_state};
 pub use error::HostsError;
 pub use expiry::{ExpiryRules, ExpirySource};
-pub use machines::{HostSummary, MachineId, Match, machine_name};
+pub use machines::{HostSummary, MAX_ALIKE, MachineId, Match, machine_name};
 pub use operators::{
     Ban, Census, DarkBecause, DarkFeature, DarkHost, FeatureSummary, HOST_SORTS, HostDetail,
     HostQuery, Hosts, KeyRotation, LabelChange, LabelSpecification, Membership, NewLabel,

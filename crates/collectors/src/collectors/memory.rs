@@ -182,5 +182,6 @@ impl Collectors {
     pub(crate) fn forget(&self, id: CollectorId) {
         self.0.forgotten.fetch_add(1, Ordering::SeqCst);
         self.0.records.remove(&id);
+        self.0.telemetry.forget(id);
     }
 }

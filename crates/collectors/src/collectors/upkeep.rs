@@ -50,6 +50,10 @@ impl Collectors {
             let (collectors, upkeep, stop) = (self.clone(), upkeep.clone(), stop.clone());
             async move { collectors.run_links(&upkeep, stop).await }
         });
+        let telemetry = tokio::spawn({
+            let (collectors, stop) = (self.clone(), stop.clone());
+            async move { collectors.run_telemetry(stop).await }
+        });
         let mut hints = self.0.bus.subscribe();
         let mut compare = tokio::time::interval(COMPARE_INTERVAL);
         compare.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -78,8 +82,10 @@ impl Collectors {
         if let Err(error) = presence.await {
             tracing::error!(error = %error, "the writer of collectors' presence broke");
         }
-        if let Err(error) = links.await {
-            tracing::error!(error = %error, "whoever links collectors to hosts broke");
+        for (what, task) in [("links to hosts", links), ("own telemetry", telemetry)] {
+            if let Err(error) = task.await {
+                tracing::error!(error = %error, what, "a task of collectors broke");
+            }
         }
     }
 

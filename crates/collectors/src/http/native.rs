@@ -16,6 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::native_links::CollectorHost;
+use super::native_telemetry::CollectorOwnTelemetry;
 use crate::Collectors;
 use crate::operators::{COLLECTOR_SORTS, CollectorQuery, Detail};
 use crate::store::operator::Listed;
@@ -211,6 +212,9 @@ struct CollectorDetail {
     interval_seconds: i64,
     /// Whether it is forgotten soon after it goes.
     is_ephemeral: bool,
+    /// Where it sends telemetry about itself, as far as that was set here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    own_telemetry: Option<CollectorOwnTelemetry>,
     /// The host that it is linked to, those that are suggested, and those that were rejected.
     hosts: Vec<CollectorHost>,
     /// Its keys with their states, newest first, without their secrets.
@@ -268,7 +272,7 @@ impl CollectorDetail {
                 at: said.at,
             }),
             connection_settings: durable.settings.map(|said| CollectorReport {
-                hash: String::new(),
+                hash: said.hash,
                 status: said.progress.name(),
                 error: said.error,
                 at: said.at,
@@ -279,6 +283,7 @@ impl CollectorDetail {
             custom_messages: detail.messages.into_iter().map(message).collect(),
             interval_seconds: detail.listed.interval_seconds,
             is_ephemeral: durable.is_ephemeral,
+            own_telemetry: detail.telemetry.map(Into::into),
             hosts: detail.hosts.into_iter().map(CollectorHost::new).collect(),
             keys: detail.keys,
             key_offer: durable.offer.map(|offer| CollectorKeyOffer {

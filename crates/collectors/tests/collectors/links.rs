@@ -184,7 +184,7 @@ fn described(uid: u8, sequence: u64, attributes: &[(&str, &str)]) -> AgentToServ
         agent_description: Some(AgentDescription {
             identifying_attributes: vec![KeyValue::text("service.name", "otelcol")],
             non_identifying_attributes: pairs
-                .map(|(name, value)| KeyValue::text(name, *value))
+                .map(|(name, value)| KeyValue::text(*name, *value))
                 .collect(),
         }),
         ..message(uid, sequence, 0)
@@ -360,14 +360,16 @@ on_both_databases! {
         site.host(MACHINE, "web-1", None).await;
         site.review().await;
         site.change("DELETE", "/collectors/1", Value::Null).await;
-        let left = (&site.database).fetch_one("SELECT COUNT(*) AS total FROM collectors_host_links WHERE collector_id = 1", args![]);
-        assert_eq!(left.await.unwrap().get::<i64>("total").unwrap(), 0);
+        let sql = "SELECT COUNT(*) AS total FROM collectors_host_links WHERE collector_id = 1";
+        let left = (&site.database).fetch_one(sql, args![]).await.unwrap();
+        assert_eq!(left.get::<i64>("total").unwrap(), 0);
     }
 
     async fn links_stay_within_a_team_and_need_its_maintainers(db: TestDatabase) {
         let site = Site::quiet(&db).await;
-        let team = |name: &'static str| site.fixture.identity.teams.create(&Actor::system(), name, "");
-        let (edge, core) = (team("edge").await.unwrap().id, team("core").await.unwrap().id);
+        let teams = &site.fixture.identity.teams;
+        let edge = teams.create(&Actor::system(), "edge", "").await.unwrap().id;
+        let core = teams.create(&Actor::system(), "core", "").await.unwrap().id;
         let theirs = site.host(MACHINE, "web-1", Some(core)).await;
         let ours = site.host(OTHER_MACHINE, "web-2", Some(edge)).await;
         let new = NewEnrollmentToken {

@@ -11,6 +11,7 @@ mod plain;
 mod replicas;
 mod socket;
 mod store;
+mod telemetry;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -121,6 +121,7 @@ fn summary(detail: &Value) -> Map<String, Value> {
     put("remote config", report(config).into());
     let settings = detail.get("connection_settings");
     put("connection settings", report(settings).into());
+    put("own telemetry", own_telemetry(detail).into());
     put("enrollment token", copy("enrollment_token_id"));
     if detail["is_ephemeral"] == true {
         put("ephemeral", true.into());
@@ -134,6 +135,25 @@ fn summary(detail: &Value) -> Map<String, Value> {
     let earlier = uids.iter().filter(|uid| **uid != detail["instance_uid"]);
     put("earlier uids", earlier.cloned().collect());
     shown
+}
+
+/// Where it sends telemetry about itself, in a line: `offered: metrics and logs as backend says`.
+fn own_telemetry(detail: &Value) -> String {
+    let Some(own) = detail.get("own_telemetry") else {
+        return String::new();
+    };
+    let signals = items(own, "signals").iter().filter_map(Value::as_str);
+    let signals = signals.collect::<Vec<_>>().join(", ");
+    let name = text(own, "settings");
+    let mut line = match text(own, "status") {
+        "left_alone" => return format!("nothing is set any more; it keeps what `{name}` said"),
+        "cannot" => return format!("`{name}` is for it, and it does not report its own telemetry"),
+        status => format!("{signals} by `{name}`: {status}"),
+    };
+    if !text(own, "error").is_empty() {
+        let _ = write!(line, ": {}", text(own, "error"));
+    }
+    line
 }
 
 /// The hosts that it is linked to, or that are suggested, and how they were found.
@@ -324,6 +344,9 @@ mod tests {
             { "id": 4, "state": "active", "created_at": "2026-11-23T10:00:00.000000Z",
               "first_used_at": "2026-11-23T10:00:01.000000Z", "used_at": "2026-11-23T10:05:00.000000Z" },
         ]);
+        detail["own_telemetry"] = json!({
+            "settings": "backend", "settings_id": 1, "signals": ["metrics", "logs"], "status": "offered",
+        });
         detail["hosts"] = json!([
             { "host_id": 5, "host": "edge-1", "state": "linked", "matched_by": "host.id", "matched_value": "4c4c",
               "since": "2026-11-23T10:00:00.000000Z" },
