@@ -313,6 +313,7 @@ impl Collectors {
         id: CollectorId,
         now: Timestamp,
     ) -> Result<(), StoreError> {
+        db.lock(&[lock_name(id)]).await?;
         for link in store::link::find(db, id).await? {
             if link.state != LinkState::Rejected {
                 store::link::drop_link(db, id, link.host_id).await?;

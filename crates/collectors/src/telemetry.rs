@@ -88,6 +88,11 @@ impl Telemetry {
         }
     }
 
+    /// The same of all agents.
+    pub(crate) fn forget_all(&self) {
+        self.of.clear();
+    }
+
     fn take(&self) -> Vec<CollectorId> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let taken: Vec<CollectorId> = waiting.iter().take(BATCH).copied().collect();

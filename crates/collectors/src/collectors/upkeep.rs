@@ -133,6 +133,7 @@ impl Collectors {
         self.0.forgotten.fetch_add(1, Ordering::SeqCst);
         self.0.records.clear();
         self.0.uids.clear();
+        self.0.telemetry.forget_all();
     }
 
     /// Forgets what is in memory and is not as in the database, in case a hint was lost, and what was not heard for long.
