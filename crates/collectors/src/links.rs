@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use muster_clock::Timestamp;
 use muster_hosts::{HostCollector, HostCollectors, Hosts, MachineId, Match, machine_name};
 use muster_http::error_chain;
-use muster_identity::{CollectorId, HostId, TeamId};
+use muster_identity::{Actor, CollectorId, HostId, TeamId};
 use muster_replicas::Lease;
 use muster_store::{Database, StoreError, Transaction};
 use serde_json::json;
@@ -480,6 +480,7 @@ impl HostCollectors for Collectors {
         db: &mut Transaction,
         host: HostId,
         into: HostId,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         for (id, link) in store::link::of_host(db, host).await? {
@@ -495,9 +496,11 @@ impl HostCollectors for Collectors {
                 unlinked(db, id, &link, "host_merged", now).await?;
                 continue;
             }
+            // The identifier that it came by may be the lost host's: from now on it holds since somebody said so.
             let moved = Link {
                 host_id: into,
                 since: now,
+                decided_by: operators::named(&by.name, &by.email),
                 ..link
             };
             store::link::put(db, id, &moved).await?;

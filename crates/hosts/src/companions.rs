@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use muster_clock::Timestamp;
-use muster_identity::{CollectorId, HostId, TeamId};
+use muster_identity::{Actor, CollectorId, HostId, TeamId};
 use muster_store::{Database, StoreError, Transaction};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -48,12 +48,13 @@ pub trait HostCollectors: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<(), StoreError>;
 
-    /// A host turned out to be another one, as a part of a unit of work: its collectors are the other one's.
+    /// Somebody said that a host is another one, as a part of a unit of work: its collectors are the other one's.
     async fn host_merged(
         &self,
         db: &mut Transaction,
         host: HostId,
         into: HostId,
+        by: &Actor,
         now: Timestamp,
     ) -> Result<(), StoreError>;
 

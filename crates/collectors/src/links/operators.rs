@@ -115,15 +115,13 @@ impl Collectors {
         let Some(decision) = decide(&known, wish)? else {
             return Ok(());
         };
-        let name = [&principal.name, &principal.email];
-        let decided_by = name.into_iter().find(|name| !name.trim().is_empty());
         let decided = Link {
             host_id: decision.host_id,
             state: decision.state,
             matched_by: decision.matched_by,
             matched_value: decision.matched_value,
             since: now,
-            decided_by: decided_by.map_or("somebody", String::as_str).to_owned(),
+            decided_by: named(&principal.name, &principal.email),
         };
         if decided.state == LinkState::Linked {
             // Whatever else there was gives way.
@@ -159,6 +157,12 @@ impl Collectors {
             .record(db, &Actor::from(principal), entry, self.now())
             .await
     }
+}
+
+/// What somebody is called who decided something; never empty.
+pub(super) fn named(name: &str, email: &str) -> String {
+    let known = [name, email].into_iter().find(|it| !it.trim().is_empty());
+    known.unwrap_or("somebody").to_owned()
 }
 
 /// What is to be kept.

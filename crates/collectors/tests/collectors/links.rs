@@ -342,6 +342,9 @@ on_both_databases! {
         site.change("POST", "/hosts/1/merge", json!({ "into": 2 })).await;
         assert_eq!(site.links(1).await, ["linked 2 by host.id"]);
         assert_eq!(site.links(2).await, Vec::<String>::new(), "a suggestion is looked for anew");
+        // The identifier was the other host's; whoever merged the two decided.
+        site.review().await;
+        assert_eq!(site.links(1).await, ["linked 2 by host.id"]);
         site.change("DELETE", "/hosts/2", Value::Null).await;
         assert_eq!(site.links(1).await, Vec::<String>::new());
         assert_eq!(site.fixture.list("").await[0].get("host_id"), None);

@@ -412,7 +412,9 @@ impl Hosts {
             store::operator::set_refetch(&mut db, into).await?;
             self.0.software.forget(&mut db, &[id]).await?;
             if let Some(companions) = self.companions() {
-                companions.host_merged(&mut db, id, into, now).await?;
+                companions
+                    .host_merged(&mut db, id, into, &actor, now)
+                    .await?;
             }
             store::operator::delete(&mut db, &[id]).await?;
             let details = json!({ "host_id": id, "hostname": gone.facts.hostname, "identifier": gone.identifier });
