@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::duration::parse as duration;
 
 mod collector_config;
+mod collector_telemetry;
 mod collectors;
 mod identity;
 mod keys;
@@ -17,6 +18,9 @@ mod skew;
 pub use collector_config::{
     AssignmentHow, AutoRollback, CollectorConfig, CollectorConfigCommand, ConfigFiles, ConfigKind,
     ConfigState,
+};
+pub use collector_telemetry::{
+    CollectorTelemetry, CollectorTelemetryCommand, CollectorTelemetrySet,
 };
 pub use collectors::{Collector, Collectors};
 pub use identity::{
@@ -148,32 +152,10 @@ Examples:
   muster host 7 --delete")]
     Host(Host),
     /// List collectors: whatever speaks OpAMP.
-    #[command(after_help = "\
-Examples:
-  muster collectors
-  muster collectors --status offline --sort -seen_at
-  muster collectors --unhealthy --attribute host.name=edge-1 --attribute deployment.environment
-  muster collectors --capability accepts_remote_config --version 0.158.0 --team Edge --csv > collectors.csv
-  muster collectors --key not_adopting
-  muster collectors --state waiting
-  muster collectors --summary")]
+    #[command(after_help = collectors::LIST_EXAMPLES)]
     Collectors(Collectors),
-    /// Look at a collector, its health and what it runs; revoke it, renew its key, have it restart.
-    #[command(after_help = "\
-A name that several have is refused with their ids.
-
-Examples:
-  muster collector edge-1
-  muster collector otelcol-contrib@edge-1 --json
-  muster collector 0193d3a4-7c2b-7e10-8a4b-1d2f3a4b5c6d --effective-config
-  muster collector 7 --events
-  muster collector edge-1 --restart
-  muster collector edge-1 --rotate-key
-  muster collector edge-1 --revoke 'stolen on Monday'
-  muster collector edge-1 --unrevoke --with-its-key
-  muster collector 7 --approve
-  muster collector 7 --team Edge
-  muster collector 7 --delete")]
+    /// Look at a collector, its health, what it runs and its host; revoke it, renew its key, have it restart.
+    #[command(after_help = collectors::EXAMPLES)]
     Collector(Collector),
     /// Ask hosts a question in SQL; rows are printed as they arrive.
     #[command(after_help = "\
@@ -260,6 +242,10 @@ Examples:
     /// Make, assign and follow configurations of collectors.
     #[command(after_help = collector_config::EXAMPLES)]
     CollectorConfig(CollectorConfig),
+    /// Say where collectors send telemetry about themselves.
+    #[command(after_help = "Examples:\n  muster collector-telemetry\n\
+            \x20 muster collector-telemetry set backend --metrics https://otel.example.com/v1/metrics")]
+    CollectorTelemetry(CollectorTelemetry),
     /// Print the settings that hold for all, or change some.
     #[command(after_help = "\
 Examples:

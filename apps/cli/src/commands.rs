@@ -2,6 +2,7 @@
 
 mod campaigns;
 mod collector_config;
+mod collector_telemetry;
 mod collectors;
 mod follow;
 mod hosts;
@@ -60,6 +61,9 @@ pub(crate) async fn run(line: CommandLine) -> Result<Outcome, CliError> {
         Command::Labels(arguments) => labels::run(&client()?, arguments).await?,
         Command::CollectorConfig(arguments) => {
             collector_config::run(&client()?, arguments).await?;
+        }
+        Command::CollectorTelemetry(arguments) => {
+            collector_telemetry::run(&client()?, arguments).await?;
         }
         Command::Settings(arguments) => settings::run(&client()?, arguments).await?,
         Command::Audit(arguments) => identity::audit(&client()?, &arguments).await?,

@@ -200,6 +200,11 @@ pub(crate) enum CliError {
     /// Something is not a name with a value.
     #[error("`{text}` is not of the form NAME=VALUE")]
     NoPair { text: String },
+    /// A header is none. What was typed may be a secret, and is not repeated.
+    #[error(
+        "a header is not of the form NAME: VALUE, such as --header 'Authorization: @token-file'"
+    )]
+    HeaderForm,
     /// A new password was typed in two ways.
     #[error("the passwords differ\n  try again")]
     PasswordsDiffer,

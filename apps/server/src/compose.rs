@@ -81,6 +81,9 @@ fn native(services: &Services) -> (Router, OpenApi) {
         .merge(muster_collectors::http::native_routes(
             services.collectors.clone(),
         ))
+        .merge(muster_collectors::http::telemetry_routes(
+            services.collectors.clone(),
+        ))
         .merge(muster_collectors::configurations::configuration_routes(
             services.configurations.clone(),
         ))

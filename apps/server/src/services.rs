@@ -163,6 +163,9 @@ impl Services {
             },
         });
         identity.teams.attach(Arc::new(collectors.clone()));
+        identity.teams.attach(collectors.telemetry_belongings());
+        collectors.attach_hosts(&hosts);
+        hosts.attach_collectors(Arc::new(collectors.clone()));
         identity
             .enrollment_tokens
             .attach_collectors(Arc::new(collectors.clone()));

@@ -362,7 +362,7 @@ fn agents_authority(settings: &Settings, tls: Option<&Tls>) -> Result<Option<Str
 }
 
 /// How a certificate begins in PEM.
-const PEM_BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+pub(crate) const PEM_BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 
 /// How long a start waits for the bus. Without it the server works, only later than it could.
 const BUS_PATIENCE: Duration = Duration::from_secs(3);

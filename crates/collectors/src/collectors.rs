@@ -2,6 +2,7 @@
 
 mod commit;
 mod memory;
+mod push;
 mod reply;
 mod session;
 mod upkeep;
@@ -21,14 +22,16 @@ use muster_store::{Database, StoreError};
 use muster_wire_opamp::proto::AgentToServer;
 use muster_wire_opamp::{InstanceUid, Outgoing, Refusal as WireRefusal};
 
+use crate::links::Links;
 use crate::live::Live;
 use crate::pace::Pace;
 use crate::presence::Presence;
-use crate::record::{ConfigReport, LineKey, Record};
+use crate::record::{ConfigReport, LineKey, Part, Record};
 use crate::service::{
-    Carrier, DesiredConfig, Effect, Exchange, Outcome, Principal, Refusal, Settings, Step, push,
+    Carrier, DesiredConfig, Effect, Exchange, Outcome, Principal, Refusal, Settings, Step,
     speaks_for, step,
 };
+use crate::telemetry::Telemetry;
 use crate::{ExchangeError, store};
 
 use commit::Committed;
@@ -91,6 +94,8 @@ struct Inner {
     identity: Identity,
     settings: Settings,
     configs: OnceLock<Arc<dyn RemoteConfigs>>,
+    links: Links,
+    telemetry: Telemetry,
     /// Tells this replica's hints from those of others.
     origin: u64,
     records: DashMap<CollectorId, Arc<Record>>,
@@ -135,6 +140,8 @@ impl Collectors {
             identity: parts.identity,
             settings: parts.settings,
             configs: OnceLock::new(),
+            links: Links::default(),
+            telemetry: Telemetry::default(),
             origin: u64::from_le_bytes(origin),
             records: DashMap::new(),
             uids: DashMap::new(),
@@ -170,6 +177,22 @@ impl Collectors {
 
     pub(crate) fn identity(&self) -> &Identity {
         &self.0.identity
+    }
+
+    pub(crate) fn links(&self) -> &Links {
+        &self.0.links
+    }
+
+    pub(crate) fn telemetry(&self) -> &Telemetry {
+        &self.0.telemetry
+    }
+
+    pub(crate) fn randomness(&self) -> &dyn Randomness {
+        &*self.0.randomness
+    }
+
+    pub(crate) fn subscribe(&self) -> muster_bus::Subscription {
+        self.0.bus.subscribe()
     }
 
     pub(crate) fn live(&self) -> &Live {
@@ -371,6 +394,7 @@ impl Collectors {
         let now = self.now();
         let are_components_known = self.are_components_known(message, record).await?;
         let desired = record.and_then(|record| self.0.configs.get()?.desired(record));
+        let telemetry = record.and_then(|record| self.0.telemetry.desired(record));
         Ok(step(&Exchange {
             message,
             uid,
@@ -382,6 +406,7 @@ impl Collectors {
             is_key_live: record.is_some_and(|record| self.is_key_live(record, session, now)),
             are_components_known,
             desired_config: desired.as_deref(),
+            telemetry: telemetry.as_deref(),
             settings: &self.0.settings,
             now,
             randomness: &*self.0.randomness,
@@ -530,6 +555,11 @@ impl Collectors {
                 | Effect::CameBack(_) => {}
             }
         }
+        let mut parts = outcome.parts.iter();
+        if id != CollectorId(0) && parts.any(|(part, _)| *part == Part::Description) {
+            self.0.links.wish([id]);
+            self.0.telemetry.forget(id);
+        }
         // Its components and capabilities count as well.
         if let Some(configs) = configs
             && outcome.is_changed
@@ -541,54 +571,6 @@ impl Collectors {
             self.hint(CHANGED_TOPIC, format!("{id} {}", self.0.origin))
                 .await;
         }
-    }
-
-    /// What there is to tell an agent that holds a socket, kept and as a message; none when there is nothing.
-    pub(crate) async fn push(
-        &self,
-        session: &Session,
-        id: CollectorId,
-        uid: InstanceUid,
-    ) -> Result<Option<Outgoing>, ExchangeError> {
-        let principal = self.principal(session).await?;
-        let _ordered = self.lock(uid).lock().await;
-        let message = AgentToServer::default();
-        for attempt in 0..ATTEMPTS {
-            let Some(known) = self.known(id, attempt > 0).await? else {
-                return Ok(None);
-            };
-            let record = known.record;
-            let desired = self
-                .0
-                .configs
-                .get()
-                .and_then(|configs| configs.desired(&record));
-            let exchange = Exchange {
-                message: &message,
-                uid,
-                principal: &principal,
-                record: Some(&record),
-                is_other: false,
-                owner: None,
-                connection: session.connection,
-                is_key_live: false,
-                are_components_known: true,
-                desired_config: desired.as_deref(),
-                settings: &self.0.settings,
-                now: self.now(),
-                randomness: &*self.0.randomness,
-            };
-            let Some(outcome) = push(&exchange) else {
-                return Ok(None);
-            };
-            if let Some(reply) = self
-                .finish(session, &principal, outcome, Some(known.mark))
-                .await?
-            {
-                return Ok(Some(reply.outgoing));
-            }
-        }
-        Ok(None)
     }
 }
 

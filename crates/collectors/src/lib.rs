@@ -12,11 +12,13 @@
 //! Not responsible for: tokens and keys (`muster-identity`), the bytes on the wire (`muster-wire-opamp`), and which remote
 //! configuration an agent should run: whoever knows is attached as [`RemoteConfigs`].
 
+mod attribute_list;
 mod collectors;
 pub mod configurations;
 mod error;
 pub mod http;
 mod limits;
+mod links;
 mod live;
 mod masking;
 mod migrations;
@@ -26,6 +28,7 @@ mod presence;
 pub mod record;
 pub mod service;
 mod store;
+pub mod telemetry;
 mod values;
 
 pub use collectors::{CollectorParts, Collectors, RemoteConfigs};

@@ -34,6 +34,8 @@ pub(crate) const UNDER_WAY: Duration = Duration::from_secs(15);
 pub(crate) const CONTEST_LASTS: Duration = Duration::from_secs(10 * 60);
 /// How often an agent is given another uid because it asks for one, at most.
 pub(crate) const REASSIGNMENT_PAUSE: Duration = Duration::from_secs(5 * 60);
+/// How long after an offer of where to send own telemetry the same is offered again to an agent that starts anew.
+pub(crate) const TELEMETRY_PAUSE: Duration = Duration::from_secs(5 * 60);
 /// How long a wish to restart an agent waits for it.
 pub(crate) const RESTART_WAITS: Duration = Duration::from_secs(15 * 60);
 /// How long an answer to a remote configuration is waited for until the configuration is sent again.

@@ -9,7 +9,44 @@ pub const MIGRATIONS: &[Migration] = &[
         "configurations",
         crate::configurations::migrations::CONFIGURATIONS,
     ),
+    Migration::new("host_links", HOST_LINKS),
+    Migration::new("telemetry", TELEMETRY),
 ];
+
+/// Where agents send their own telemetry. `team_key` is the team, or 0. `sealed` are the destinations with their headers, which
+/// are secret; it is bound to `hash`, which is drawn anew whenever they change.
+const TELEMETRY: &str = "
+CREATE TABLE collectors_telemetry (
+    id {{id}},
+    team_key BIGINT NOT NULL,
+    name TEXT NOT NULL,
+    selector TEXT NOT NULL,
+    priority BIGINT NOT NULL,
+    hash TEXT NOT NULL,
+    sealed {{bytes}} NOT NULL,
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    CONSTRAINT collectors_telemetry_name_key UNIQUE (team_key, name)
+);
+";
+
+/// Which host an agent runs on. `state`: `linked` (of an agent at most one), `suggested` or `rejected`. `matched_by` is the
+/// attribute that named the host, or `hand`; `decided_by` is empty for what came by itself. Hosts are another crate's: it tells
+/// when one goes, and what is left here points at nobody, since no id is given twice.
+const HOST_LINKS: &str = "
+CREATE TABLE collectors_host_links (
+    collector_id BIGINT NOT NULL REFERENCES collectors_collectors (id) ON DELETE CASCADE,
+    host_id BIGINT NOT NULL,
+    state TEXT NOT NULL,
+    matched_by TEXT NOT NULL,
+    matched_value TEXT NOT NULL,
+    since BIGINT NOT NULL,
+    decided_by TEXT NOT NULL,
+    PRIMARY KEY (collector_id, host_id)
+);
+CREATE INDEX collectors_host_links_host ON collectors_host_links (host_id);
+CREATE UNIQUE INDEX collectors_host_links_one ON collectors_host_links (collector_id) WHERE state = 'linked';
+";
 
 /// `state` is `record::Durable` as JSON; the columns beside it are what lists are searched, filtered and sorted by, and
 /// follow from it and from the parts. `revision` counts changes: whoever writes names the one that was read. A uid leads to

@@ -12,11 +12,13 @@ use muster_store::{StoreError, Transaction};
 use muster_wire_opamp::AgentCapabilities;
 use serde_json::{Value, json};
 
+use crate::links::Shown;
 use crate::record::{Record, Standing, Status};
 use crate::store::event::Event;
 use crate::store::operator::{Filter, Listed};
 use crate::store::part::KeptMessage;
-use crate::{Collectors, OperatorError, store};
+use crate::telemetry::TelemetryState;
+use crate::{Collectors, OperatorError, attribute_list, store};
 
 /// By which collectors are sorted.
 pub(crate) const COLLECTOR_SORTS: &[&str] = &[
@@ -51,8 +53,14 @@ pub struct CollectorQuery {
     pub healthy: Option<bool>,
     /// Only those with this capability, by its name; several with commas.
     pub capability: Option<String>,
-    /// Only those with this attribute: `name` or `name=value`; several with commas.
+    /// Only those with this attribute: `name` or `name=value`; several with commas, and what has a comma in it in quotes.
     pub attribute: Option<String>,
+    /// Only those that showed this enrollment token last.
+    pub enrollment_token_id: Option<i64>,
+    /// Only those that are linked to this host.
+    pub host_id: Option<i64>,
+    /// Only those that are `linked` to a host, for which one is `suggested`, or of which neither is so (`none`).
+    pub host_link: Option<String>,
     /// Only those of this version.
     pub version: Option<String>,
     /// Only those of this team; 0 for those without one.
@@ -82,6 +90,8 @@ pub(crate) struct Detail {
     pub(crate) uids: Vec<String>,
     pub(crate) events: Vec<Event>,
     pub(crate) messages: Vec<KeptMessage>,
+    pub(crate) hosts: Vec<Shown>,
+    pub(crate) telemetry: Option<TelemetryState>,
 }
 
 impl Listed {
@@ -214,11 +224,29 @@ impl Collectors {
             };
             filter.capabilities(bit.bits());
         }
-        for attribute in listed(query.attribute.as_deref()) {
-            match attribute.split_once('=') {
-                Some((name, value)) => filter.attribute(name.trim(), Some(value.trim())),
-                None => filter.attribute(attribute, None),
-            }
+        let attributes = query.attribute.as_deref().map(attribute_list::parse);
+        let attributes = attributes
+            .transpose()
+            .map_err(|reason| OperatorError::Invalid {
+                field: "attribute",
+                reason,
+            })?;
+        for (name, value) in attributes.into_iter().flatten() {
+            filter.attribute(&name, value.as_deref());
+        }
+        if let Some(token) = query.enrollment_token_id {
+            filter.token(token);
+        }
+        if let Some(host) = query.host_id {
+            filter.host(host);
+        }
+        if let Some(state) = &query.host_link
+            && !filter.host_link(state)
+        {
+            return Err(OperatorError::Invalid {
+                field: "host_link",
+                reason: "must be linked, suggested or none".to_owned(),
+            });
         }
         Ok(filter)
     }
@@ -276,13 +304,18 @@ impl Collectors {
             Some(known) => store::part::components(&mut db, &known.hash).await?,
             None => None,
         };
+        let parts = store::part::list(&mut db, id).await?;
+        let description = parts.iter().find(|(part, ..)| part == "description");
+        let description = description.map(|(_, value, _)| value);
         Ok(Detail {
-            parts: store::part::list(&mut db, id).await?,
+            telemetry: self.telemetry_state(&record, description),
+            parts,
             components,
             keys: self.identity().collector_keys.of_collector(id).await?,
             uids: store::operator::uids(&mut db, id).await?,
             events: store::event::list(&mut db, id, SHOWN_EVENTS).await?,
             messages: store::part::messages(&mut db, id).await?,
+            hosts: self.host_links(id, listed.team_id).await?,
             listed,
             record,
         })
@@ -333,6 +366,9 @@ impl Collectors {
             } else {
                 self.changed(id).await;
                 self.identity().collector_keys.changed(id).await;
+            }
+            if matches!(wish, Wish::Transfer(_)) {
+                self.links().wish([id]);
             }
             self.push_soon(Some(id)).await;
             return done.map(drop).map_err(Into::into);
@@ -402,7 +438,10 @@ impl Collectors {
                     ));
                 }
             }
-            Wish::Transfer(team) => keys.move_to_team(db, id, team).await?,
+            Wish::Transfer(team) => {
+                keys.move_to_team(db, id, team).await?;
+                self.unlink_for_transfer(db, id, now).await?;
+            }
             Wish::Approve | Wish::Restart => {}
         }
         Ok(())

@@ -90,6 +90,9 @@ pub struct Durable {
     /// What it said about the last connection settings: shown, and never taken for proof.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<SettingsReport>,
+    /// Where it was last told to send telemetry about itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub telemetry: Option<SentTelemetry>,
     /// Its own key that it used last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_id: Option<AgentKeyId>,
@@ -246,9 +249,29 @@ pub struct SentConfig {
     pub connection: u64,
 }
 
+/// Where an agent was told to send telemetry about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentTelemetry {
+    /// The hash of the offer as hexadecimal digits.
+    pub hash: String,
+    /// When.
+    pub at: Timestamp,
+    /// On which connection.
+    pub connection: u64,
+    /// Which key the agent had then: what is offered with a newer one may make it drop this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<AgentKeyId>,
+    /// The name of the settings.
+    #[serde(default)]
+    pub settings: String,
+}
+
 /// What an agent said about connection settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SettingsReport {
+    /// The hash of those that it speaks of, as hexadecimal digits; empty when it names none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub hash: String,
     /// How far they came.
     pub progress: Progress,
     /// Its own words, when it failed.

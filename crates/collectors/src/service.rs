@@ -12,6 +12,7 @@ mod judge;
 mod merge;
 mod offer;
 mod sequence;
+mod telemetry;
 
 pub use judge::speaks_for;
 
@@ -26,6 +27,7 @@ use serde_json::{Value, json};
 use crate::limits::{COMEBACKS_PER_DAY, CONTEST_LASTS, REASSIGNMENT_PAUSE, UNDER_WAY};
 use crate::masking::Masking;
 use crate::record::{Comebacks, ConfigReport, Durable, LineKey, Part, Record, Standing};
+use crate::telemetry::OwnTelemetry;
 
 pub use answer::SERVER_CAPABILITIES;
 pub use offer::{OfferPlan, OfferSettings};
@@ -158,6 +160,8 @@ pub struct Exchange<'a> {
     pub are_components_known: bool,
     /// What it should run.
     pub desired_config: Option<&'a DesiredConfig>,
+    /// Where it should send telemetry about itself.
+    pub telemetry: Option<&'a OwnTelemetry>,
     /// What operators decided.
     pub settings: &'a Settings,
     /// The time.
@@ -432,6 +436,7 @@ fn fresh(x: &Exchange<'_>, uid: InstanceUid, separated_from: Option<CollectorId>
             config: None,
             sent_config: None,
             settings: None,
+            telemetry: None,
             key_id: None,
             adopted_at: None,
             offer: None,
@@ -586,6 +591,7 @@ fn tell(x: &Exchange<'_>, outcome: &mut Outcome) {
     }
     config::send(x, outcome);
     offer::plan(x, outcome);
+    telemetry::send(x, outcome);
 }
 
 #[cfg(test)]

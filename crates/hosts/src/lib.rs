@@ -5,7 +5,7 @@
 //! and what is told at every check-in is written in batches. The operators' side lists, searches and edits.
 //!
 //! Other crates plug in through [`DistributedSource`] (queries that hosts run at a check-in) and [`ScheduleSource`]
-//! (queries that hosts run by themselves).
+//! (queries that hosts run by themselves). Whoever keeps collectors says by [`HostCollectors`] which run on a host.
 //!
 //! Not responsible for: who may enroll and whose key is whose (`identity`), what is asked live (`queries`), the
 //! inventory of software (`software`), where logs go (`sinks`).
@@ -16,6 +16,7 @@ mod cache;
 mod capability;
 mod checkin;
 mod clones;
+mod companions;
 mod configuration;
 mod detail;
 mod device;
@@ -27,6 +28,7 @@ pub mod http;
 mod inspect;
 mod load;
 mod logs;
+mod machines;
 mod matching;
 mod membership;
 mod migrations;
@@ -43,10 +45,12 @@ mod token_labels;
 pub use agents::{AgentParts, Agents};
 pub use capability::{Lost, Saying};
 pub use checkin::{CheckIn, HOST_TOPIC, LABELS_TOPIC};
+pub use companions::{HostCollector, HostCollectors};
 pub use configuration::{AgentOptions, OptionsSource};
 pub use device::{REFETCH_PAUSE, Refetch, refetch_state};
 pub use error::HostsError;
 pub use expiry::{ExpiryRules, ExpirySource};
+pub use machines::{HostSummary, MAX_ALIKE, MachineId, Match, machine_name};
 pub use operators::{
     Ban, Census, DarkBecause, DarkFeature, DarkHost, FeatureSummary, HOST_SORTS, HostDetail,
     HostQuery, Hosts, KeyRotation, LabelChange, LabelSpecification, Membership, NewLabel,

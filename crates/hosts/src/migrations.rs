@@ -14,7 +14,12 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration::new("key_lives", KEY_LIVES),
     Migration::new("token_labels", TOKEN_LABELS),
     Migration::new("lost_capabilities", LOST_CAPABILITIES),
+    Migration::new("names_without_case", NAMES_WITHOUT_CASE),
 ];
+
+/// Collectors name the host that they run on, in whatever case.
+const NAMES_WITHOUT_CASE: &str =
+    "CREATE INDEX hosts_hosts_hostname_lower ON hosts_hosts (LOWER(hostname));";
 
 /// Since when a host's program does not say a name that was said on the host before: `name=time` with commas.
 const LOST_CAPABILITIES: &str =

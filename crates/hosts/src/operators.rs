@@ -16,6 +16,7 @@ use muster_software::Software;
 use muster_store::{Database, StoreError};
 
 use crate::belongings::TeamHosts;
+use crate::companions::{Companions, HostCollector, HostCollectors};
 use crate::record::{HostCapabilities, HostEndUser, HostEvent, HostRecord, HostUser, LabelRecord};
 use crate::store;
 use crate::store::operator::Filter;
@@ -160,6 +161,8 @@ pub struct HostDetail {
     pub clone_of: Option<HostId>,
     /// Hosts that were told from it.
     pub clones: Vec<HostId>,
+    /// The collectors on it.
+    pub collectors: Vec<HostCollector>,
     /// What happened to it, newest first.
     pub events: Vec<HostEvent>,
 }
@@ -216,6 +219,7 @@ struct Inner {
     identity: Identity,
     software: Software,
     standing: OnceLock<Standing>,
+    companions: Companions,
 }
 
 /// How many hosts stand how. A host that is missing is offline, too, and a new one is online or offline.
@@ -253,6 +257,7 @@ impl Hosts {
             identity,
             software,
             standing: OnceLock::new(),
+            companions: Companions::default(),
         }))
     }
 
@@ -260,6 +265,16 @@ impl Hosts {
     /// its release can do.
     pub fn attach_standing(&self, standing: &Standing) {
         let _ = self.0.standing.set(standing.clone());
+    }
+
+    /// Has whoever keeps collectors be asked which run on a host, and be told when hosts go. Only the first is attached.
+    pub fn attach_collectors(&self, collectors: Arc<dyn HostCollectors>) {
+        self.0.companions.attach(collectors);
+    }
+
+    /// Whoever keeps collectors.
+    pub(crate) fn companions(&self) -> Option<&dyn HostCollectors> {
+        self.0.companions.get()
     }
 
     /// What servers say to agents.
@@ -460,7 +475,12 @@ impl Hosts {
     /// Everything that is known about a host.
     pub async fn detail(&self, host: HostRecord) -> Result<HostDetail, OperatorError> {
         let mut db = &self.0.database;
+        let collectors = match self.companions() {
+            Some(companions) => companions.on_host(db, host.id, host.team_id).await?,
+            None => Vec::new(),
+        };
         Ok(HostDetail {
+            collectors,
             labels: store::operator::labels_of(&mut db, host.id).await?,
             end_users: store::user::list_end_users(&mut db, host.id).await?,
             users: store::user::list(&mut db, host.id).await?,

@@ -7,6 +7,7 @@ pub(crate) mod expiry;
 pub(crate) mod host;
 pub(crate) mod keys;
 pub(crate) mod label;
+pub(crate) mod machine;
 pub(crate) mod operator;
 pub(crate) mod presence;
 pub(crate) mod skew;

@@ -93,10 +93,22 @@ pub struct Identity {
     pub setup: SetupToken,
     /// What tells the master key from others.
     fingerprint: [u8; 32],
+    master_key: Arc<MasterKey>,
     context: Arc<Context>,
 }
 
 impl Identity {
+    /// Seals a secret that another crate has to use again. It is bound to `context`, which names the row that it is for.
+    pub fn seal_secret(&self, secret: &str, context: &str) -> Vec<u8> {
+        self.master_key
+            .seal(secret, context, &*self.context.randomness)
+    }
+
+    /// Opens what [`seal_secret`](Self::seal_secret) sealed for the same context.
+    pub fn open_secret(&self, sealed: &[u8], context: &str) -> Result<String, MasterKeyError> {
+        self.master_key.open(sealed, context)
+    }
+
     /// Puts the services together; nothing is read yet.
     pub fn new(
         database: Database,
@@ -155,6 +167,7 @@ impl Identity {
             teams,
             setup: SetupToken::new(&master_key, users.clone()),
             fingerprint: master_key.fingerprint(),
+            master_key: Arc::clone(&master_key),
             enrollment_tokens: EnrollmentTokens::new(
                 Arc::clone(&context),
                 audit.clone(),

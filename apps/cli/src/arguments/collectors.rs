@@ -4,6 +4,40 @@ use clap::{ArgGroup, Args};
 
 use super::Format;
 
+/// What follows the help of `collectors`.
+pub(super) const LIST_EXAMPLES: &str = "\
+Examples:
+  muster collectors
+  muster collectors --status offline --sort -seen_at
+  muster collectors --unhealthy --attribute host.name=edge-1 --attribute deployment.environment
+  muster collectors --capability accepts_remote_config --version 0.158.0 --team Edge --csv > collectors.csv
+  muster collectors --key not_adopting
+  muster collectors --state waiting
+  muster collectors --token 3
+  muster collectors --host web-1
+  muster collectors --host-link suggested
+  muster collectors --summary";
+
+/// What follows the help of `collector`.
+pub(super) const EXAMPLES: &str = "\
+A name that several have is refused with their ids.
+
+Examples:
+  muster collector edge-1
+  muster collector otelcol-contrib@edge-1 --json
+  muster collector 0193d3a4-7c2b-7e10-8a4b-1d2f3a4b5c6d --effective-config
+  muster collector 7 --events
+  muster collector edge-1 --restart
+  muster collector edge-1 --rotate-key
+  muster collector edge-1 --revoke 'stolen on Monday'
+  muster collector edge-1 --unrevoke --with-its-key
+  muster collector 7 --approve
+  muster collector 7 --confirm-host web-1
+  muster collector 7 --link-host web-1
+  muster collector 7 --unlink-host
+  muster collector 7 --team Edge
+  muster collector 7 --delete";
+
 /// `collectors`.
 #[derive(Args)]
 pub struct Collectors {
@@ -34,6 +68,15 @@ pub struct Collectors {
     /// Only collectors with this attribute, or with this value of it (may be repeated: with all of them).
     #[arg(long, value_name = "KEY[=VALUE]")]
     pub attribute: Vec<String>,
+    /// Only collectors that showed this enrollment token last, by its id.
+    #[arg(long, value_name = "ID")]
+    pub token: Option<i64>,
+    /// Only collectors that are linked to this host, by its id or by what identifies it.
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<String>,
+    /// Only collectors that are linked to a host, for which one is suggested, or none.
+    #[arg(long, value_name = "STATE")]
+    pub host_link: Option<String>,
     /// Only collectors of this version.
     #[arg(long, value_name = "VERSION")]
     pub version: Option<String>,
@@ -45,7 +88,7 @@ pub struct Collectors {
     pub sort: Option<String>,
     /// Count all collectors by their states instead of listing them.
     #[arg(long, conflicts_with_all = ["search", "status", "state", "key", "config", "healthy", "unhealthy", "capability",
-        "attribute", "version", "team", "sort"])]
+        "attribute", "token", "host", "host_link", "version", "team", "sort"])]
     pub summary: bool,
     /// How it is printed.
     #[command(flatten)]
@@ -55,7 +98,7 @@ pub struct Collectors {
 /// `collector`.
 #[derive(Args)]
 #[command(group = ArgGroup::new("what").args(["effective_config", "components", "events", "revoke", "unrevoke", "approve",
-    "restart", "rotate_key", "team", "delete"]))]
+    "restart", "rotate_key", "link_host", "unlink_host", "confirm_host", "reject_host", "team", "delete"]))]
 pub struct Collector {
     /// Its id, uid, name, host name, NAME@HOST, or the value of its service.instance.id or host.id.
     pub name: String,
@@ -86,6 +129,18 @@ pub struct Collector {
     /// Offer it a new key; the old one stays good until the new one is used.
     #[arg(long)]
     pub rotate_key: bool,
+    /// Link it to this host, by hand and whatever it says of its machine.
+    #[arg(long, value_name = "HOST")]
+    pub link_host: Option<String>,
+    /// Undo the link to its host. It does not come back by itself.
+    #[arg(long)]
+    pub unlink_host: bool,
+    /// Confirm this host, which is suggested for it.
+    #[arg(long, value_name = "HOST")]
+    pub confirm_host: Option<String>,
+    /// Reject this host, which is suggested for it: it is not suggested again.
+    #[arg(long, value_name = "HOST")]
+    pub reject_host: Option<String>,
     /// Move it to this team, by name or id; `none` takes it out of its team.
     #[arg(long, value_name = "NAME")]
     pub team: Option<String>,

@@ -58,9 +58,17 @@ pub(super) async fn list(client: &Client, arguments: &Collectors) -> Result<(), 
         ("attribute", &arguments.attribute),
     ] {
         if !wishes.is_empty() {
+            let wishes: Vec<String> = wishes.iter().map(|wish| quoted(wish)).collect();
             query.push((name, wishes.join(",")));
         }
     }
+    if let Some(token) = arguments.token {
+        query.push(("enrollment_token_id", token.to_string()));
+    }
+    if let Some(host) = &arguments.host {
+        query.push(("host_id", host_id(client, host).await?.to_string()));
+    }
+    query.extend(arguments.host_link.clone().map(|wish| ("host_link", wish)));
     if arguments.healthy || arguments.unhealthy {
         query.push(("healthy", arguments.healthy.to_string()));
     }
@@ -72,6 +80,33 @@ pub(super) async fn list(client: &Client, arguments: &Collectors) -> Result<(), 
     let mut collectors = client.list(&["collectors"], &query, ALL).await?;
     name_teams(client, &mut collectors).await?;
     output::list(style, COLUMNS, &collectors)
+}
+
+/// The id of the host that a name means.
+async fn host_id(client: &Client, name: &str) -> Result<i64, CliError> {
+    let host = super::hosts::find(client, name).await?;
+    Ok(super::id_in(&host).unwrap_or_default())
+}
+
+/// A requirement on an attribute as it may stand between commas.
+fn quoted(requirement: &str) -> String {
+    let (name, value) = match requirement.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (requirement, None),
+    };
+    match value {
+        None => word(name),
+        Some(value) => format!("{}={}", word(name), word(value)),
+    }
+}
+
+fn word(text: &str) -> String {
+    let is_plain = !text.contains([',', '"']) && text.trim() == text;
+    if is_plain {
+        return text.to_owned();
+    }
+    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
+    format!("\"{escaped}\"")
 }
 
 pub(super) async fn one(client: &Client, arguments: &Collector) -> Result<(), CliError> {
@@ -153,6 +188,24 @@ async fn change(
     } else if arguments.rotate_key {
         post("rotate-key", json!({})).await?;
         format!("{called} is offered a new key; the old one stays good until the new one is used")
+    } else if let Some(host) = &arguments.link_host {
+        let host = host_id(client, host).await?;
+        let body = json!({ "host_id": host });
+        client.put(&["collectors", &number, "host"], &body).await?;
+        format!("{called} is linked to host {host}\n  undo it: muster collector {id} --unlink-host")
+    } else if arguments.unlink_host {
+        client.delete(&["collectors", &number, "host"]).await?;
+        format!("{called} is linked to no host, and is not linked to this one by itself again")
+    } else if let Some(host) = &arguments.confirm_host {
+        let host = host_id(client, host).await?;
+        let path = ["collectors", &number, "host", "confirm"];
+        client.post(&path, &json!({ "host_id": host })).await?;
+        format!("{called} is linked to host {host}\n  undo it: muster collector {id} --unlink-host")
+    } else if let Some(host) = &arguments.reject_host {
+        let host = host_id(client, host).await?;
+        let path = ["collectors", &number, "host", "reject"];
+        client.post(&path, &json!({ "host_id": host })).await?;
+        format!("host {host} is not suggested for {called} again")
     } else if let Some(team) = &arguments.team {
         let mut body = json!({});
         if team != NO_TEAM {

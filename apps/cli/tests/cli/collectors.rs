@@ -10,6 +10,8 @@ use serde_json::Value;
 
 use crate::real::Server;
 
+mod hosts;
+
 /// An agent that talks over plain HTTP, one message at a time.
 struct Agent<'a> {
     server: &'a Server,

@@ -51,6 +51,38 @@ pub(super) fn examine(report: &mut Report, settings: &Settings, now: Timestamp) 
     }
 }
 
+/// Whether collectors can be offered keys of their own: over TLS only when it is known what they have to trust.
+pub(super) fn collectors(report: &mut Report, settings: &Settings) {
+    let name = "keys of collectors";
+    let advice = "name the file with the authorities that sign the certificate which agents find, in opamp.ca_file";
+    let url = settings.public_url.clone();
+    let url = url.or_else(|| start::last_address(&settings.data_dir));
+    if let Some(path) = &settings.opamp_ca_file {
+        let shown = path.display();
+        return match std::fs::read_to_string(path) {
+            Ok(pem) if pem.contains(start::PEM_BEGIN) => {
+                report.ok(name, format!("offered with the authorities in {shown}"));
+            }
+            Ok(_) => report.problem(name, format!("{shown} holds no certificate"), advice),
+            Err(error) => {
+                let found = format!("{shown} cannot be read: {}", error_chain(&error));
+                report.problem(name, found, advice);
+            }
+        };
+    }
+    match (&settings.tls, url.as_deref()) {
+        (TlsSettings::Off, Some(url)) if url.starts_with("https://") => {
+            let found = "not offered: agents come by https, a proxy speaks TLS, and its authority is not known";
+            report.warn(name, found, advice);
+        }
+        (TlsSettings::Off, _) => report.ok(name, "offered without TLS"),
+        (TlsSettings::Own, _) => report.ok(name, "offered with the server's own authority"),
+        (TlsSettings::Files { .. }, _) => {
+            report.ok(name, "offered with the last certificate of tls.certificate");
+        }
+    }
+}
+
 fn days_left(facts: &CertificateFacts, now: Timestamp) -> i64 {
     (facts.ends_at - now.as_seconds()).div_euclid(DAY_SECONDS)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::{SinkExt as _, StreamExt as _};
 use muster_server::start::{Ambient, Running, start};
 use muster_store::Dialect;
-use muster_store::testing::TestDatabase;
+use muster_store::testing::{TestDatabase, on_both_databases};
 use muster_wire_opamp::proto::{AgentDescription, AgentToServer, KeyValue, ServerToAgent};
 use muster_wire_opamp::{
     Framing, MessageLimit, decode_body, decode_frame, encode_body, encode_frame,
@@ -323,6 +323,32 @@ async fn a_revocation_on_one_server_ends_the_socket_on_another_within_a_second()
     let pushed = tokio::time::timeout(Duration::from_secs(20), hear(&mut sockets[0].1)).await;
     assert!(pushed.unwrap().unwrap().command.is_some());
     for server in servers {
+        server.shut_down().await;
+    }
+}
+
+on_both_databases! {
+    async fn a_machine_with_orbit_osquery_and_a_collector_is_one_record(db: TestDatabase) {
+        let folder = tempfile::tempdir().unwrap();
+        let (server, site) = crate::agents::site(&db, folder.path()).await;
+        let secret = site.secret("all").await;
+        let uuid = "4c4c4544-0043-3010-8052-b7c04f4e3732";
+        let orbit = json!({ "enroll_secret": secret, "hardware_uuid": uuid, "platform": "ubuntu", "hostname": "web-1" });
+        assert_eq!(site.agent("/api/fleet/orbit/enroll", &orbit).await.status, 200);
+        site.enroll(&secret, uuid).await;
+        let (_, token) = token(&site).await;
+        let mut said = described(1, 0);
+        let id = KeyValue::text("host.id", uuid.replace('-', "").to_uppercase());
+        said.agent_description.as_mut().unwrap().non_identifying_attributes.push(id);
+        assert_eq!(post(&server, &token, &said).await.0, 200);
+        let collector = async || site.get("/api/muster/collectors/1").await.body;
+        until("it is linked", || async { collector().await["host_id"] == 1 }).await;
+        let host = site.get("/api/muster/hosts/1").await.body;
+        assert_eq!((&host["collectors"][0]["id"], &host["collectors"][0]["state"]), (&json!(1), &json!("linked")), "{host}");
+        assert_eq!(host["collectors"][0]["matched_by"], "host.id");
+        assert_eq!(site.delete("/api/muster/hosts/1").await.status, 204);
+        assert_eq!(collector().await.get("host_id"), None);
+        assert_eq!(collector().await["events"][0]["kind"], "host_unlinked");
         server.shut_down().await;
     }
 }

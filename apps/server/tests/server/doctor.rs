@@ -128,6 +128,48 @@ on_both_databases! {
 }
 
 #[tokio::test]
+async fn it_is_told_when_no_collector_can_be_offered_a_key() {
+    let db = TestDatabase::new(Dialect::Sqlite).await;
+    let folder = tempfile::tempdir().unwrap();
+    let authorities = folder.path().join("ca.pem");
+    let authorities = authorities.to_str().unwrap();
+    let look = async |more: &[(&str, &str)]| {
+        let more = [&[("database.url", db.address())], more].concat();
+        let report = examine(&settings(folder.path(), &more), &Ambient::default()).await;
+        let check = found(&report, "keys of collectors");
+        (check.state, check.found.clone(), check.advice.clone())
+    };
+    let proxy = [
+        ("public_url", "https://muster.example.com"),
+        ("tls.enabled", "false"),
+        ("trusted_proxies", "127.0.0.1"),
+    ];
+    let (state, said, advice) = look(&proxy).await;
+    assert_eq!(state, State::Warning);
+    assert!(said.starts_with("not offered"), "{said}");
+    assert!(advice.unwrap().contains("opamp.ca_file"));
+    let named = [&proxy[..], &[("opamp.ca_file", authorities)]].concat();
+    let (state, said, _) = look(&named).await;
+    assert_eq!(state, State::Problem, "{said}");
+    fs::write(authorities, "nonsense").unwrap();
+    let (state, said, _) = look(&named).await;
+    assert!(
+        state == State::Problem && said.contains("no certificate"),
+        "{said}"
+    );
+    let pem = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+    fs::write(authorities, pem).unwrap();
+    assert_eq!(look(&named).await.0, State::Ok);
+    let plain = [
+        ("public_url", "http://muster.example.com"),
+        proxy[1],
+        proxy[2],
+    ];
+    assert_eq!(look(&plain).await.0, State::Ok);
+    assert_eq!(look(&[proxy[0]]).await.0, State::Ok, "its own authority");
+}
+
+#[tokio::test]
 async fn clocks_and_certificates_are_compared() {
     let db = TestDatabase::new(Dialect::Postgres).await;
     let folder = tempfile::tempdir().unwrap();

@@ -220,6 +220,7 @@ impl Collectors {
         // Before and after: whoever took the mark in between finds that it changed.
         self.stripe(id).fetch_add(1, Ordering::SeqCst);
         self.0.records.remove(&id);
+        self.0.telemetry.forget(id);
         self.stripe(id).fetch_add(1, Ordering::SeqCst);
     }
 
@@ -233,6 +234,7 @@ impl Collectors {
         mark_all();
         self.0.records.clear();
         self.0.uids.clear();
+        self.0.telemetry.forget_all();
         mark_all();
     }
 }

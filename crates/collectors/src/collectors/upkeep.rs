@@ -50,6 +50,8 @@ impl Collectors {
             self.follow_hints(&stop),
             self.run_comparison(&stop),
             self.run_upkeep(upkeep, &stop),
+            self.run_links(upkeep, stop.clone()),
+            self.run_telemetry(stop.clone()),
         );
     }
 

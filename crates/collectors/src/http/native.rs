@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use muster_clock::Timestamp;
 use muster_http::{ListingQuery, Page, Path, Problem, Query};
 use muster_identity::{
-    Action, CollectorId, CollectorKeyInfo, EnrollmentTokenId, Principal, Scope, TeamId,
+    Action, CollectorId, CollectorKeyInfo, EnrollmentTokenId, HostId, Principal, Scope, TeamId,
 };
 use muster_wire_opamp::AgentCapabilities;
 use serde::{Deserialize, Serialize};
@@ -15,13 +15,15 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::native_links::CollectorHost;
+use super::native_telemetry::CollectorOwnTelemetry;
 use crate::Collectors;
 use crate::operators::{COLLECTOR_SORTS, CollectorQuery, Detail};
 use crate::store::operator::Listed;
 
 /// The routes, relative to `/api/muster`.
 pub fn native_routes(collectors: Collectors) -> OpenApiRouter {
-    use super::native_change as change;
+    use super::{native_change as change, native_links as links};
     OpenApiRouter::new()
         .routes(routes!(list))
         .routes(routes!(summary))
@@ -32,6 +34,9 @@ pub fn native_routes(collectors: Collectors) -> OpenApiRouter {
         .routes(routes!(change::restart))
         .routes(routes!(change::rotate_key))
         .routes(routes!(change::transfer))
+        .routes(routes!(links::link, links::unlink))
+        .routes(routes!(links::confirm))
+        .routes(routes!(links::reject))
         .with_state(collectors)
 }
 
@@ -51,6 +56,9 @@ pub(super) struct Collector {
     /// Its team.
     #[serde(skip_serializing_if = "Option::is_none")]
     team_id: Option<TeamId>,
+    /// The host that it is linked to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host_id: Option<HostId>,
     /// The enrollment token that it showed last.
     #[serde(skip_serializing_if = "Option::is_none")]
     enrollment_token_id: Option<EnrollmentTokenId>,
@@ -87,6 +95,7 @@ impl Collector {
             version: listed.version.clone(),
             host_name: listed.host_name.clone(),
             team_id: listed.team_id,
+            host_id: listed.linked_host_id,
             enrollment_token_id: listed.token_id,
             status: listed.status(now).name(),
             standing: listed.standing.clone(),
@@ -203,6 +212,11 @@ struct CollectorDetail {
     interval_seconds: i64,
     /// Whether it is forgotten soon after it goes.
     is_ephemeral: bool,
+    /// Where it sends telemetry about itself, as far as that was set here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    own_telemetry: Option<CollectorOwnTelemetry>,
+    /// The host that it is linked to, those that are suggested, and those that were rejected.
+    hosts: Vec<CollectorHost>,
     /// Its keys with their states, newest first, without their secrets.
     keys: Vec<CollectorKeyInfo>,
     /// A key that it was offered and has not used.
@@ -258,7 +272,7 @@ impl CollectorDetail {
                 at: said.at,
             }),
             connection_settings: durable.settings.map(|said| CollectorReport {
-                hash: String::new(),
+                hash: said.hash,
                 status: said.progress.name(),
                 error: said.error,
                 at: said.at,
@@ -269,6 +283,8 @@ impl CollectorDetail {
             custom_messages: detail.messages.into_iter().map(message).collect(),
             interval_seconds: detail.listed.interval_seconds,
             is_ephemeral: durable.is_ephemeral,
+            own_telemetry: detail.telemetry.map(Into::into),
+            hosts: detail.hosts.into_iter().map(CollectorHost::new).collect(),
             keys: detail.keys,
             key_offer: durable.offer.map(|offer| CollectorKeyOffer {
                 offered_at: offer.at,
@@ -300,8 +316,15 @@ struct CollectorsQuery {
     healthy: Option<bool>,
     /// Only collectors with this capability, such as `accepts_remote_config`; several with commas.
     capability: Option<String>,
-    /// Only collectors with this attribute: `os.type`, or `os.type=linux`; several with commas.
+    /// Only collectors with this attribute: `os.type`, or `os.type=linux`; several with commas. A value with a comma stands in
+    /// quotes: `region="eu, west"`.
     attribute: Option<String>,
+    /// Only collectors that showed this enrollment token last.
+    enrollment_token_id: Option<i64>,
+    /// Only collectors that are linked to this host.
+    host_id: Option<i64>,
+    /// Only collectors that are `linked` to a host, for which one is `suggested`, or of which neither is so (`none`).
+    host_link: Option<String>,
     /// Only collectors of this version.
     version: Option<String>,
     /// Only collectors of this team; 0 for those without one.
@@ -310,7 +333,7 @@ struct CollectorsQuery {
 
 /// List collectors
 ///
-/// Those of the teams that you may see. `search` looks at names, versions, uids and attributes.
+/// Those of the teams that you may see. `search` looks at names, versions, uids (earlier ones, too) and attributes.
 #[utoipa::path(get, path = "/collectors", tag = "collectors", params(ListingQuery, CollectorsQuery),
     responses((status = 200, body = Page<Collector>), (status = 422, description = "a wrong parameter")))]
 async fn list(
@@ -329,6 +352,9 @@ async fn list(
         healthy: query.healthy,
         capability: query.capability,
         attribute: query.attribute,
+        enrollment_token_id: query.enrollment_token_id,
+        host_id: query.host_id,
+        host_link: query.host_link,
         version: query.version,
         team_id: query.team_id,
     };

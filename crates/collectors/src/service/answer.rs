@@ -31,7 +31,9 @@ impl Outcome {
             return Outgoing::restart(&self.uid, SERVER_CAPABILITIES);
         }
         let mut update = self.update.clone();
-        update.connection_settings = offer;
+        if offer.is_some() {
+            update.connection_settings = offer;
+        }
         Outgoing::update(&self.uid, SERVER_CAPABILITIES, update)
     }
 }

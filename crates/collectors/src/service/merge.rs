@@ -92,14 +92,17 @@ fn connection_settings(x: &Exchange<'_>, outcome: &mut Outcome) {
     let Some(said) = &x.message.connection_settings_status else {
         return;
     };
+    let named = &said.last_connection_settings_hash;
     let report = SettingsReport {
+        hash: hex(&named[..named.len().min(64)]),
         progress: Progress::from_wire(said.status),
         error: bounded(&said.error_message, MAX_ERROR_BYTES),
         at: x.now,
     };
     let before = outcome.record.durable.settings.as_ref();
     let is_same = before.map_or(report.progress == Progress::Unset, |before| {
-        (before.progress, &before.error) == (report.progress, &report.error)
+        (&before.hash, before.progress, &before.error)
+            == (&report.hash, report.progress, &report.error)
     });
     if !is_same {
         let details = json!({ "status": report.progress, "error": report.error });

@@ -116,6 +116,11 @@ pub(super) fn plan(x: &Exchange<'_>, outcome: &mut Outcome) {
     }
     mark(x, outcome);
     let record = &mut outcome.record;
+    // Two offers that are close together leave a supervisor with two live connections.
+    let other = record.durable.telemetry.as_ref();
+    if other.is_some_and(|sent| x.now.since(sent.at) < LEAST_OFFER_PAUSE) {
+        return;
+    }
     let before = record.durable.offer.as_ref();
     if before.is_some_and(|offer| !is_due(x, record, offer)) {
         return;

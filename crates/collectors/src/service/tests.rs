@@ -6,6 +6,7 @@ mod properties;
 mod reports;
 mod sequence;
 mod strangers;
+mod telemetry;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -29,6 +30,7 @@ struct World {
     records: HashMap<CollectorId, Record>,
     uids: HashMap<InstanceUid, CollectorId>,
     desired: Option<DesiredConfig>,
+    telemetry: Option<OwnTelemetry>,
     known_components: Vec<String>,
     live: bool,
     last_key: i64,
@@ -66,6 +68,7 @@ impl World {
             records: HashMap::new(),
             uids: HashMap::new(),
             desired: None,
+            telemetry: None,
             known_components: Vec::new(),
             live: false,
             last_key: 100,
@@ -114,6 +117,7 @@ impl World {
                 is_key_live: self.live,
                 are_components_known: hash.is_none_or(|hash| self.known_components.contains(&hash)),
                 desired_config: self.desired.as_ref(),
+                telemetry: self.telemetry.as_ref(),
                 settings: &self.settings,
                 now: self.now,
                 randomness: &self.randomness,

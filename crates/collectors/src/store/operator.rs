@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use muster_clock::Timestamp;
 use muster_http::Listing;
-use muster_identity::{CollectorId, EnrollmentTokenId, TeamFilter, TeamId};
+use muster_identity::{CollectorId, EnrollmentTokenId, HostId, TeamFilter, TeamId};
 use muster_store::{Executor, Row, StoreError, Value, args, folded_column, statements};
 
 /// What a list shows of an agent.
@@ -26,16 +26,28 @@ pub(crate) struct Listed {
     pub(crate) created_at: Timestamp,
     pub(crate) seen_at: Option<Timestamp>,
     pub(crate) gone_at: Option<Timestamp>,
+    /// The host that it is linked to.
+    pub(crate) linked_host_id: Option<HostId>,
 }
 
-const COLUMNS: &str = "c.id, c.uid, c.name, c.version, c.host_name, c.team_id, c.enrollment_token_id, c.standing,
-        c.capabilities, c.is_healthy, c.key_status, c.config_status, c.interval_seconds, c.created_at, p.seen_at, p.gone_at
-        FROM collectors_collectors c LEFT JOIN collectors_presence p ON p.collector_id = c.id";
+/// Of an agent at most one host is linked.
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT c.id, c.uid, c.name, c.version, c.host_name, c.team_id, c.enrollment_token_id, c.standing,
+        c.capabilities, c.is_healthy, c.key_status, c.config_status, c.interval_seconds, c.created_at, p.seen_at, p.gone_at,
+        k.host_id AS linked_host_id FROM collectors_collectors c
+        LEFT JOIN collectors_presence p ON p.collector_id = c.id
+        LEFT JOIN collectors_host_links k ON k.collector_id = c.id AND k.state = 'linked'",
+            $rest
+        )
+    };
+}
+
+const SELECT: &str = select!("");
 
 statements! {
-    FIND = "SELECT c.id, c.uid, c.name, c.version, c.host_name, c.team_id, c.enrollment_token_id, c.standing,
-        c.capabilities, c.is_healthy, c.key_status, c.config_status, c.interval_seconds, c.created_at, p.seen_at, p.gone_at
-        FROM collectors_collectors c LEFT JOIN collectors_presence p ON p.collector_id = c.id WHERE c.id = $1";
+    FIND = select!(" WHERE c.id = $1");
     UIDS = "SELECT uid FROM collectors_uids WHERE collector_id = $1 ORDER BY since DESC, uid LIMIT 100";
     COUNTS = "SELECT c.standing, c.key_status, COUNT(*) AS total,
         COUNT(CASE WHEN p.seen_at >= CAST($1 AS BIGINT) - 3 * 1000000 * c.interval_seconds
@@ -48,7 +60,7 @@ statements! {
         AND key_status <> 'adopted' GROUP BY enrollment_token_id";
 }
 
-fn listed(row: &Row) -> Result<Listed, StoreError> {
+pub(super) fn listed(row: &Row) -> Result<Listed, StoreError> {
     let is_healthy: Option<i64> = row.get("is_healthy")?;
     Ok(Listed {
         id: row.get("id")?,
@@ -69,6 +81,7 @@ fn listed(row: &Row) -> Result<Listed, StoreError> {
         created_at: row.get("created_at")?,
         seen_at: row.get("seen_at")?,
         gone_at: row.get("gone_at")?,
+        linked_host_id: row.get::<Option<i64>>("linked_host_id")?.map(HostId),
     })
 }
 
@@ -116,7 +129,7 @@ impl Filter {
         }
     }
 
-    /// Only agents whose names or uids are like this.
+    /// Only agents whose names, uids (earlier ones, too) or attributes are like this.
     pub(crate) fn search(&mut self, pattern: &str) {
         let place = self.place(pattern);
         let columns = ["c.name", "c.host_name", "c.host_id", "c.version", "c.uid"];
@@ -127,7 +140,9 @@ impl Filter {
         let attribute = folded_column("a.value", [pattern]);
         self.conditions.push(format!(
             "({} OR EXISTS (SELECT 1 FROM collectors_attributes a WHERE a.collector_id = c.id
-                AND {attribute} LIKE {place} ESCAPE '\\'))",
+                AND {attribute} LIKE {place} ESCAPE '\\')
+                OR EXISTS (SELECT 1 FROM collectors_uids u WHERE u.collector_id = c.id
+                AND LOWER(u.uid) LIKE {place} ESCAPE '\\'))",
             like.join(" OR ")
         ));
     }
@@ -183,6 +198,40 @@ impl Filter {
         ));
     }
 
+    /// Only agents that showed this enrollment token last.
+    pub(crate) fn token(&mut self, token: i64) {
+        let place = self.place(token);
+        self.conditions
+            .push(format!("c.enrollment_token_id = {place}"));
+    }
+
+    /// Only agents that are linked to this host.
+    pub(crate) fn host(&mut self, host: i64) {
+        let place = self.place(host);
+        self.conditions.push(format!(
+            "EXISTS (SELECT 1 FROM collectors_host_links l WHERE l.collector_id = c.id AND l.host_id = {place}
+                AND l.state = 'linked')"
+        ));
+    }
+
+    /// Only agents that are `linked` to a host, for which one is `suggested`, or of which neither is so (`none`); false for a
+    /// word that means nothing.
+    pub(crate) fn host_link(&mut self, state: &str) -> bool {
+        let exists = |states: &str| {
+            format!(
+                "EXISTS (SELECT 1 FROM collectors_host_links l WHERE l.collector_id = c.id AND l.state IN ({states}))"
+            )
+        };
+        let condition = match state {
+            "linked" => exists("'linked'"),
+            "suggested" => exists("'suggested'"),
+            "none" => format!("NOT {}", exists("'linked', 'suggested'")),
+            _ => return false,
+        };
+        self.conditions.push(condition);
+        true
+    }
+
     fn sql(&self) -> String {
         self.conditions.join(" AND ")
     }
@@ -221,7 +270,7 @@ pub(crate) async fn list(
     args.push(i64::from(listing.limit).into());
     args.push(i64::try_from(listing.offset).unwrap_or(i64::MAX).into());
     let sql = format!(
-        "SELECT {COLUMNS} WHERE {} ORDER BY {column} {direction}, c.id {direction} LIMIT ${} OFFSET ${}",
+        "{SELECT} WHERE {} ORDER BY {column} {direction}, c.id {direction} LIMIT ${} OFFSET ${}",
         filter.sql(),
         args.len() - 1,
         args.len()

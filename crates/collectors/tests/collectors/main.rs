@@ -5,12 +5,14 @@
 mod configurations;
 mod damaged;
 mod keys;
+mod links;
 mod native;
 mod plain;
 mod replicas;
 mod socket;
 mod store;
 mod strangers;
+mod telemetry;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -41,11 +41,25 @@ on_both_databases! {
             let ids: Vec<i64> = fixture.list(query).await.iter().map(|one| one["id"].as_i64().unwrap()).collect();
             assert_eq!(ids, expected, "{query}");
         }
+        // A value with a comma in it stands in quotes.
+        let mut said = described(2, 1, RESTART);
+        let pair = muster_wire_opamp::proto::KeyValue::text("region", "eu, west");
+        said.agent_description.as_mut().unwrap().non_identifying_attributes.push(pair);
+        fixture.send(&token, &said).await;
+        for (query, expected) in [
+            ("?attribute=region%3D%22eu,%20west%22,os.type", vec![2]),
+            ("?attribute=region%3Deu", vec![]),
+            ("?enrollment_token_id=1", vec![1, 2, 3]),
+            ("?enrollment_token_id=2", vec![]),
+        ] {
+            let ids: Vec<i64> = fixture.list(query).await.iter().map(|one| one["id"].as_i64().unwrap()).collect();
+            assert_eq!(ids, expected, "{query}");
+        }
         let one = &fixture.list("?search=box-1").await[0];
         assert_eq!((&one["name"], &one["version"], &one["healthy"]), (&json!("otelcol"), &json!("0.158.0"), &json!(true)));
         assert_eq!(one["capabilities"], json!(["reports_status", "accepts_opamp_connection_settings"]));
         assert_eq!(one["instance_uid"], "01010101-0101-0101-0101-010101010101");
-        for wrong in ["?status=gone", "?capability=flies", "?standing=x", "?sort=x", "?key_status=y"] {
+        for wrong in ["?status=gone", "?attribute=a%3D%22b", "?capability=flies", "?standing=x", "?sort=x", "?key_status=y"] {
             let (status, problem) = fixture.call(&admin(), "GET", &format!("/collectors{wrong}"), Value::Null).await;
             assert_eq!((status, &problem["code"]), (422, &json!("invalid")), "{wrong}");
         }
@@ -55,6 +69,23 @@ on_both_databases! {
             { "standing": "enrolled", "key_status": "offered", "total": 1, "online": 1 },
         ]);
         assert_eq!(counts, expected);
+    }
+
+    async fn a_collector_is_found_by_a_uid_that_it_had_before(db: TestDatabase) {
+        let fixture = Fixture::new(&db).await;
+        let token = fixture.token(KnownAgents::Adopt).await;
+        fixture.send(&token, &described(1, 0, 0)).await;
+        fixture.send(&token, &described(2, 0, 0)).await;
+        let mut asks = message(1, 1, 0);
+        asks.flags = 1;
+        let answer = fixture.send(&token, &asks).await;
+        assert!(answer.agent_identification.is_some());
+        let found = fixture.list("?search=01010101-0101-0101-0101-010101010101").await;
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0]["id"], 1);
+        assert_ne!(found[0]["instance_uid"], "01010101-0101-0101-0101-010101010101");
+        let found = fixture.list(&format!("?search={}", found[0]["instance_uid"].as_str().unwrap())).await;
+        assert_eq!(found[0]["id"], 1);
     }
 
     async fn a_collector_is_shown_with_its_keys_and_what_happened_to_it(db: TestDatabase) {

@@ -11,6 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::native_skew::{Dark, may_see_servers};
+use crate::companions::HostCollector;
 use crate::operators::{
     Ban, DarkFeature, HOST_SORTS, HostDetail, HostQuery, Hosts, LabelChange, NewLabel, presence,
 };
@@ -177,6 +178,9 @@ struct Detail {
     /// Hosts that were told from it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     clones: Vec<HostId>,
+    /// The collectors on it, and those that may be on it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    collectors: Vec<HostCollector>,
     /// What happened to it, newest first.
     events: Vec<Event>,
 }
@@ -210,6 +214,7 @@ impl Detail {
             ban: detail.ban,
             clone_of: detail.clone_of,
             clones: detail.clones,
+            collectors: detail.collectors,
             events: detail.events.into_iter().map(event).collect(),
         }
     }

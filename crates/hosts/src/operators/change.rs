@@ -95,6 +95,11 @@ impl Hosts {
             }
             let ids: Vec<HostId> = silent().map(|host| host.id).collect();
             self.0.software.forget(&mut transaction, &ids).await?;
+            if let Some(companions) = self.companions() {
+                companions
+                    .hosts_deleted(&mut transaction, &ids, now)
+                    .await?;
+            }
             store::operator::delete(&mut transaction, &ids).await?;
             transaction.commit().await?;
             Ok(ids.len() as u64)
@@ -184,6 +189,11 @@ impl Hosts {
                     .software
                     .transfer(&mut transaction, &[host.id], team)
                     .await?;
+                if let Some(companions) = self.companions() {
+                    companions
+                        .host_transferred(&mut transaction, host.id, team, now)
+                        .await?;
+                }
             }
             transaction.commit().await
         };

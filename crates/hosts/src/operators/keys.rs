@@ -411,6 +411,11 @@ impl Hosts {
             store::keys::drop_aliases(&mut db, into).await?;
             store::operator::set_refetch(&mut db, into).await?;
             self.0.software.forget(&mut db, &[id]).await?;
+            if let Some(companions) = self.companions() {
+                companions
+                    .host_merged(&mut db, id, into, &actor, now)
+                    .await?;
+            }
             store::operator::delete(&mut db, &[id]).await?;
             let details = json!({ "host_id": id, "hostname": gone.facts.hostname, "identifier": gone.identifier });
             store::event::add(&mut db, into, "merged", &details, now).await?;

@@ -31,8 +31,17 @@ pub(super) async fn find(client: &Client, name: &str) -> Result<Value, CliError>
     if let Some(uid) = uid(name) {
         let uid = uid.to_string();
         let found = search(client, &uid).await?;
-        if let Some(found) = found.into_iter().find(|one| one["instance_uid"] == *uid) {
-            return Ok(found);
+        if let Some(found) = found.iter().find(|one| one["instance_uid"] == *uid) {
+            return Ok(found.clone());
+        }
+        // One that it had before leads to it, too.
+        for one in found.iter().take(MAX_NAMED) {
+            let id = id_in(one).unwrap_or_default().to_string();
+            let detail = client.get(&["collectors", &id], &[]).await?;
+            let uids = detail["instance_uids"].as_array();
+            if uids.is_some_and(|uids| uids.iter().any(|one| *one == uid)) {
+                return Ok(one.clone());
+            }
         }
     }
     let (service, host) = match name.rsplit_once('@') {
@@ -43,7 +52,7 @@ pub(super) async fn find(client: &Client, name: &str) -> Result<Value, CliError>
     found.retain(|one| is_called(one, name) || service.is_some_and(|it| is_on(one, it, host)));
     if found.is_empty() {
         for attribute in NAMING_ATTRIBUTES {
-            let query = [("attribute", format!("{attribute}={name}"))];
+            let query = [("attribute", super::quoted(&format!("{attribute}={name}")))];
             found = client.list(&["collectors"], &query, MAX_ALIKE).await?;
             if !found.is_empty() {
                 break;

@@ -121,16 +121,57 @@ fn summary(detail: &Value) -> Map<String, Value> {
     put("remote config", report(config).into());
     let settings = detail.get("connection_settings");
     put("connection settings", report(settings).into());
+    put("own telemetry", own_telemetry(detail).into());
     put("enrollment token", copy("enrollment_token_id"));
     if detail["is_ephemeral"] == true {
         put("ephemeral", true.into());
     }
     put("separated from", copy("separated_from"));
     put("separated", copy("separated"));
+    for (name, state) in [("runs on host", "linked"), ("may run on host", "suggested")] {
+        put(name, hosts(detail, state).into());
+    }
     let uids = items(detail, "instance_uids");
     let earlier = uids.iter().filter(|uid| **uid != detail["instance_uid"]);
     put("earlier uids", earlier.cloned().collect());
     shown
+}
+
+/// Where it sends telemetry about itself, in a line: `offered: metrics and logs as backend says`.
+fn own_telemetry(detail: &Value) -> String {
+    let Some(own) = detail.get("own_telemetry") else {
+        return String::new();
+    };
+    let signals = items(own, "signals").iter().filter_map(Value::as_str);
+    let signals = signals.collect::<Vec<_>>().join(", ");
+    let name = text(own, "settings");
+    let mut line = match text(own, "status") {
+        "left_alone" => return format!("nothing is set any more; it keeps what `{name}` said"),
+        "cannot" => return format!("`{name}` is for it, and it does not report its own telemetry"),
+        status => format!("{signals} by `{name}`: {status}"),
+    };
+    if !text(own, "error").is_empty() {
+        let _ = write!(line, ": {}", text(own, "error"));
+    }
+    line
+}
+
+/// The hosts that it is linked to, or that are suggested, and how they were found.
+fn hosts(detail: &Value, state: &str) -> Vec<Value> {
+    let hosts = items(detail, "hosts").iter();
+    let hosts = hosts.filter(|link| link["state"] == *state);
+    let words = |link: &Value| {
+        let how = match (text(link, "matched_by"), text(link, "decided_by")) {
+            ("hand", who) => format!("by hand, by {who}"),
+            (by, "") => format!("by {by}={}", text(link, "matched_value")),
+            (by, who) => format!(
+                "by {by}={}, confirmed by {who}",
+                text(link, "matched_value")
+            ),
+        };
+        format!("{} ({}), {how}", link["host_id"], text(link, "host")).into()
+    };
+    hosts.map(words).collect()
 }
 
 /// How far it is with a key of its own, in words.
@@ -303,6 +344,15 @@ mod tests {
             { "id": 4, "state": "active", "created_at": "2026-11-23T10:00:00.000000Z",
               "first_used_at": "2026-11-23T10:00:01.000000Z", "used_at": "2026-11-23T10:05:00.000000Z" },
         ]);
+        detail["own_telemetry"] = json!({
+            "settings": "backend", "settings_id": 1, "signals": ["metrics", "logs"], "status": "offered",
+        });
+        detail["hosts"] = json!([
+            { "host_id": 5, "host": "edge-1", "state": "linked", "matched_by": "host.id", "matched_value": "4c4c",
+              "since": "2026-11-23T10:00:00.000000Z" },
+            { "host_id": 6, "host": "edge-2", "state": "rejected", "matched_by": "host.name", "matched_value": "edge-1",
+              "decided_by": "Ann", "since": "2026-11-23T10:00:00.000000Z" },
+        ]);
         detail["key_offer"] = json!({
             "offered_at": "2026-11-23T10:02:00.000000Z", "offers": 2, "is_overdue": true,
         });
@@ -332,6 +382,22 @@ mod tests {
         );
         let all = events(Style::Table, &detail);
         assert_eq!(all.lines().count(), 1 + NEWEST_EVENTS + 3);
+    }
+
+    #[test]
+    fn a_host_is_named_with_how_it_was_found() {
+        let detail = json!({ "hosts": [
+            { "host_id": 1, "host": "a", "state": "linked", "matched_by": "hand", "decided_by": "Ann" },
+            { "host_id": 2, "host": "b", "state": "linked", "matched_by": "host.name", "matched_value": "b",
+              "decided_by": "Ann" },
+            { "host_id": 3, "host": "c", "state": "suggested", "matched_by": "host.name", "matched_value": "c" },
+        ] });
+        let linked = [
+            "1 (a), by hand, by Ann",
+            "2 (b), by host.name=b, confirmed by Ann",
+        ];
+        assert_eq!(hosts(&detail, "linked"), linked);
+        assert_eq!(hosts(&detail, "suggested"), ["3 (c), by host.name=c"]);
     }
 
     #[test]
