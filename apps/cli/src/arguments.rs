@@ -16,7 +16,7 @@ mod skew;
 
 pub use collector_config::{
     AssignmentHow, AutoRollback, CollectorConfig, CollectorConfigCommand, ConfigFiles, ConfigKind,
-    ConfigState,
+    ConfigName, ConfigState, ConfigStatus, OfTeam,
 };
 pub use collectors::{Collector, Collectors};
 pub use identity::{

@@ -154,6 +154,7 @@ on_both_databases! {
         agent.feel(true, "").await;
         site.until_stage(1, "soaking").await;
         site.fixture.wait(11);
+        agent.is_heard().await;
         site.until_state(1, "in_sync").await;
     }
 
