@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use muster_clock::{Randomness as _, SeededRandomness};
 use muster_wire_opamp::ServerFlags;
 use muster_wire_opamp::proto::{AgentToServer, ServerToAgent};
@@ -37,6 +38,8 @@ pub(super) struct Agent {
     speaker: Speaker,
     key: Option<String>,
     heartbeat: Duration,
+    /// The hash of a configuration that it is at.
+    applying: Option<Bytes>,
 }
 
 impl Agent {
@@ -49,6 +52,7 @@ impl Agent {
             common,
             randomness,
             key: None,
+            applying: None,
         }
     }
 
@@ -172,6 +176,14 @@ impl Agent {
         if said.connection_settings.is_some() {
             self.common.figures.offered();
             self.take_offer(said)?;
+        }
+        if let Some(config) = &said.remote_config {
+            self.common.figures.configured();
+            self.applying = Some(config.config_hash.clone());
+            return Ok(Some(self.speaker.applying(&config.config_hash)));
+        }
+        if let Some(hash) = self.applying.take() {
+            return Ok(Some(self.speaker.applied(&hash)));
         }
         let flags = ServerFlags::from_bits(said.flags);
         if flags.contains(ServerFlags::REPORT_FULL_STATE) {
