@@ -162,6 +162,7 @@ async fn measure(
         target,
         carrier: plan.carrier,
         changes_percent: plan.changes_percent,
+        rolls_out: plan.rolls_out,
         heartbeat: plan.heartbeat,
         figures: Figures::default(),
     });

@@ -27,6 +27,8 @@ pub(super) struct Common {
     pub(super) carrier: Carrier,
     /// How many heartbeats of a hundred tell a changed health.
     pub(super) changes_percent: u64,
+    /// Whether all are given a configuration.
+    pub(super) rolls_out: bool,
     /// How often an agent is heard, in place of what it is offered.
     pub(super) heartbeat: Option<Duration>,
     pub(super) figures: Figures,
@@ -139,10 +141,11 @@ impl Agent {
                 () = tokio::time::sleep_until(*due) => {
                     *due += self.heartbeat;
                     let is_change = self.randomness.below(100) < self.common.changes_percent;
-                    let message = if is_change {
-                        self.speaker.turned()
-                    } else {
-                        self.speaker.heartbeat()
+                    let message = match (is_change, self.common.rolls_out) {
+                        // Of agents that are ill nobody says that they run a configuration well.
+                        (true, true) => self.speaker.renewed(),
+                        (true, false) => self.speaker.turned(),
+                        (false, _) => self.speaker.heartbeat(),
                     };
                     self.exchange(line, message).await?;
                     self.common.figures.beat(is_change);

@@ -136,6 +136,12 @@ impl Speaker {
         }
     }
 
+    /// Its health is another, and well as it was.
+    pub(super) fn renewed(&mut self) -> AgentToServer {
+        self.changes += 1;
+        self.turned()
+    }
+
     /// It is at a configuration that it was sent.
     pub(super) fn applying(&mut self, hash: &Bytes) -> AgentToServer {
         AgentToServer {

@@ -4,7 +4,7 @@ use muster_identity::{Role, TeamId};
 use muster_store::testing::on_both_databases;
 use serde_json::{Value, json};
 
-use super::{Site, good};
+use super::{Agent, Site, good};
 use crate::{admin, somebody};
 
 on_both_databases! {
@@ -218,7 +218,7 @@ on_both_databases! {
 
     async fn a_file_in_which_secrets_cannot_be_masked_is_told_to_nobody(db: TestDatabase) {
         let site = Site::new(&db).await;
-        let mut agent = super::Agent::enroll(&site, 7).await;
+        let mut agent = Agent::enroll(&site, 7).await;
         // Of two byte order marks whoever looks for secrets stumbles over the second.
         let files = json!({ "apm": { "body": "\u{feff}\u{feff}password: hunter2\n" } });
         let body = json!({ "name": "apps", "kind": "other", "files": files });

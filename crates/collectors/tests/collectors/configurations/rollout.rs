@@ -308,6 +308,7 @@ on_both_databases! {
         site.push(id, good(2)).await;
         let config = agent.receive().await;
         agent.report(&config, APPLYING, "").await;
+        agent.feel(false, "starting").await;
         agent.feel(true, "").await;
         agent.report(&config, APPLIED, "").await;
         site.until_stage(1, "soaking").await;
