@@ -17,7 +17,7 @@ mod skew;
 
 pub use collector_config::{
     AssignmentHow, AutoRollback, CollectorConfig, CollectorConfigCommand, ConfigFiles, ConfigKind,
-    ConfigState,
+    ConfigName, ConfigState, ConfigStatus, OfTeam,
 };
 pub use collector_telemetry::{
     CollectorTelemetry, CollectorTelemetryCommand, CollectorTelemetrySet,

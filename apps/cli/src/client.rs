@@ -119,6 +119,27 @@ impl Client {
         query: &[(&str, String)],
         limit: usize,
     ) -> Result<Vec<Value>, CliError> {
+        self.pages(Method::GET, path, query, None, limit).await
+    }
+
+    /// Reads a list that is asked for by a body over all its pages, up to a number of rows.
+    pub(crate) async fn list_by(
+        &self,
+        path: &[&str],
+        body: &Value,
+        limit: usize,
+    ) -> Result<Vec<Value>, CliError> {
+        self.pages(Method::POST, path, &[], Some(body), limit).await
+    }
+
+    async fn pages(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, String)],
+        body: Option<&Value>,
+        limit: usize,
+    ) -> Result<Vec<Value>, CliError> {
         let mut items: Vec<Value> = Vec::new();
         let mut cursor = None;
         while items.len() < limit {
@@ -129,7 +150,7 @@ impl Client {
             if let Some(cursor) = cursor.take() {
                 query.push(("cursor", cursor));
             }
-            let answer = self.get(path, &query).await?;
+            let answer = self.json(method.clone(), path, &query, body).await?;
             let page: Page =
                 serde_json::from_value(answer).map_err(|source| self.not_muster(source))?;
             let was_empty = page.items.is_empty();

@@ -82,7 +82,7 @@ fn completion(shell: Shell) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// The id of the thing that has the name in one of the members, or that id.
+/// The id of the thing that has the id, or else the name in one of the members. When several have the name, nothing is done.
 async fn id_of(
     client: &Client,
     kind: &'static str,
@@ -91,28 +91,71 @@ async fn id_of(
     name: &str,
 ) -> Result<i64, CliError> {
     let items = client.list(path, &[], ALL).await?;
+    id_among(client, kind, &items, members, name).await
+}
+
+async fn id_among(
+    client: &Client,
+    kind: &'static str,
+    items: &[Value],
+    members: &[&str],
+    name: &str,
+) -> Result<i64, CliError> {
+    let typed: Option<i64> = name.parse().ok();
+    if let Some(id) = typed.filter(|id| items.iter().any(|item| id_in(item) == Some(*id))) {
+        return Ok(id);
+    }
     let has_name = |item: &&Value| {
         members.iter().any(|member| {
             let text = item.get(*member).and_then(Value::as_str);
-            text.is_some_and(|text| text.eq_ignore_ascii_case(name))
+            text.is_some_and(|text| text.to_lowercase() == name.to_lowercase())
         })
     };
-    let found = items.iter().find(has_name).or_else(|| {
-        let id: i64 = name.parse().ok()?;
-        items.iter().find(|item| id_in(item) == Some(id))
+    let mut found: Vec<Value> = items.iter().filter(has_name).cloned().collect();
+    if let [one] = found.as_slice()
+        && let Some(id) = id_in(one)
+    {
+        return Ok(id);
+    }
+    if !found.is_empty() {
+        name_teams(client, &mut found).await?;
+        return Err(ambiguous(kind, name, &found));
+    }
+    let known = items.iter().flat_map(|item| {
+        members
+            .iter()
+            .filter_map(|member| item.get(*member).and_then(Value::as_str))
     });
-    found.and_then(id_in).ok_or_else(|| {
-        let known = items.iter().flat_map(|item| {
-            members
-                .iter()
-                .filter_map(|member| item.get(*member).and_then(Value::as_str))
-        });
-        CliError::Unknown {
-            kind,
-            name: name.to_owned(),
-            similar: similar(name, known),
-        }
+    Err(CliError::Unknown {
+        kind,
+        name: name.to_owned(),
+        similar: similar(name, known),
     })
+}
+
+fn ambiguous(kind: &'static str, name: &str, several: &[Value]) -> CliError {
+    /// The most that are named.
+    const MAX_NAMED: usize = 10;
+    let line = |item: &Value| {
+        let team = match item["team_name"].as_str() {
+            Some(team) => format!("team {team}"),
+            None if item["team_id"].is_null() => "no team".to_owned(),
+            None => format!("team {}", item["team_id"]),
+        };
+        let called = item["name"].as_str().unwrap_or(name);
+        format!("{:>5}  {called}, {team}", item["id"].to_string())
+    };
+    let mut some: Vec<String> = several.iter().take(MAX_NAMED).map(line).collect();
+    if several.len() > MAX_NAMED {
+        some.push(format!("and {} more", several.len() - MAX_NAMED));
+    }
+    CliError::Ambiguous {
+        kind,
+        name: name.to_owned(),
+        total: several.len(),
+        some,
+        example: several.first().and_then(id_in).unwrap_or_default(),
+    }
 }
 
 fn id_in(item: &Value) -> Option<i64> {

@@ -64,6 +64,37 @@ pub(crate) enum CliError {
         some: Vec<String>,
         example: i64,
     },
+    /// Several things are called so.
+    #[error(
+        "`{name}` may be any of {total} {kind}s\n{}  name the one by its id, such as {example}{}",
+        lines(.some), if *.kind == "configuration" { ", or its team: --team NAME" } else { "" }
+    )]
+    Ambiguous {
+        kind: &'static str,
+        name: String,
+        total: usize,
+        some: Vec<String>,
+        example: i64,
+    },
+    /// A version of a configuration failed where it should run.
+    #[error("{message}\n  look at them: muster collector-config status {which} --state failed")]
+    RolloutFailed { message: String, which: String },
+    /// Collectors take longer than somebody wants to wait.
+    #[error(
+        "{applying} collector(s) are still on the way after {seconds} seconds\n  look at them: muster collector-config status {which} --state applying"
+    )]
+    StillApplying {
+        applying: u64,
+        seconds: u64,
+        which: String,
+    },
+    /// No assignment is on the version from which one is to go back.
+    #[error("no assignment of `{name}` is on version {from}\n  they are: {}", if .versions.is_empty() { "none" } else { .versions })]
+    NotOnVersion {
+        name: String,
+        from: i64,
+        versions: String,
+    },
     /// An agent did not say what was asked for.
     #[error("collector {id} has not said {what}\n  {hint}")]
     NotSaid {

@@ -171,6 +171,11 @@ impl Collectors {
         self.0.clock.now()
     }
 
+    /// By what hints of this replica are told from those of others.
+    pub(crate) fn origin(&self) -> u64 {
+        self.0.origin
+    }
+
     pub(crate) fn database(&self) -> &Database {
         &self.0.database
     }

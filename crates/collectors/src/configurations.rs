@@ -35,10 +35,10 @@ pub use finding::{Finding, Severity, has_errors};
 pub use http::configuration_routes;
 pub use model::{Assignment, AutoRollback, CollectorState, Configuration, VersionInfo};
 pub use precedence::{Claim, ranked};
-pub use rollout::{DEFAULT_SOAK, Facts, Rollout, Stage, State, Version, judge};
+pub use rollout::{DEFAULT_SOAK, Facts, NextLook, Rollout, Stage, State, Version, judge};
 pub use selector::{Condition, Requirement, Selector, SelectorError};
 pub use service::{
     AssignmentChange, ConfigurationChange, ConfigurationParts, Configurations, Effects, Made,
-    NewAssignment, NewConfiguration, PreviewItem, PreviewWish, StatusQuery,
+    NewAssignment, NewConfiguration, NewFiles, PreviewItem, PreviewWish, RolledBack, StatusQuery,
 };
 pub use yaml::Place;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster_clock::{Randomness as _, SeededRandomness};
+use serde_json::json;
 use tokio::time::Instant;
 
 use crate::host::Target;
@@ -20,12 +21,23 @@ use crate::server::{Operator, Server};
 use crate::{Failure, ServerOptions};
 
 use agent::{Agent, Common};
-use figures::{Figures, Report, Run, ServerCounts};
+use figures::{Figures, Report, Rollout, Run, ServerCounts};
 
 /// How long all may take until they have their own key, before the rest is measured without them.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// How often it is looked whether all have it.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// How often it is looked how far a configuration is: it is counted over all of them.
+const ROLLOUT_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// For how many seconds a collector has to be healthy with it: the least that there is.
+const SOAK_SECONDS: u32 = 5;
+/// What all are given: of components that they have.
+const CONFIGURATION: &str = "\
+receivers: {otlp: {protocols: {grpc: {}}}}
+processors: {batch: {timeout: 10s}}
+exporters: {debug: {}}
+service: {pipelines: {logs: {receivers: [otlp], processors: [batch], exporters: [debug]}}}
+";
 /// How often agents are heard by default, in seconds: what the server offers when nobody says otherwise.
 const HEARTBEAT_SECONDS: u64 = 30;
 
@@ -76,6 +88,9 @@ pub(crate) struct Opamp {
     /// By what they come.
     #[arg(long, value_enum, default_value_t)]
     carrier: Carrier,
+    /// Assign a configuration to all of them when what is measured begins, and tell how long it takes until all run it well.
+    #[arg(long)]
+    rollout: bool,
     /// What decides the agents' uids and phases. A database that knows them already takes them for agents that come back.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -102,6 +117,8 @@ struct Plan {
     /// How many heartbeats that makes for each agent.
     beats: f64,
     changes_percent: u64,
+    /// Whether all are given a configuration then.
+    rolls_out: bool,
 }
 
 /// Gives what makes the figures worthless, if anything does.
@@ -122,6 +139,7 @@ pub(crate) async fn run(options: &Opamp) -> Result<Option<String>, Failure> {
         steady: Duration::from_secs(options.seconds),
         beats: options.seconds as f64 / options.heartbeat as f64,
         changes_percent: options.changed_health,
+        rolls_out: options.rollout,
     };
     let report = measure(&plan, target, &operator, || server.cost()).await?;
     if options.json {
@@ -144,6 +162,7 @@ async fn measure(
         target,
         carrier: plan.carrier,
         changes_percent: plan.changes_percent,
+        rolls_out: plan.rolls_out,
         heartbeat: plan.heartbeat,
         figures: Figures::default(),
     });
@@ -167,7 +186,13 @@ async fn measure(
     let server_before = counts(operator, plan.carrier).await?;
     figures.begin();
     let (steady, steady_begun) = (cost()?, Instant::now());
-    tokio::time::sleep(plan.steady).await;
+    let ((), rollout) = tokio::join!(tokio::time::sleep(plan.steady), async {
+        if plan.rolls_out {
+            return roll_out(plan, operator, &cost).await.map(Some);
+        }
+        Ok(None)
+    });
+    let rollout = rollout?;
     let seconds = steady_begun.elapsed().as_secs_f64();
     let costs = [before, came, steady, cost()?];
     let report = figures.report(Run {
@@ -177,9 +202,48 @@ async fn measure(
         until_all,
         costs,
         server: [server_before, counts(operator, plan.carrier).await?],
+        rollout,
     });
     agents.shutdown().await;
     Ok(report)
+}
+
+/// Gives all agents a configuration, and waits until all run it well.
+async fn roll_out(
+    plan: &Plan,
+    operator: &Operator,
+    cost: impl Fn() -> Result<Cost, Failure>,
+) -> Result<Rollout, Failure> {
+    let before = (cost()?, counts(operator, plan.carrier).await?);
+    let begun = Instant::now();
+    let files = json!({ "collector.yaml": { "body": CONFIGURATION } });
+    let made = operator
+        .post(
+            "/collector-configs",
+            &json!({ "name": "swarm", "files": files }),
+        )
+        .await?;
+    let id = &made["config"]["id"];
+    let assignment =
+        json!({ "configuration_id": id, "selector": "*", "soak_seconds": SOAK_SECONDS });
+    operator
+        .post("/collector-config-assignments", &assignment)
+        .await?;
+    let path = format!("/collector-configs/{id}");
+    let mut until_all = None;
+    while until_all.is_none() && begun.elapsed() < PATIENCE {
+        tokio::time::sleep(ROLLOUT_LOOK_INTERVAL).await;
+        let states = operator.get(&path).await?;
+        if states["states"]["in_sync"] == plan.agents {
+            until_all = Some(begun.elapsed());
+        }
+    }
+    let after = (cost()?, counts(operator, plan.carrier).await?);
+    Ok(Rollout {
+        until_all,
+        statements: after.1.statements - before.1.statements,
+        cpu_seconds: after.0.cpu_seconds - before.0.cpu_seconds,
+    })
 }
 
 /// What the server counts, from its metrics.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 use super::Format;
 use crate::duration::parse as duration;
@@ -51,8 +51,9 @@ pub enum CollectorConfigCommand {
                       --version 3\n  muster collector-config show gateway --json"
     )]
     Show {
-        /// Its name or id.
-        name: String,
+        /// Which configuration.
+        #[command(flatten)]
+        config: ConfigName,
         /// Which version; the newest when left out.
         #[arg(long, value_name = "NUMBER")]
         version: Option<i64>,
@@ -98,11 +99,12 @@ Examples:
     #[command(
         after_help = "Assignments that follow the newest version move on to it; with --apply all of them do.\n\nExamples:\n  \
                       muster collector-config push gateway otelcol.yaml --note 'batch of 10 s'\n  \
-                      muster collector-config push gateway otelcol.yaml --apply"
+                      muster collector-config push gateway otelcol.yaml --base 7 --apply"
     )]
     Push {
-        /// Its name or id.
-        name: String,
+        /// Which configuration.
+        #[command(flatten)]
+        config: ConfigName,
         /// The files.
         #[command(flatten)]
         files: ConfigFiles,
@@ -112,6 +114,9 @@ Examples:
         /// Have all assignments of the configuration move on to it.
         #[arg(long)]
         apply: bool,
+        /// The version that the files were made from: when there is a newer one by now, nothing is done [default: the newest].
+        #[arg(long, value_name = "NUMBER")]
+        base: Option<i64>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -125,7 +130,7 @@ Examples:
         /// The files.
         #[command(flatten)]
         files: ConfigFiles,
-        /// Also look whether this collector has the components: its id, instance uid or host name.
+        /// Also look whether this collector has the components: its id, uid, name or host name.
         #[arg(long, value_name = "COLLECTOR")]
         collector: Option<String>,
         /// What kind of agent they are for.
@@ -140,15 +145,16 @@ Examples:
                       muster collector-config diff gateway --from 2 --to 5\n  \
                       muster collector-config diff gateway --collector web-1")]
     Diff {
-        /// The configuration's name or id.
-        name: String,
+        /// Which configuration.
+        #[command(flatten)]
+        config: ConfigName,
         /// The version to begin from; the one before when left out.
         #[arg(long, value_name = "NUMBER", conflicts_with = "collector")]
         from: Option<i64>,
         /// The version to get to; the newest when left out.
         #[arg(long, value_name = "NUMBER")]
         to: Option<i64>,
-        /// Compare with what this collector runs: its id, instance uid or host name.
+        /// Compare with what this collector runs: its id, uid, name or host name.
         #[arg(long, value_name = "COLLECTOR")]
         collector: Option<String>,
         /// Print JSON.
@@ -160,7 +166,8 @@ Examples:
 A selector has requirements on the attributes of collectors, all of which must hold:
   name=value  name!=value  name in (a, b)  name notin (a, b)  name  !name
 `*` is every collector. Of several assignments that are for a collector the one with the highest priority counts, and then
-the one that was made last. Assigning a configuration again by the same selector changes the assignment.
+the one that was made last. Assigning a configuration again by the same selector changes the assignment; what you leave out
+stays there, the version too.
 
 Examples:
   muster collector-config assign gateway --selector 'service.name=otelcol, env in (prod, staging), !canary'
@@ -168,12 +175,13 @@ Examples:
   muster collector-config assign gateway --selector '*' --follow --auto-rollback assignment --after-failures 3
   muster collector-config assign gateway --selector 'env=prod' --dry-run")]
     Assign {
-        /// The configuration's name or id.
-        name: String,
+        /// Which configuration.
+        #[command(flatten)]
+        config: ConfigName,
         /// Which collectors.
         #[arg(long, value_name = "SELECTOR")]
         selector: String,
-        /// Which version; the newest when left out.
+        /// Which version; of a new assignment the newest when left out.
         #[arg(long, value_name = "NUMBER")]
         version: Option<i64>,
         /// Move on to each new version by itself.
@@ -196,6 +204,9 @@ Examples:
     Assignments {
         /// Only those of this configuration, by name or id.
         name: Option<String>,
+        /// The configuration's team.
+        #[command(flatten)]
+        of: OfTeam,
         /// How they are listed.
         #[command(flatten)]
         format: Format,
@@ -221,50 +232,107 @@ Examples:
         /// How and when it counts.
         #[command(flatten)]
         how: AssignmentHow,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Delete an assignment. Its collectors keep what they run until another one is for them.
     #[command(after_help = "Examples:\n  muster collector-config unassign 4")]
     Unassign {
         /// Its id.
         id: i64,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Show how far collectors are with the configuration that they should run.
     #[command(
-        after_help = "Examples:\n  muster collector-config status\n  muster collector-config status gateway --state failed\n  \
+        after_help = "With --wait it ends with 1 when a version failed somewhere, or an assignment went back.\n\nExamples:\n  \
+                      muster collector-config status\n  muster collector-config status gateway --state failed\n  \
+                      muster collector-config status gateway --wait --timeout 10m\n  \
+                      muster collector-config status --assignment 4\n  \
                       muster collector-config status --collector web-1"
     )]
-    Status {
-        /// Only collectors that should run this configuration, by name or id.
-        name: Option<String>,
-        /// Only collectors in this state.
-        #[arg(long)]
-        state: Option<ConfigState>,
-        /// Only this collector: its id, instance uid or host name. Tells which assignments are for it.
-        #[arg(long, value_name = "COLLECTOR", conflicts_with_all = ["name", "state", "csv"])]
-        collector: Option<String>,
-        /// How they are listed.
-        #[command(flatten)]
-        format: Format,
-    },
+    Status(ConfigStatus),
     /// Take assignments one step back: to the version that they had before.
     #[command(
-        after_help = "They do not follow the newest version any more then.\n\nExamples:\n  \
-                      muster collector-config rollback gateway\n  muster collector-config rollback --assignment 4"
+        after_help = "They do not follow the newest version any more then. With --from a command that is repeated, or that two \
+                      people give at once, takes one step only.\n\nExamples:\n  \
+                      muster collector-config rollback gateway\n  muster collector-config rollback gateway --from 7\n  \
+                      muster collector-config rollback --assignment 4"
     )]
     Rollback {
         /// The configuration whose assignments go back, by name or id.
         #[arg(required_unless_present = "assignment", conflicts_with = "assignment")]
         name: Option<String>,
+        /// The configuration's team.
+        #[command(flatten)]
+        of: OfTeam,
         /// Only this assignment.
         #[arg(long, value_name = "ID")]
         assignment: Option<i64>,
+        /// Only assignments that are on this version.
+        #[arg(long, value_name = "NUMBER")]
+        from: Option<i64>,
+        /// Print JSON, one assignment per line.
+        #[arg(long)]
+        json: bool,
     },
     /// Delete a configuration with all its versions. One that is assigned stays.
     #[command(after_help = "Examples:\n  muster collector-config delete gateway")]
     Delete {
-        /// Its name or id.
-        name: String,
+        /// Which configuration.
+        #[command(flatten)]
+        config: ConfigName,
     },
+}
+
+/// A configuration by its name.
+#[derive(Args)]
+pub struct ConfigName {
+    /// The configuration's name or id.
+    pub name: String,
+    /// The configuration's team.
+    #[command(flatten)]
+    pub of: OfTeam,
+}
+
+/// The team of a configuration: names are unique within one only.
+#[derive(Args)]
+pub struct OfTeam {
+    /// The one of this team, by name or id, when several have the name; `none` for the one of all teams.
+    #[arg(long, value_name = "TEAM", requires = "name")]
+    pub team: Option<String>,
+}
+
+/// `collector-config status`.
+#[derive(Args)]
+#[command(group = ArgGroup::new("whose").args(["name", "assignment"]))]
+pub struct ConfigStatus {
+    /// Only collectors that should run this configuration, by name or id.
+    pub name: Option<String>,
+    /// The configuration's team.
+    #[command(flatten)]
+    pub of: OfTeam,
+    /// Only collectors that follow this assignment.
+    #[arg(long, value_name = "ID")]
+    pub assignment: Option<i64>,
+    /// Only collectors in this state.
+    #[arg(long)]
+    pub state: Option<ConfigState>,
+    /// Only this collector: its id, uid, name or host name. Tells which assignments are for it.
+    #[arg(long, value_name = "COLLECTOR",
+        conflicts_with_all = ["name", "assignment", "state", "csv", "wait", "timeout"])]
+    pub collector: Option<String>,
+    /// Wait until none of the collectors of the configuration or assignment is on the way any more.
+    #[arg(long, requires = "whose")]
+    pub wait: bool,
+    /// How long to wait at most [default: without an end].
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "wait")]
+    pub timeout: Option<Duration>,
+    /// How they are listed.
+    #[command(flatten)]
+    pub format: Format,
 }
 
 /// Files of a configuration.
@@ -281,7 +349,7 @@ pub struct AssignmentHow {
     /// Of several assignments that are for a collector the one with the highest counts [default: 0].
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     pub priority: Option<i64>,
-    /// How long a collector has to be healthy until a version counts as run [default: 30s].
+    /// How long a collector has to be healthy until a version counts as run, at least 5s [default: 30s].
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub soak: Option<Duration>,
     /// What happens by itself when a version fails [default: off].

@@ -1,17 +1,20 @@
 //! Configurations of collectors. What programs read goes to standard output, everything else beside it.
 
+mod assignments;
 mod files;
+mod status;
 
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use assignments::{ASSIGNMENT_COLUMNS, Wish};
 use files::{check, finding_line, findings_of, print_files, read, validate};
 
-use super::{ALL, id_of, team_id};
+use super::collectors::find::find;
+use super::{ALL, NO_TEAM, id_among, id_in, team_id};
 use crate::arguments::{
-    AssignmentHow, AutoRollback, CollectorConfig, CollectorConfigCommand, ConfigKind, ConfigState,
-    Format,
+    CollectorConfig, CollectorConfigCommand, ConfigKind, ConfigName, Format, OfTeam,
 };
 use crate::client::Client;
 use crate::error::CliError;
@@ -19,7 +22,6 @@ use crate::output::{self, Column, Style};
 
 const CONFIGS: &str = "collector-configs";
 const ASSIGNMENTS: &str = "collector-config-assignments";
-const STATES: &str = "collector-config-states";
 
 const COLUMNS: &[Column] = &[
     Column("id", &["id"]),
@@ -36,39 +38,6 @@ const VERSION_COLUMNS: &[Column] = &[
     Column("by", &["author_name", "author_email"]),
     Column("note", &["note"]),
 ];
-const ASSIGNMENT_COLUMNS: &[Column] = &[
-    Column("id", &["id"]),
-    Column("configuration", &["configuration_name", "configuration_id"]),
-    Column("version", &["version"]),
-    Column("priority", &["priority"]),
-    Column("selector", &["selector"]),
-    Column("follows", &["follows_newest"]),
-    Column("paused", &["paused"]),
-    Column("auto rollback", &["auto_rollback"]),
-    Column("rolled back", &["rolled_back_reason"]),
-];
-const STATE_COLUMNS: &[Column] = &[
-    Column("collector", &["collector_id"]),
-    Column("name", &["name"]),
-    Column("host", &["host_name"]),
-    Column("state", &["state"]),
-    Column("stage", &["stage"]),
-    Column("configuration", &["configuration_name", "configuration_id"]),
-    Column("version", &["version"]),
-    Column("runs instead", &["runs_instead"]),
-    Column("since", &["since"]),
-    Column("message", &["message"]),
-];
-const PREVIEW_COLUMNS: &[Column] = &[
-    Column("collector", &["collector_id"]),
-    Column("name", &["name"]),
-    Column("host", &["host_name"]),
-    Column("effect", &["effect"]),
-    Column("now", &["version"]),
-    Column("changes", &["changes_count"]),
-    Column("reason", &["reason"]),
-];
-
 pub(super) async fn run(client: &Client, arguments: CollectorConfig) -> Result<(), CliError> {
     let command = arguments.command.unwrap_or(CollectorConfigCommand::List {
         team: None,
@@ -82,11 +51,11 @@ pub(super) async fn run(client: &Client, arguments: CollectorConfig) -> Result<(
             format,
         } => list(client, team.as_deref(), search, format).await,
         CollectorConfigCommand::Show {
-            name,
+            config,
             version,
             files,
             json,
-        } => show(client, &name, version, files, json).await,
+        } => show(client, &config, version, files, json).await,
         CollectorConfigCommand::Create {
             name,
             files,
@@ -107,13 +76,14 @@ pub(super) async fn run(client: &Client, arguments: CollectorConfig) -> Result<(
             made_version(&made, json)
         }
         CollectorConfigCommand::Push {
-            name,
+            config,
             files,
             note,
             apply,
+            base,
             json,
         } => {
-            let id = config_id(client, &name).await?.to_string();
+            let id = config_id(client, &config).await?.to_string();
             let files = read(&files)?;
             let config = client.get(&[CONFIGS, &id], &[]).await?;
             let kind = match config["kind"].as_str() {
@@ -121,7 +91,9 @@ pub(super) async fn run(client: &Client, arguments: CollectorConfig) -> Result<(
                 _ => ConfigKind::Collector,
             };
             check(client, &files, kind, None).await?;
-            let body = json!({ "files": files, "note": note, "apply": apply });
+            let base = base.or(config["newest_version"].as_i64());
+            let body =
+                json!({ "files": files, "note": note, "apply": apply, "base_version": base });
             let made = client.post(&[CONFIGS, &id, "versions"], &body).await?;
             made_version(&made, json)
         }
@@ -132,14 +104,14 @@ pub(super) async fn run(client: &Client, arguments: CollectorConfig) -> Result<(
             json,
         } => validate(client, &files, collector.as_deref(), kind, json).await,
         CollectorConfigCommand::Diff {
-            name,
+            config,
             from,
             to,
             collector,
             json,
-        } => diff(client, &name, from, to, collector.as_deref(), json).await,
+        } => diff(client, &config, from, to, collector.as_deref(), json).await,
         CollectorConfigCommand::Assign {
-            name,
+            config,
             selector,
             version,
             follow,
@@ -147,41 +119,23 @@ pub(super) async fn run(client: &Client, arguments: CollectorConfig) -> Result<(
             dry_run,
             json,
         } => {
-            let id = config_id(client, &name).await?;
+            let wish = Wish {
+                version,
+                follow,
+                how: &how,
+            };
+            let id = config_id(client, &config).await?;
             if dry_run {
-                let body = json!({
-                    "configuration_id": id, "version": version, "selector": selector,
-                    "priority": how.priority.unwrap_or(0),
-                });
-                return preview(client, &body, json).await;
+                return assignments::preview(client, id, &selector, &wish, json).await;
             }
-            let mut body = how.body();
-            body["configuration_id"] = json!(id);
-            body["selector"] = json!(selector);
-            if let Some(version) = version {
-                body["version"] = json!(version);
-            }
-            if follow {
-                body["follows_newest"] = json!(true);
-            }
-            let assignment = client.post(&[ASSIGNMENTS], &body).await?;
-            if json {
-                return output::print(&format!("{assignment}\n"));
-            }
-            say_assigned(&name, &assignment);
-            Ok(())
+            assignments::assign(client, &config.name, id, &selector, &wish, json).await
         }
-        CollectorConfigCommand::Assignments { name, format } => {
-            let mut query = Vec::new();
-            if let Some(name) = &name {
-                query.push((
-                    "configuration_id",
-                    config_id(client, name).await?.to_string(),
-                ));
-            }
-            let mut assignments = client.list(&[ASSIGNMENTS], &query, ALL).await?;
-            name_configs(client, &mut assignments).await?;
-            output::list(format.into(), ASSIGNMENT_COLUMNS, &assignments)
+        CollectorConfigCommand::Assignments { name, of, format } => {
+            let id = match name {
+                Some(name) => Some(config_id_of(client, &name, &of).await?),
+                None => None,
+            };
+            assignments::list(client, id, format).await
         }
         CollectorConfigCommand::EditAssignment {
             id,
@@ -189,49 +143,39 @@ pub(super) async fn run(client: &Client, arguments: CollectorConfig) -> Result<(
             follow,
             resume,
             how,
+            json,
         } => {
-            let mut body = how.body();
-            if let Some(version) = version {
-                body["version"] = json!(version);
-            }
-            if follow {
-                body["follows_newest"] = json!(true);
-            }
-            if resume {
-                body["paused"] = json!(false);
-            }
-            let assignment = client.patch(&[ASSIGNMENTS, &id.to_string()], &body).await?;
-            let paused = if assignment["paused"] == true {
-                ", paused"
-            } else {
-                ""
+            let wish = Wish {
+                version,
+                follow,
+                how: &how,
             };
-            output::say(&format!(
-                "assignment {id}: version {}, priority {}{paused}",
-                assignment["version"], assignment["priority"]
-            ));
-            Ok(())
+            assignments::edit(client, id, &wish, resume, json).await
         }
-        CollectorConfigCommand::Unassign { id } => {
-            client.delete(&[ASSIGNMENTS, &id.to_string()]).await?;
-            output::say(&format!(
-                "deleted the assignment {id}; its collectors keep what they run until another one is for them"
-            ));
-            Ok(())
+        CollectorConfigCommand::Unassign { id, json } => {
+            assignments::unassign(client, id, json).await
         }
-        CollectorConfigCommand::Status {
+        CollectorConfigCommand::Status(arguments) => status::run(client, &arguments).await,
+        CollectorConfigCommand::Rollback {
             name,
-            state,
-            collector,
-            format,
-        } => status(client, name.as_deref(), state, collector.as_deref(), format).await,
-        CollectorConfigCommand::Rollback { name, assignment } => {
-            roll_back(client, name.as_deref(), assignment).await
+            of,
+            assignment,
+            from,
+            json,
+        } => {
+            let config = match name {
+                Some(name) => {
+                    let id = config_id_of(client, &name, &of).await?;
+                    Some((name, id))
+                }
+                None => None,
+            };
+            assignments::roll_back(client, config, assignment, from, json).await
         }
-        CollectorConfigCommand::Delete { name } => {
-            let id = config_id(client, &name).await?;
+        CollectorConfigCommand::Delete { config } => {
+            let id = config_id(client, &config).await?;
             client.delete(&[CONFIGS, &id.to_string()]).await?;
-            output::say(&format!("deleted the configuration `{name}`"));
+            output::say(&format!("deleted the configuration `{}`", config.name));
             Ok(())
         }
     }
@@ -246,60 +190,25 @@ impl ConfigKind {
     }
 }
 
-impl ConfigState {
-    fn name(self) -> &'static str {
-        match self {
-            Self::InSync => "in_sync",
-            Self::Applying => "applying",
-            Self::Failed => "failed",
-            Self::Unmanaged => "unmanaged",
-            Self::Cannot => "cannot",
-        }
-    }
+async fn config_id(client: &Client, config: &ConfigName) -> Result<i64, CliError> {
+    config_id_of(client, &config.name, &config.of).await
 }
 
-impl AutoRollback {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Collector => "collector",
-            Self::Assignment => "assignment",
-        }
+/// The configuration of that name or id; of those of a team, when one is named.
+async fn config_id_of(client: &Client, name: &str, of: &OfTeam) -> Result<i64, CliError> {
+    let mut query = Vec::new();
+    match of.team.as_deref() {
+        None => {}
+        Some(NO_TEAM) => query.push(("team_id", "0".to_owned())),
+        Some(team) => query.push(("team_id", team_id(client, team).await?.to_string())),
     }
-}
-
-impl AssignmentHow {
-    fn body(&self) -> Value {
-        let mut body = json!({});
-        if let Some(priority) = self.priority {
-            body["priority"] = json!(priority);
-        }
-        if let Some(soak) = self.soak {
-            body["soak_seconds"] = json!(soak.as_secs());
-        }
-        if let Some(what) = self.auto_rollback {
-            body["auto_rollback"] = json!(what.name());
-        }
-        if let Some(failures) = self.after_failures {
-            body["failures_until_rollback"] = json!(failures);
-        }
-        if self.pause {
-            body["paused"] = json!(true);
-        }
-        body
-    }
-}
-
-async fn config_id(client: &Client, name: &str) -> Result<i64, CliError> {
-    id_of(client, "configuration", &[CONFIGS], &["name"], name).await
+    let configs = client.list(&[CONFIGS], &query, ALL).await?;
+    id_among(client, "configuration", &configs, &["name"], name).await
 }
 
 async fn collector_id(client: &Client, name: &str) -> Result<i64, CliError> {
-    if let Ok(id) = name.parse() {
-        return Ok(id);
-    }
-    let members = ["instance_uid", "host_name", "name"];
-    id_of(client, "collector", &["collectors"], &members, name).await
+    let found = find(client, name).await?;
+    Ok(id_in(&found).unwrap_or_default())
 }
 
 async fn list(
@@ -321,12 +230,12 @@ async fn list(
 
 async fn show(
     client: &Client,
-    name: &str,
+    config: &ConfigName,
     version: Option<i64>,
     only_files: bool,
     as_json: bool,
 ) -> Result<(), CliError> {
-    let id = config_id(client, name).await?.to_string();
+    let id = config_id(client, config).await?.to_string();
     let number = version.map_or_else(|| "newest".to_owned(), |number| number.to_string());
     if only_files || as_json {
         let content = client
@@ -380,13 +289,13 @@ fn made_version(made: &Value, as_json: bool) -> Result<(), CliError> {
 
 async fn diff(
     client: &Client,
-    name: &str,
+    config: &ConfigName,
     from: Option<i64>,
     to: Option<i64>,
     collector: Option<&str>,
     as_json: bool,
 ) -> Result<(), CliError> {
-    let id = config_id(client, name).await?.to_string();
+    let id = config_id(client, config).await?.to_string();
     let mut query = Vec::new();
     if let Some(collector) = collector {
         let collector = collector_id(client, collector).await?.to_string();
@@ -463,38 +372,6 @@ fn print_changes(answer: &Value, as_json: bool) -> Result<(), CliError> {
     output::print(&text)
 }
 
-async fn preview(client: &Client, body: &Value, as_json: bool) -> Result<(), CliError> {
-    let answer = client.post(&[CONFIGS, "preview"], body).await?;
-    let mut items = findings_of(&answer, "items");
-    for item in &mut items {
-        if let Some(changes) = item["changes"].as_array() {
-            item["changes_count"] = json!(changes.len());
-        }
-    }
-    let style = if as_json { Style::Json } else { Style::Table };
-    output::list(style, PREVIEW_COLUMNS, &items)?;
-    let total = answer["total"].as_u64().unwrap_or(0);
-    let more = total.saturating_sub(items.len() as u64);
-    if more > 0 {
-        output::say(&format!("and {more} more"));
-    }
-    output::say("nothing was assigned");
-    Ok(())
-}
-
-fn say_assigned(name: &str, assignment: &Value) {
-    let follows = if assignment["follows_newest"] == true {
-        ", and each newer one"
-    } else {
-        ""
-    };
-    let selector = assignment["selector"].as_str().unwrap_or_default();
-    output::say(&format!(
-        "assignment {}: version {}{follows} of `{name}` for collectors with {selector}",
-        assignment["id"], assignment["version"]
-    ));
-}
-
 /// Writes the names of configurations beside their ids.
 async fn name_configs(client: &Client, items: &mut [Value]) -> Result<(), CliError> {
     if items.iter().all(|item| item["configuration_id"].is_null()) {
@@ -508,67 +385,6 @@ async fn name_configs(client: &Client, items: &mut [Value]) -> Result<(), CliErr
         if let Some(config) = config {
             item["configuration_name"] = config["name"].clone();
         }
-    }
-    Ok(())
-}
-
-async fn status(
-    client: &Client,
-    name: Option<&str>,
-    state: Option<ConfigState>,
-    collector: Option<&str>,
-    format: Format,
-) -> Result<(), CliError> {
-    if let Some(collector) = collector {
-        let id = collector_id(client, collector).await?.to_string();
-        let found = client.get(&["collectors", &id, "config"], &[]).await?;
-        return if format.json {
-            output::print(&format!("{found}\n"))
-        } else {
-            output::print(&output::thing(&found))
-        };
-    }
-    let mut query = Vec::new();
-    if let Some(state) = state {
-        query.push(("state", state.name().to_owned()));
-    }
-    let mut states = match name {
-        Some(name) => {
-            let id = config_id(client, name).await?.to_string();
-            client.list(&[CONFIGS, &id, "status"], &query, ALL).await?
-        }
-        None => client.list(&[STATES], &query, ALL).await?,
-    };
-    name_configs(client, &mut states).await?;
-    output::list(format.into(), STATE_COLUMNS, &states)
-}
-
-async fn roll_back(
-    client: &Client,
-    name: Option<&str>,
-    assignment: Option<i64>,
-) -> Result<(), CliError> {
-    let all = match (name, assignment) {
-        (_, Some(id)) => {
-            vec![
-                client
-                    .post(&[ASSIGNMENTS, &id.to_string(), "rollback"], &json!({}))
-                    .await?,
-            ]
-        }
-        (name, None) => {
-            let id = config_id(client, name.unwrap_or_default())
-                .await?
-                .to_string();
-            let answer = client.post(&[CONFIGS, &id, "rollback"], &json!({})).await?;
-            findings_of(&answer, "items")
-        }
-    };
-    for assignment in &all {
-        output::say(&format!(
-            "assignment {} is back on version {}",
-            assignment["id"], assignment["version"]
-        ));
     }
     Ok(())
 }

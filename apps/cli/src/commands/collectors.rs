@@ -1,6 +1,6 @@
 //! Collectors.
 
-mod find;
+pub(super) mod find;
 mod show;
 
 use std::io::{self, IsTerminal as _};
@@ -113,8 +113,16 @@ pub(super) async fn one(client: &Client, arguments: &Collector) -> Result<(), Cl
     let found = find::find(client, &arguments.name).await?;
     let id = super::id_in(&found).unwrap_or_default();
     if let Some(done) = change(client, arguments, id, &called(&found)).await? {
-        output::say(&done);
-        return Ok(());
+        if !arguments.json {
+            output::say(&done);
+            return Ok(());
+        }
+        let after = if arguments.delete {
+            json!({ "id": id, "deleted": true })
+        } else {
+            client.get(&["collectors", &id.to_string()], &[]).await?
+        };
+        return output::print(&format!("{after:#}\n"));
     }
     let mut detail = client.get(&["collectors", &id.to_string()], &[]).await?;
     name_teams(client, std::slice::from_mut(&mut detail)).await?;

@@ -124,6 +124,15 @@ pub(super) async fn run(client: &Client, command: KeysCommand) -> Result<(), Cli
             ));
             // An older server has none.
             match client.get(&["access-key-rotation"], &[]).await {
+                Ok(answer) if format.json => {
+                    let mut line = json!({ "family": "opamp" });
+                    for member in ["waiting", "due", "collectors_per_minute"] {
+                        if !answer[member].is_null() {
+                            line[member] = answer[member].clone();
+                        }
+                    }
+                    output::print(&format!("{line}\n"))?;
+                }
                 Ok(answer) => output::say(&format!(
                     "{} access keys of collectors are to be renewed and are not yet; {} of them are due now",
                     answer["waiting"], answer["due"]

@@ -14,6 +14,8 @@ use serde_json::Value;
 use crate::Run;
 use crate::real::Server;
 
+const APPLIED: i32 = 1;
+const APPLYING: i32 = 2;
 const FAILED: i32 = 3;
 
 const GOOD: &str = "\
@@ -117,6 +119,42 @@ impl<'a> Agent<'a> {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("no configuration came");
+    }
+
+    /// Runs a configuration as a supervisor does, until it is seen to run well.
+    async fn apply(&mut self, config: &AgentRemoteConfig) {
+        let status = |status| RemoteConfigStatus {
+            last_remote_config_hash: config.config_hash.clone(),
+            status,
+            ..RemoteConfigStatus::default()
+        };
+        for healthy in [false, true] {
+            let said = AgentToServer {
+                remote_config_status: Some(status(APPLYING)),
+                health: Some(ComponentHealth {
+                    healthy,
+                    ..ComponentHealth::default()
+                }),
+                ..AgentToServer::default()
+            };
+            self.say(said).await;
+        }
+        let said = AgentToServer {
+            remote_config_status: Some(status(APPLIED)),
+            ..AgentToServer::default()
+        };
+        self.say(said).await;
+        for _ in 0..400 {
+            self.say(AgentToServer::default()).await;
+            let seen = run(self.server, &["status", "--state", "in_sync", "--json"])
+                .await
+                .ok();
+            if !seen.stdout.is_empty() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+        panic!("it is not in sync");
     }
 
     async fn fail(&mut self, config: &AgentRemoteConfig, why: &str) {
@@ -225,6 +263,164 @@ async fn a_configuration_goes_from_a_file_to_a_collector_and_one_step_back() {
     step(&["unassign", "1"]).await;
     step(&["delete", "gateway"]).await;
     insta::assert_snapshot!(said);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_with_one_name_nothing_is_done_until_one_is_named() {
+    let server = Server::start().await;
+    server.log_in().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), "otelcol.yaml", GOOD);
+    server.run(&["teams", "create", "Edge"]).await.ok();
+    run(&server, &["create", "gateway", &path]).await.ok();
+    run(&server, &["create", "gateway", &path, "--team", "Edge"])
+        .await
+        .ok();
+    // The third is called as the id of the first.
+    run(&server, &["create", "1", &path]).await.ok();
+    let mut said = String::new();
+    for arguments in [
+        &["delete", "gateway"][..],
+        &["delete", "gateway", "--team", "Edge"],
+        &["delete", "Gateway"],
+        &["list"],
+        &["delete", "gateway", "--team", "none"],
+        &["delete", "1"],
+    ] {
+        let run = run(&server, arguments).await;
+        let _ = writeln!(
+            said,
+            "$ muster collector-config {}\n{}exit {}\n",
+            arguments.join(" "),
+            shown(&run),
+            run.code.unwrap()
+        );
+    }
+    insta::assert_snapshot!(said);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_read_what_became_of_each_command() {
+    let server = Server::start().await;
+    server.log_in().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), "otelcol.yaml", GOOD);
+    let mut agent = Agent::enroll(&server).await;
+    let json = async |arguments: &[&str]| -> Value {
+        let mut line = arguments.to_vec();
+        line.push("--json");
+        let text = run(&server, &line).await.ok().stdout;
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {text}"))
+    };
+    json(&["create", "gateway", &path]).await;
+    let made = json(&[
+        "assign",
+        "gateway",
+        "--selector",
+        "env=prod",
+        "--soak",
+        "5s",
+    ])
+    .await;
+    assert_eq!(made["soak_seconds"], 5);
+    let edited = json(&["edit-assignment", "1", "--priority", "3"]).await;
+    assert_eq!(edited["priority"], 3);
+    let config = agent.receive().await;
+    let seen = run(&server, &["status", "gateway", "--wait", "--timeout", "1s"]).await;
+    assert_eq!(seen.code, Some(1));
+    assert!(
+        seen.stderr.contains("1 collector(s) are still on the way"),
+        "{}",
+        seen.stderr
+    );
+    agent.fail(&config, "address in use").await;
+    let failed = run(&server, &["status", "gateway", "--wait", "--json"]).await;
+    assert_eq!(failed.code, Some(1));
+    let state: Value = serde_json::from_str(&failed.stdout).unwrap();
+    assert_eq!(
+        (state["state"].as_str(), state["message"].as_str()),
+        (Some("failed"), Some("address in use"))
+    );
+    assert!(
+        failed.stderr.contains("it failed on 1 collector(s)"),
+        "{}",
+        failed.stderr
+    );
+    file(
+        folder.path(),
+        "otelcol.yaml",
+        &GOOD.replace("basic", "normal"),
+    );
+    json(&["push", "gateway", &path, "--apply"]).await;
+    // What was not looked at since is on the way, too.
+    let config = agent.receive().await;
+    agent.apply(&config).await;
+    let waited = run(
+        &server,
+        &["status", "--assignment", "1", "--wait", "--json"],
+    )
+    .await
+    .ok();
+    let state: Value = serde_json::from_str(&waited.stdout).unwrap();
+    assert_eq!(
+        (&state["state"], &state["version"]),
+        (&"in_sync".into(), &2.into())
+    );
+    let old = run(&server, &["push", "gateway", &path, "--base", "1"]).await;
+    assert_eq!(old.code, Some(0), "they are the files of the newest");
+    file(
+        folder.path(),
+        "otelcol.yaml",
+        &GOOD.replace("basic", "detailed"),
+    );
+    let old = run(&server, &["push", "gateway", &path, "--base", "1"]).await;
+    assert_eq!(old.code, Some(1));
+    assert!(
+        old.stderr
+            .contains("the newest version is 2 now, and not 1"),
+        "{}",
+        old.stderr
+    );
+    let back = json(&["rollback", "gateway", "--from", "2"]).await;
+    assert_eq!(
+        (&back["from_version"], &back["version"]),
+        (&2.into(), &1.into())
+    );
+    let again = run(&server, &["rollback", "gateway", "--from", "2"]).await;
+    assert_eq!(again.code, Some(1));
+    assert!(
+        again.stderr.contains("assignment 1 on version 1"),
+        "{}",
+        again.stderr
+    );
+    assert_eq!(json(&["unassign", "1"]).await["deleted"], true);
+    let renamed = server
+        .run(&["collector", "web-1", "--restart", "--json"])
+        .await;
+    assert_eq!(
+        renamed.code,
+        Some(1),
+        "it does not accept that: {}",
+        renamed.stderr
+    );
+    let revoked = server
+        .run(&["collector", "web-1", "--revoke", "lost", "--json"])
+        .await
+        .ok();
+    let detail: Value = serde_json::from_str(&revoked.stdout).unwrap();
+    assert_eq!(detail["standing"], "revoked");
+    let rotations = server.run(&["keys", "rotations", "--json"]).await.ok();
+    let last: Value = serde_json::from_str(rotations.stdout.lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (&last["family"], &last["waiting"]),
+        (&"opamp".into(), &0.into())
+    );
+    let deleted = server
+        .run(&["collector", "web-1", "--delete", "--json"])
+        .await
+        .ok();
+    let deleted: Value = serde_json::from_str(&deleted.stdout).unwrap();
+    assert_eq!(deleted["deleted"], true);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,12 @@
 //! pipelines that refer to what is there. What a component makes of its own settings only the component knows. References
 //! (`${env:NAME}`, `${file:…}`) are resolved by the agent and are taken for whatever is wanted in their place.
 
+mod ids;
+mod rings;
+
 use std::collections::{BTreeMap, BTreeSet};
+
+use ids::{id_of, type_of};
 
 use super::components::{Components, Section};
 use super::document::{Files, Kind};
@@ -12,10 +17,6 @@ use super::finding::{Finding, Findings};
 use super::merge::{Merged, merge};
 use super::yaml::{Entry, Node, Place, Value, shown};
 
-/// The longest type of a component, in bytes.
-const MAX_TYPE_BYTES: usize = 63;
-/// The longest name that tells components of one type apart, in characters.
-const MAX_COMPONENT_NAME_CHARACTERS: usize = 1_024;
 /// How alike two names must be for one to be suggested for the other, from 0 to 1.
 const LIKENESS: f64 = 0.8;
 
@@ -82,8 +83,8 @@ fn whole_file(merged: &Merged, index: usize, node: Option<&Node>, findings: &mut
     }
 }
 
-/// What a section declares; none when that cannot be known here.
-type Declared<'a> = BTreeMap<Section, Option<BTreeMap<&'a str, &'a Entry>>>;
+/// What a section declares, by the components' ids; none when that cannot be known here.
+type Declared<'a> = BTreeMap<Section, Option<BTreeMap<String, &'a Entry>>>;
 
 fn collector(root: &Node, available: Option<&Components>, findings: &mut Findings<'_>) {
     for entry in root.entries().unwrap_or_default() {
@@ -91,15 +92,16 @@ fn collector(root: &Node, available: Option<&Components>, findings: &mut Finding
             let message = format!(
                 "`{}` is no section of a collector, which refuses what it does not know{}",
                 shown(&entry.key),
-                suggestion(&entry.key, TOP_LEVEL)
+                suggestion(&entry.key, TOP_LEVEL, findings)
             );
-            findings.warning(entry.place, message);
+            findings.error(entry.place, message);
         }
     }
     let mut declared = Declared::new();
     for section in Section::ALL {
         declared.insert(section, section_of(root, section, available, findings));
     }
+    ambiguous(&declared, findings);
     if available.is_none() {
         findings.warning(
             None::<Place>,
@@ -127,7 +129,7 @@ fn collector(root: &Node, available: Option<&Components>, findings: &mut Finding
             let message = format!(
                 "`service` has no `{}`{}",
                 shown(&entry.key),
-                suggestion(&entry.key, SERVICE)
+                suggestion(&entry.key, SERVICE, findings)
             );
             findings.error(entry.place, message);
         }
@@ -139,7 +141,7 @@ fn collector(root: &Node, available: Option<&Components>, findings: &mut Finding
             refer(
                 &declared,
                 &[Section::Extensions],
-                name,
+                &name,
                 place,
                 "service.extensions",
                 findings,
@@ -153,11 +155,11 @@ fn collector(root: &Node, available: Option<&Components>, findings: &mut Finding
 
 /// Which components are referred to, and how.
 #[derive(Default)]
-struct Used<'a> {
-    extensions: BTreeSet<&'a str>,
-    as_receiver: BTreeSet<&'a str>,
-    as_processor: BTreeSet<&'a str>,
-    as_exporter: BTreeSet<&'a str>,
+struct Used {
+    extensions: BTreeSet<String>,
+    as_receiver: BTreeSet<String>,
+    as_processor: BTreeSet<String>,
+    as_exporter: BTreeSet<String>,
     /// A reference may stand for any name.
     is_open: bool,
 }
@@ -167,7 +169,7 @@ fn section_of<'a>(
     section: Section,
     available: Option<&Components>,
     findings: &mut Findings<'_>,
-) -> Option<BTreeMap<&'a str, &'a Entry>> {
+) -> Option<BTreeMap<String, &'a Entry>> {
     let Some(found) = root.get(section.name()) else {
         return Some(BTreeMap::new());
     };
@@ -185,12 +187,49 @@ fn section_of<'a>(
             return None;
         }
     };
-    let mut declared = BTreeMap::new();
+    let mut declared: BTreeMap<String, &Entry> = BTreeMap::new();
     for entry in entries {
-        declared.insert(entry.key.as_str(), entry);
+        let id = id_of(&entry.key);
+        if let Some(first) = declared.get(&id) {
+            findings.error(entry.place, twice(&entry.key, &id, first));
+        }
+        declared.insert(id, entry);
         component(section, entry, available, findings);
     }
     Some(declared)
+}
+
+/// Two keys that a collector takes for the same.
+fn twice(key: &str, id: &str, first: &Entry) -> String {
+    format!(
+        "`{}` is `{}`, which is there already as `{}` in line {}; keep one of them",
+        shown(key),
+        shown(id),
+        shown(&first.key),
+        first.place.line
+    )
+}
+
+/// A connector that is called as a receiver or exporter is: in a pipeline nobody knows which of them is meant.
+fn ambiguous(declared: &Declared<'_>, findings: &mut Findings<'_>) {
+    let Some(Some(connectors)) = declared.get(&Section::Connectors) else {
+        return;
+    };
+    for section in [Section::Receivers, Section::Exporters] {
+        let Some(Some(others)) = declared.get(&section) else {
+            continue;
+        };
+        for (id, entry) in connectors.iter().filter(|(id, _)| others.contains_key(*id)) {
+            let kind = section.singular();
+            let message = format!(
+                "the connector `{0}` has the name of the {kind} `{0}`, which a collector refuses; call one of them otherwise, \
+                 such as `{1}/2`",
+                shown(id),
+                shown(type_of(id).unwrap_or(id)),
+            );
+            findings.error(entry.place, message);
+        }
+    }
 }
 
 fn component(
@@ -205,7 +244,8 @@ fn component(
     let kind = section.singular();
     let Some(type_name) = type_of(&entry.key) else {
         let message = format!(
-            "`{}` is no name of {kind}: it must be a type, such as otlp, or a type and a name, such as otlp/internal",
+            "`{}` is no name of {kind}: it must be a type, such as otlp, or a type and a name, such as otlp/internal, without \
+             spaces or symbols",
             shown(&entry.key)
         );
         findings.error(entry.place, message);
@@ -221,6 +261,7 @@ fn component(
     }
     if let Some(available) = available
         && !available.has(section, type_name)
+        && !findings.are_many()
     {
         let known = available.types(section);
         let message = if known.is_empty() {
@@ -232,35 +273,17 @@ fn component(
             format!(
                 "there is no {kind} of type `{type_name}` among the {} that the collector has{}",
                 known.len(),
-                suggestion(type_name, known.iter().map(String::as_str))
+                suggestion(type_name, known.iter().map(String::as_str), findings)
             )
         };
         findings.error(entry.place, message);
     }
 }
 
-/// The type in a name such as `otlp/internal`; none when it is no name of a component.
-fn type_of(id: &str) -> Option<&str> {
-    let (type_name, name) = match id.split_once('/') {
-        Some((type_name, name)) => (type_name, Some(name)),
-        None => (id, None),
-    };
-    let (type_name, name) = (type_name.trim(), name.map(str::trim));
-    let is_type = type_name.len() <= MAX_TYPE_BYTES
-        && type_name.starts_with(|c: char| c.is_ascii_alphabetic())
-        && type_name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    let is_name = name.is_none_or(|name| {
-        !name.is_empty() && name.chars().count() <= MAX_COMPONENT_NAME_CHARACTERS
-    });
-    (is_type && is_name).then_some(type_name)
-}
-
-fn pipelines<'a>(
-    service: &'a Entry,
+fn pipelines(
+    service: &Entry,
     declared: &Declared<'_>,
-    used: &mut Used<'a>,
+    used: &mut Used,
     findings: &mut Findings<'_>,
 ) {
     let Some(pipelines) = service.node.get("pipelines") else {
@@ -292,28 +315,55 @@ fn pipelines<'a>(
             return;
         }
     };
+    let mut seen: BTreeMap<String, &Entry> = BTreeMap::new();
+    let mut all = Vec::new();
     for entry in entries {
-        pipeline(entry, declared, used, findings);
+        let id = id_of(&entry.key);
+        if let Some(first) = seen.get(&id) {
+            findings.error(entry.place, twice(&entry.key, &id, first));
+        }
+        seen.insert(id, entry);
+        all.extend(pipeline(entry, declared, used, findings));
+    }
+    if let Some(Some(connectors)) = declared.get(&Section::Connectors)
+        && let Some(ring) = rings::find(&all, |name| connectors.contains_key(name))
+    {
+        findings.error(ring.place, ring.message);
     }
 }
 
+/// Checks a pipeline; gives what joins it with others, as far as that is known.
 fn pipeline<'a>(
     entry: &'a Entry,
     declared: &Declared<'_>,
-    used: &mut Used<'a>,
+    used: &mut Used,
     findings: &mut Findings<'_>,
-) {
+) -> Option<rings::Pipeline<'a>> {
     let title = shown(&entry.key);
     let signal = type_of(&entry.key);
-    if !signal.is_some_and(|signal| SIGNALS.contains(&signal)) {
-        let message = format!(
-            "`{title}` is no pipeline: its name must begin with one of {}{}",
-            SIGNALS.join(", "),
-            suggestion(signal.unwrap_or(&entry.key), SIGNALS)
-        );
+    let Some(signal) = signal.filter(|signal| SIGNALS.contains(signal)) else {
+        let is_signal = |known: &str| entry.key.split('/').next().map(str::trim) == Some(known);
+        let message = if SIGNALS.into_iter().any(is_signal) {
+            format!(
+                "`{title}` is no pipeline: what stands behind the / must be a name without spaces or symbols"
+            )
+        } else {
+            format!(
+                "`{title}` is no pipeline: its name must begin with one of {}{}",
+                SIGNALS.join(", "),
+                suggestion(signal.unwrap_or(&entry.key), SIGNALS, findings)
+            )
+        };
         findings.error(entry.place, message);
-        return;
-    }
+        return None;
+    };
+    let mut joins = rings::Pipeline {
+        name: &entry.key,
+        signal,
+        place: entry.place,
+        takes_from: Vec::new(),
+        sends_to: Vec::new(),
+    };
     let Some(parts) = entry.node.entries() else {
         if is_reference(&entry.node) {
             used.is_open = true;
@@ -324,14 +374,14 @@ fn pipeline<'a>(
             );
             findings.error(entry.place, message);
         }
-        return;
+        return None;
     };
     for part in parts {
         if !PIPELINE.contains(&part.key.as_str()) {
             let message = format!(
                 "the pipeline `{title}` has no `{}`{}",
                 shown(&part.key),
-                suggestion(&part.key, PIPELINE)
+                suggestion(&part.key, PIPELINE, findings)
             );
             findings.error(part.place, message);
         }
@@ -369,10 +419,10 @@ fn pipeline<'a>(
         };
         let mut seen = BTreeSet::new();
         for (name, place) in names {
-            if !seen.insert(name) {
+            if !seen.insert(name.clone()) {
                 let message = format!(
                     "{path} names `{}` twice among its {role}; keep one",
-                    shown(name)
+                    shown(&name)
                 );
                 if role == "processors" {
                     findings.error(place, message);
@@ -380,22 +430,27 @@ fn pipeline<'a>(
                     findings.warning(place, message);
                 }
             }
-            refer(declared, sections, name, place, &path, findings);
+            refer(declared, sections, &name, place, &path, findings);
             match role {
-                "receivers" => used.as_receiver.insert(name),
-                "processors" => used.as_processor.insert(name),
-                _ => used.as_exporter.insert(name),
-            };
+                "receivers" => {
+                    joins.takes_from.push(name.clone());
+                    used.as_receiver.insert(name);
+                }
+                "processors" => {
+                    used.as_processor.insert(name);
+                }
+                _ => {
+                    joins.sends_to.push(name.clone());
+                    used.as_exporter.insert(name);
+                }
+            }
         }
     }
+    Some(joins)
 }
 
-/// The names in a list of components. References are left out.
-fn names_in<'a>(
-    list: &'a Entry,
-    title: &str,
-    findings: &mut Findings<'_>,
-) -> Vec<(&'a str, Place)> {
+/// The ids in a list of components. References are left out.
+fn names_in(list: &Entry, title: &str, findings: &mut Findings<'_>) -> Vec<(String, Place)> {
     let items = match &list.node.value {
         Value::List(items) => items,
         Value::Null => return Vec::new(),
@@ -413,7 +468,7 @@ fn names_in<'a>(
     for item in items {
         match &item.value {
             Value::Text(name) if name.contains("${") => {}
-            Value::Text(name) => names.push((name.as_str(), item.place)),
+            Value::Text(name) => names.push((id_of(name), item.place)),
             _ => {
                 let message = format!("in {title} stands {}, where a name is wanted", item.kind());
                 findings.error(item.place, message);
@@ -432,29 +487,34 @@ fn refer(
     title: &str,
     findings: &mut Findings<'_>,
 ) {
-    let mut known: Vec<&str> = Vec::new();
+    let mut known = Vec::new();
     for section in sections {
         match declared.get(section) {
             Some(Some(names)) if names.contains_key(name) => return,
-            Some(Some(names)) => known.extend(names.keys()),
+            Some(Some(names)) => known.push(names),
             _ => return,
         }
     }
-    // A reference as a key may stand for any name.
-    if known.iter().any(|known| known.starts_with("${")) {
+    // A reference as a key may stand for any name. Such keys stand together.
+    let is_open = |names: &BTreeMap<String, &Entry>| {
+        let next = names.range("${".to_owned()..).next();
+        next.is_some_and(|(id, _)| id.starts_with("${"))
+    };
+    if known.iter().any(|names| is_open(names)) {
         return;
     }
     let sections: Vec<&str> = sections.iter().map(|section| section.name()).collect();
+    let ids = known.iter().flat_map(|names| names.keys());
     let message = format!(
         "{title} names `{}`, which is not among the {}{}",
         shown(name),
         sections.join(" or "),
-        suggestion(name, known)
+        suggestion(name, ids.map(String::as_str), findings)
     );
     findings.error(place, message);
 }
 
-fn unused(declared: &Declared<'_>, used: &Used<'_>, findings: &mut Findings<'_>) {
+fn unused(declared: &Declared<'_>, used: &Used, findings: &mut Findings<'_>) {
     if used.is_open {
         return;
     }
@@ -506,14 +566,21 @@ fn is_reference(node: &Node) -> bool {
 }
 
 /// `; did you mean …?` when one of the known names is much like this one.
-fn suggestion<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    // Comparing takes time with the length, and no name that is meant is so long.
+fn suggestion<'a>(
+    name: &str,
+    known: impl IntoIterator<Item = &'a str>,
+    findings: &Findings<'_>,
+) -> String {
+    // Comparing takes time with the length and with the number, and no name that is meant is so long.
     const MAX_COMPARED_BYTES: usize = 128;
-    if name.len() > MAX_COMPARED_BYTES {
+    const MAX_COMPARED: usize = 1_000;
+    if name.len() > MAX_COMPARED_BYTES || findings.are_many() {
         return String::new();
     }
     let scored = known
         .into_iter()
+        .filter(|known| known.len() <= MAX_COMPARED_BYTES)
+        .take(MAX_COMPARED)
         .map(|known| (strsim::jaro_winkler(name, known), known));
     let best = scored.max_by(|(a, _), (b, _)| a.total_cmp(b));
     match best.filter(|(likeness, _)| *likeness >= LIKENESS) {

@@ -111,6 +111,11 @@ impl<'a> Findings<'a> {
             .any(|(_, finding)| finding.severity == Severity::Error)
     }
 
+    /// Whether there are far more than are told, so that more need not be well put.
+    pub(crate) fn are_many(&self) -> bool {
+        self.list.len() >= 4 * MAX_FINDINGS
+    }
+
     /// All findings, errors first. Of very many only the first are told.
     pub(crate) fn finish(mut self) -> Vec<Finding> {
         self.list

@@ -3,6 +3,7 @@
 //! Agents merge files in the order of their names, the unnamed one last. Mappings are merged key by key; anything else replaces
 //! what was there. Only the list `service.extensions` grows: the supervisor adds to it.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::document::Files;
@@ -63,27 +64,25 @@ pub(crate) fn merge(files: &Files) -> Merged {
 /// A mapping with another one put over it.
 fn over(below: &Node, above: &Node, path: &mut Vec<String>) -> Node {
     let mut entries: Vec<Entry> = below.entries().unwrap_or_default().to_vec();
+    let mut at: HashMap<String, usize> = entries
+        .iter()
+        .enumerate()
+        .map(|(index, entry)| (entry.key.clone(), index))
+        .collect();
     for new in above.entries().unwrap_or_default() {
-        let Some(old) = entries.iter_mut().find(|entry| entry.key == new.key) else {
+        let Some(index) = at.get(&new.key) else {
+            at.insert(new.key.clone(), entries.len());
             entries.push(new.clone());
             continue;
         };
+        let old = &mut entries[*index];
         path.push(new.key.clone());
         let node = match (&old.node.value, &new.node.value) {
             (Value::Map(_), Value::Map(_)) => Arc::new(over(&old.node, &new.node, path)),
             (Value::List(before), Value::List(after)) if *path == ["service", "extensions"] => {
-                let mut all = before.clone();
-                let has = |all: &[Arc<Node>], item: &Node| {
-                    all.iter().any(|known| known.to_json() == item.to_json())
-                };
-                for item in after {
-                    if !has(&all, item) {
-                        all.push(Arc::clone(item));
-                    }
-                }
                 Arc::new(Node {
                     place: new.node.place,
-                    value: Value::List(all),
+                    value: Value::List(together(before, after)),
                 })
             }
             _ => Arc::clone(&new.node),
@@ -99,6 +98,20 @@ fn over(below: &Node, above: &Node, path: &mut Vec<String>) -> Node {
         place: above.place,
         value: Value::Map(entries),
     }
+}
+
+/// A list with what another one has beside.
+fn together(before: &[Arc<Node>], after: &[Arc<Node>]) -> Vec<Arc<Node>> {
+    let mut all = before.to_vec();
+    let mut seen: HashSet<String> = before
+        .iter()
+        .map(|item| item.to_json().to_string())
+        .collect();
+    let new = after
+        .iter()
+        .filter(|item| seen.insert(item.to_json().to_string()));
+    all.extend(new.cloned());
+    all
 }
 
 #[cfg(test)]

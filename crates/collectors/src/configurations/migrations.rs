@@ -3,8 +3,8 @@
 /// A configuration has versions, which never change; `files` are `document::Files` as JSON. `team_key` is the team, or 0 for
 /// none: names are unique within it, without regard to case. An assignment's selector is in its canonical text, so that one
 /// configuration has one assignment per selector. `state` is how far one collector is, with what decides about it in `body`
-/// (`rollout::Rollout` as JSON), and the version that is to be sent to it; `look_at` is when it is to be looked at although
-/// nothing is heard.
+/// (`rollout::Rollout` as JSON), and the version that is to be sent to it. It is looked at again at `look_at` although nothing
+/// is heard, and once it was heard at `look_when_heard` or later. `revision` counts changes.
 pub(crate) const CONFIGURATIONS: &str = "
 CREATE TABLE collectors_configs (
     id {{id}},
@@ -47,6 +47,7 @@ CREATE TABLE collectors_config_assignments (
     rolled_back_reason TEXT NOT NULL,
     created_at BIGINT NOT NULL,
     updated_at BIGINT NOT NULL,
+    revision BIGINT NOT NULL,
     UNIQUE (config_id, selector)
 );
 CREATE TABLE collectors_config_states (
@@ -61,9 +62,11 @@ CREATE TABLE collectors_config_states (
     state TEXT NOT NULL,
     since BIGINT NOT NULL,
     look_at BIGINT,
+    look_when_heard BIGINT,
     body TEXT NOT NULL
 );
 CREATE INDEX collectors_config_states_config ON collectors_config_states (config_id, state);
 CREATE INDEX collectors_config_states_assignment ON collectors_config_states (assignment_id, version, state);
 CREATE INDEX collectors_config_states_due ON collectors_config_states (look_at);
+CREATE INDEX collectors_config_states_heard ON collectors_config_states (look_when_heard);
 ";

@@ -1,5 +1,6 @@
 //! Configurations, their versions and assignments, as services and rooms know them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use muster_clock::Timestamp;
@@ -103,7 +104,7 @@ pub struct Assignment {
     pub configuration_id: i64,
     /// Which of its versions.
     pub version: i64,
-    /// The version before, to which one step back leads.
+    /// The last version before that ran well somewhere, to which one step back leads.
     pub previous_version: Option<i64>,
     /// Whether it moves on to each new version by itself.
     pub follows_newest: bool,
@@ -121,6 +122,62 @@ pub struct Assignment {
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
+}
+
+/// What the collectors of an assignment went through.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Experience {
+    /// The versions of its configuration that ran well on some, with their hashes.
+    pub(crate) good: BTreeMap<i64, String>,
+    /// The hashes of versions that failed on some.
+    pub(crate) failed: BTreeSet<String>,
+}
+
+impl Assignment {
+    /// Moves on to a version. The one before is remembered when it ran well on some collector: else there is nothing to go
+    /// back to it for, and the one before that stays.
+    pub(crate) fn move_to(&mut self, version: i64, has_run_well: bool, now: Timestamp) {
+        if self.version == version {
+            return;
+        }
+        if has_run_well {
+            self.previous_version = Some(self.version);
+        } else if self.previous_version == Some(version) {
+            self.previous_version = None;
+        }
+        self.version = version;
+        self.rolled_back = None;
+        self.updated_at = now;
+    }
+
+    /// Goes back to a version, and stays there.
+    pub(crate) fn step_back(&mut self, to: i64, reason: String, now: Timestamp) {
+        self.version = to;
+        self.previous_version = None;
+        self.follows_newest = false;
+        self.rolled_back = Some((now, reason));
+        self.updated_at = now;
+    }
+
+    /// The version to which it goes back by itself: the one before, or else the newest that ran well, and in either case one
+    /// that failed nowhere. None when it went back already: it stays there.
+    pub(crate) fn goes_back_to(
+        &self,
+        previous_hash: Option<&str>,
+        experience: &Experience,
+    ) -> Option<i64> {
+        if self.rolled_back.is_some() {
+            return None;
+        }
+        let previous = self.previous_version.zip(previous_hash);
+        let good = experience.good.iter().rev();
+        let good = good.map(|(version, hash)| (*version, hash.as_str()));
+        previous
+            .into_iter()
+            .chain(good)
+            .find(|(version, hash)| *version != self.version && !experience.failed.contains(*hash))
+            .map(|(version, _)| version)
+    }
 }
 
 impl AsRef<Claim> for Assignment {
@@ -144,4 +201,136 @@ pub struct CollectorState {
     pub state: State,
     /// What is remembered of it; none when nothing was ever assigned to it.
     pub rollout: Option<Rollout>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rollout::DEFAULT_SOAK;
+    use super::super::selector::Selector;
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_seconds(1_795_392_000);
+
+    fn assignment(version: i64, previous_version: Option<i64>) -> Assignment {
+        Assignment {
+            claim: Claim {
+                id: 1,
+                team_id: None,
+                priority: 0,
+                selector: Selector::parse("*").unwrap(),
+            },
+            configuration_id: 1,
+            version,
+            previous_version,
+            follows_newest: true,
+            is_paused: false,
+            soak: DEFAULT_SOAK,
+            auto_rollback: AutoRollback::Assignment,
+            failures_until_rollback: 1,
+            rolled_back: None,
+            created_at: NOW,
+            updated_at: NOW,
+        }
+    }
+
+    fn hash(version: i64) -> String {
+        format!("hash-{version}")
+    }
+
+    fn experience(good: &[i64], failed: &[i64]) -> Experience {
+        Experience {
+            good: good
+                .iter()
+                .map(|version| (*version, hash(*version)))
+                .collect(),
+            failed: failed.iter().map(|version| hash(*version)).collect(),
+        }
+    }
+
+    #[test]
+    fn only_a_version_that_ran_well_is_remembered_as_the_one_before() {
+        // From version and the one before, to a version; whether the first ran well; the one before from then on.
+        for (from, previous, to, has_run_well, expected) in [
+            (1, None, 2, true, Some(1)),
+            (1, None, 2, false, None),
+            (4, Some(3), 5, false, Some(3)),
+            (4, Some(3), 5, true, Some(4)),
+            (4, Some(3), 3, false, None),
+            (4, Some(3), 3, true, Some(4)),
+            (4, Some(3), 4, true, Some(3)),
+        ] {
+            let mut moved = assignment(from, previous);
+            moved.move_to(to, has_run_well, NOW);
+            assert_eq!(
+                (moved.version, moved.previous_version),
+                (to, expected),
+                "{from} to {to}"
+            );
+        }
+    }
+
+    #[test]
+    fn by_itself_it_goes_back_to_what_ran_well_and_failed_nowhere() {
+        for (title, version, previous, good, failed, expected) in [
+            ("the one before", 4, Some(3), &[3][..], &[4][..], Some(3)),
+            (
+                "the one before failed on some",
+                5,
+                Some(4),
+                &[3, 4],
+                &[4, 5],
+                Some(3),
+            ),
+            (
+                "all that ran well failed on others",
+                5,
+                Some(4),
+                &[4],
+                &[4, 5],
+                None,
+            ),
+            ("nothing ever ran well", 2, None, &[], &[2], None),
+            (
+                "the one before is not known, another ran well",
+                5,
+                None,
+                &[2, 3],
+                &[5],
+                Some(3),
+            ),
+            (
+                "by hand it went to an older one",
+                3,
+                Some(5),
+                &[3, 5],
+                &[3],
+                Some(5),
+            ),
+            (
+                "what fails ran well on some",
+                5,
+                Some(3),
+                &[3, 5],
+                &[5],
+                Some(3),
+            ),
+        ] {
+            let assignment = assignment(version, previous);
+            let previous_hash = previous.map(hash);
+            let target =
+                assignment.goes_back_to(previous_hash.as_deref(), &experience(good, failed));
+            assert_eq!(target, expected, "{title}");
+        }
+    }
+
+    #[test]
+    fn what_went_back_stays_until_somebody_moves_it_on() {
+        let mut moved = assignment(4, Some(3));
+        moved.step_back(3, "version 4 failed".into(), NOW);
+        assert!(!moved.follows_newest);
+        let known = experience(&[2, 3], &[3, 4]);
+        assert_eq!(moved.goes_back_to(None, &known), None);
+        moved.move_to(5, false, NOW);
+        assert_eq!(moved.goes_back_to(None, &known), Some(2));
+    }
 }

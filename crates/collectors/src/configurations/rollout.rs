@@ -6,6 +6,8 @@
 //!
 //! That an agent says APPLIED proves little: a supervisor says it before its collector breaks, and says FAILED a moment later.
 //! So a version counts as run only when nothing was heard of a failure and the collector said that it is healthy for a while.
+//! That while goes on as far as the collector was heard, since one that is gone may be so because of the version, and it begins
+//! anew when it comes back.
 
 use std::time::Duration;
 
@@ -16,12 +18,18 @@ use crate::record::{ConfigReport, Progress};
 
 /// How long a collector has to be healthy with a new version before the version counts as run, unless somebody decided otherwise.
 pub const DEFAULT_SOAK: Duration = Duration::from_secs(30);
+/// The shortest such time that can be chosen: supervisors say APPLIED up to a moment before their collector breaks.
+pub(crate) const MIN_SOAK: Duration = Duration::from_secs(5);
 /// The longest such time that can be chosen.
 pub(crate) const MAX_SOAK: Duration = Duration::from_secs(24 * 60 * 60);
 /// How much longer a collector that is not healthy may take until the version counts as failed.
 pub(crate) const HEALTH_PATIENCE: Duration = Duration::from_secs(60);
-/// How many failed versions are remembered per collector.
-const MAX_FAILED: usize = 8;
+/// How many failed versions are remembered per collector: none of them is sent to it again.
+const MAX_FAILED: usize = 100;
+/// Of how many of them it is remembered why.
+const MAX_FAILED_WORDS: usize = 8;
+/// What is said of the others.
+const FAILED_BEFORE: &str = "it failed there before";
 
 /// A version of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,13 +142,33 @@ impl Stage {
 pub struct Failure {
     /// Its hash as hexadecimal digits.
     pub hash: String,
-    /// The agent's own words, or what its health came to.
+    /// The agent's own words, or what its health came to; empty when other versions failed since.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// When.
     pub at: Timestamp,
     /// Whether the agent did not say so, and only was not healthy.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub by_health: bool,
+}
+
+impl Failure {
+    /// Why it failed, as far as that is remembered.
+    pub fn words(&self) -> &str {
+        match self.message.as_str() {
+            "" => FAILED_BEFORE,
+            words => words,
+        }
+    }
+}
+
+/// When a collector is to be looked at again although nothing about it changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NextLook {
+    /// At this time.
+    pub at: Option<Timestamp>,
+    /// Once it was heard at this time or later.
+    pub when_heard: Option<Timestamp>,
 }
 
 /// What is remembered of a collector. Written as JSON by this release and read by this and later ones: fields are only added,
@@ -200,10 +228,30 @@ pub struct Facts<'a> {
     pub healthy: Option<bool>,
     /// Its own words about it.
     pub health_error: &'a str,
+    /// When what it says of its health last changed.
+    pub health_at: Option<Timestamp>,
+    /// When it was last heard.
+    pub heard_at: Option<Timestamp>,
+    /// When it last came back after it was gone.
+    pub back_at: Option<Timestamp>,
     /// What it last said about a configuration.
     pub report: Option<&'a ConfigReport>,
-    /// The hash of the configuration that it was sent last.
-    pub sent_hash: Option<&'a str>,
+    /// The hash of the configuration that it was sent last, and when.
+    pub sent: Option<(&'a str, Timestamp)>,
+}
+
+impl Facts<'_> {
+    /// Whether it said how it feels since it was sent a version. A supervisor does so before it says that the version runs.
+    fn told_its_health_since_it_was_sent(&self, hash: &str) -> bool {
+        let sent_at = self
+            .sent
+            .filter(|(sent, _)| *sent == hash)
+            .map(|(_, at)| at);
+        match (sent_at, self.health_at) {
+            (Some(sent_at), Some(health_at)) => health_at >= sent_at,
+            _ => true,
+        }
+    }
 }
 
 impl Rollout {
@@ -233,13 +281,21 @@ impl Rollout {
         }
     }
 
-    /// When it is to be looked at again although nothing is heard.
-    pub fn look_at(&self, soak: Duration) -> Option<Timestamp> {
-        let applied_at = self.applied_at.filter(|_| self.stage == Stage::Soaking)?;
-        Some(match self.healthy_since {
-            Some(since) => since.plus(soak),
-            None => applied_at.plus(soak + HEALTH_PATIENCE),
-        })
+    /// When it is to be looked at again although nothing about it changes.
+    pub fn next_look(&self, soak: Duration) -> NextLook {
+        let Some(applied_at) = self.applied_at.filter(|_| self.stage == Stage::Soaking) else {
+            return NextLook::default();
+        };
+        match self.healthy_since {
+            Some(since) => NextLook {
+                at: None,
+                when_heard: Some(since.plus(soak)),
+            },
+            None => NextLook {
+                at: Some(applied_at.plus(soak + HEALTH_PATIENCE)),
+                when_heard: None,
+            },
+        }
     }
 
     fn failure(&self, hash: &str) -> Option<&Failure> {
@@ -252,6 +308,10 @@ impl Rollout {
             self.failures.remove(0);
         }
         self.failures.push(failure);
+        let silent = self.failures.len().saturating_sub(MAX_FAILED_WORDS);
+        for failure in &mut self.failures[..silent] {
+            failure.message.clear();
+        }
     }
 }
 
@@ -337,7 +397,7 @@ fn stage(after: &mut Rollout, facts: &Facts<'_>) -> (Stage, String) {
                 }
         });
         if !is_over {
-            return (Stage::Failed, failure.message.clone());
+            return (Stage::Failed, failure.words().to_owned());
         }
         after.failures.retain(|known| known.hash != hash);
         after.healthy_since = None;
@@ -348,7 +408,7 @@ fn stage(after: &mut Rollout, facts: &Facts<'_>) -> (Stage, String) {
             after.applied_at = None;
             (Stage::Applying, String::new())
         }
-        _ if facts.sent_hash == Some(hash) => {
+        _ if facts.sent.is_some_and(|(sent, _)| sent == hash) => {
             let message = if facts.reports_config {
                 ""
             } else {
@@ -389,14 +449,19 @@ fn applied(after: &mut Rollout, facts: &Facts<'_>, hash: &str, at: Timestamp) ->
         });
         return (Stage::Failed, message);
     }
-    if facts.reports_health && facts.healthy.is_none() {
-        // It is about to say.
-        if facts.now.since(at) < facts.soak + HEALTH_PATIENCE {
-            return (Stage::Soaking, String::new());
-        }
+    if facts.reports_health
+        && (facts.healthy.is_none() || !facts.told_its_health_since_it_was_sent(hash))
+        && facts.now.since(at) < facts.soak + HEALTH_PATIENCE
+    {
+        // It is about to say. Whoever says nothing for so long has nothing else to say.
+        return (Stage::Soaking, String::new());
     }
-    let since = *after.healthy_since.get_or_insert(facts.now.max(at));
-    if facts.now.since(since) >= facts.soak {
+    let told_at = facts.health_at.filter(|_| facts.reports_health);
+    let begun_at = at.max(told_at.unwrap_or(at));
+    let since = after.healthy_since.unwrap_or(begun_at);
+    let since = since.max(facts.back_at.unwrap_or(since));
+    after.healthy_since = Some(since);
+    if facts.heard_at.unwrap_or(at).since(since) >= facts.soak {
         (Stage::InSync, String::new())
     } else {
         (Stage::Soaking, String::new())

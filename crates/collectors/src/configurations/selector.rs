@@ -6,11 +6,15 @@
 //!
 //! Attributes are the identifying ones and the others together; of a name that is in both, the identifying one counts. As in
 //! Kubernetes, `!=` and `notin` also hold where there is no such attribute. `*` is every collector.
+//!
+//! Order and repetition do not matter: what is read is kept in one order, each requirement once, so that one meaning has one
+//! text. That text may be longer than what somebody wrote, since it has spaces behind commas and quotes where they are needed:
+//! the limit holds for both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// The longest selector, in bytes.
+/// The longest selector, in bytes: as it is written, and in its own text.
 pub(crate) const MAX_SELECTOR_BYTES: usize = 2_000;
 /// The most requirements of a selector.
 pub(crate) const MAX_REQUIREMENTS: usize = 32;
@@ -22,10 +26,10 @@ const EVERYTHING: &str = "*";
 
 /// A selector that was read. Its text is the same for all ways to write it down.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Selector(Vec<Requirement>);
+pub struct Selector(BTreeSet<Requirement>);
 
 /// A condition on one attribute.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Requirement {
     /// The attribute's name.
     pub name: String,
@@ -34,7 +38,7 @@ pub struct Requirement {
 }
 
 /// What must hold of an attribute.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Condition {
     /// It is there.
     Exists,
@@ -68,16 +72,28 @@ impl Condition {
 }
 
 impl Selector {
-    /// Reads a selector.
+    /// Reads a selector that somebody wrote.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
+        let too_long = |what: &str| SelectorError {
+            position: MAX_SELECTOR_BYTES,
+            message: format!("is longer than {MAX_SELECTOR_BYTES} bytes{what}"),
+        };
         if text.len() > MAX_SELECTOR_BYTES {
-            return Err(SelectorError {
-                position: MAX_SELECTOR_BYTES,
-                message: format!("is longer than {MAX_SELECTOR_BYTES} bytes"),
-            });
+            return Err(too_long(""));
         }
+        let selector = Self::read(text)?;
+        if selector.to_string().len() > MAX_SELECTOR_BYTES {
+            return Err(too_long(
+                " with a space behind each comma; name fewer values",
+            ));
+        }
+        Ok(selector)
+    }
+
+    /// Reads a selector that was kept, whatever the limit was when it was.
+    pub(crate) fn read(text: &str) -> Result<Self, SelectorError> {
         if text.trim() == EVERYTHING {
-            return Ok(Self(Vec::new()));
+            return Ok(Self(BTreeSet::new()));
         }
         let mut reader = Reader {
             text: text.chars().collect(),
@@ -87,12 +103,14 @@ impl Selector {
         if reader.peek().is_none() {
             return Err(reader.error("is empty; write * for every collector"));
         }
-        let mut requirements = Vec::new();
+        let mut requirements = BTreeSet::new();
+        let mut count = 0;
         loop {
-            if requirements.len() >= MAX_REQUIREMENTS {
+            if count >= MAX_REQUIREMENTS {
                 return Err(reader.error(format!("has more than {MAX_REQUIREMENTS} requirements")));
             }
-            requirements.push(reader.requirement()?);
+            count += 1;
+            requirements.insert(reader.requirement()?);
             reader.skip_spaces();
             match reader.peek() {
                 None => return Ok(Self(requirements)),
@@ -110,8 +128,8 @@ impl Selector {
     }
 
     /// The requirements; none for every collector.
-    pub fn requirements(&self) -> &[Requirement] {
-        &self.0
+    pub fn requirements(&self) -> impl Iterator<Item = &Requirement> {
+        self.0.iter()
     }
 
     /// Whether a collector with these attributes is meant.
@@ -391,9 +409,27 @@ mod tests {
             ("a==b,!c", "a=b, !c"),
             ("a=\"\"", "a=\"\""),
             ("\"in\"=\"x, y\"", "\"in\"=\"x, y\""),
+            ("b=1, a=1", "a=1, b=1"),
+            ("a=1, b=1, a = 1, a in (1)", "a=1, b=1"),
+            ("!a, a!=2, a", "a, !a, a!=2"),
         ] {
             assert_eq!(Selector::parse(text).unwrap().to_string(), canonical);
         }
+    }
+
+    #[test]
+    fn a_selector_whose_own_text_would_be_too_long_is_refused_and_one_that_was_kept_is_read() {
+        // 1,980 bytes as they are written, and one more for each comma as they are kept.
+        let values: Vec<String> = (0..99)
+            .map(|n| format!("value-of-19-bytes{n:02}"))
+            .collect();
+        let text = format!("a in ({})", values.join(","));
+        assert!(text.len() <= MAX_SELECTOR_BYTES, "{}", text.len());
+        let error = Selector::parse(&text).unwrap_err();
+        assert!(error.message.contains("name fewer values"), "{error}");
+        let kept = Selector::read(&text).unwrap().to_string();
+        assert!(kept.len() > MAX_SELECTOR_BYTES);
+        assert_eq!(Selector::read(&kept).unwrap().to_string(), kept);
     }
 
     #[test]
@@ -427,6 +463,9 @@ mod tests {
 
     fn word() -> impl Strategy<Value = String> {
         prop_oneof![
+            // Long ones, of which a few come near to the limit, and characters that are written with another before them.
+            "[a-z]{100,600}",
+            "[\"\\\\]{1,300}",
             "[a-z.]{1,6}",
             Just("in".to_owned()),
             Just("notin".to_owned()),
@@ -450,7 +489,13 @@ mod tests {
         fn what_is_written_is_read_back(list in proptest::collection::vec((word(), condition()), 0..4)) {
             let requirements = list.into_iter().map(|(name, condition)| Requirement { name, condition }).collect();
             let selector = Selector(requirements);
-            prop_assert_eq!(Selector::parse(&selector.to_string()), Ok(selector.clone()));
+            let text = selector.to_string();
+            prop_assert_eq!(Selector::read(&text), Ok(selector.clone()));
+            // What is accepted is kept in a text that is accepted as well.
+            let spare = text.replace(", ", ",");
+            if let Ok(accepted) = Selector::parse(&spare) {
+                prop_assert_eq!(Selector::parse(&accepted.to_string()), Ok(accepted));
+            }
         }
 
         #[test]

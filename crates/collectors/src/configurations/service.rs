@@ -10,13 +10,12 @@ mod look;
 mod plan;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use dashmap::DashMap;
-use muster_bus::{Bus, Hint, Received, Topic};
+use muster_bus::{Bus, Hint, MAX_KEY_BYTES, Received, Topic};
 use muster_clock::{Clock, Timestamp};
 use muster_http::error_chain;
 use muster_identity::{Action, CollectorId, Identity, Principal, Scope, TeamBelongings, TeamId};
@@ -25,7 +24,11 @@ use muster_store::{Database, StoreError, Transaction};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::check::check;
+use super::components::Components;
 use super::document::{Files, Kind};
+use super::finding::Finding;
+use super::model::Assignment;
 use super::store;
 use crate::collectors::PUSH_TOPIC;
 use crate::masking::Masking;
@@ -33,11 +36,11 @@ use crate::record::{ConfigReport, Record};
 use crate::service::{ConfigFile, DesiredConfig};
 use crate::{Collectors, RemoteConfigs};
 
-pub use assignments::{AssignmentChange, NewAssignment};
-pub use documents::{ConfigurationChange, Made, NewConfiguration};
+pub use assignments::{AssignmentChange, NewAssignment, RolledBack};
+pub use documents::{ConfigurationChange, Made, NewConfiguration, NewFiles};
 pub use look::{Effects, PreviewItem, PreviewWish, StatusQuery};
 
-/// Hints that what is to be sent to a collector changed.
+/// Hints that what is to be sent to collectors changed: their ids with commas between, a space, and who found out.
 const SENDS_TOPIC: Topic = Topic::new("collectors.config_sends");
 /// How many collectors are looked at in one unit of work.
 const BATCH: usize = 200;
@@ -74,6 +77,7 @@ pub struct ConfigurationParts {
 
 /// A version with its files, as it is sent.
 struct Loaded {
+    configuration_id: i64,
     desired: Arc<DesiredConfig>,
     hash: String,
     kind: Kind,
@@ -87,10 +91,10 @@ struct Inner {
     versions: DashMap<(i64, i64), Arc<Loaded>>,
     /// Why a version cannot be run by agents with some components, by the two hashes; none when it can.
     checked: DashMap<(String, String), Option<String>>,
+    /// All assignments as they were when their mark was read.
+    assignments: Mutex<Option<(store::assignment::Mark, Arc<Vec<Assignment>>)>>,
     wishes: Mutex<Wishes>,
     wake: Notify,
-    /// Whether all collectors are to be looked at.
-    all: AtomicBool,
 }
 
 /// What the loop is to do.
@@ -100,6 +104,32 @@ struct Wishes {
     plan: BTreeSet<CollectorId>,
     /// Collectors whose target is to be read.
     load: BTreeSet<CollectorId>,
+    /// Where looking at all collectors has come to, if that is to be done.
+    all: Option<Pass>,
+}
+
+impl Pass {
+    fn new() -> Self {
+        Self {
+            last: CollectorId(0),
+            again: false,
+        }
+    }
+}
+
+impl Wishes {
+    fn is_empty(&self) -> bool {
+        self.plan.is_empty() && self.load.is_empty() && self.all.is_none()
+    }
+}
+
+/// A way through all collectors in the order of their ids.
+#[derive(Debug, Clone, Copy)]
+struct Pass {
+    /// The last one that was looked at.
+    last: CollectorId,
+    /// Whether something changed for all of them since it began: then there is another way after it.
+    again: bool,
 }
 
 /// Configurations of collectors. Cheap to clone.
@@ -123,7 +153,7 @@ impl RemoteConfigs for Source {
         if let Some(target) = inner.targets.get(&record.id) {
             return target.clone();
         }
-        inner.wish_load(record.id);
+        inner.wish_load([record.id]);
         None
     }
 
@@ -150,8 +180,17 @@ impl Inner {
         self.wake.notify_one();
     }
 
-    fn wish_load(&self, id: CollectorId) {
-        self.wishes().load.insert(id);
+    fn wish_load(&self, ids: impl IntoIterator<Item = CollectorId>) {
+        self.wishes().load.extend(ids);
+        self.wake.notify_one();
+    }
+
+    fn wish_all(&self) {
+        let mut wishes = self.wishes();
+        match &mut wishes.all {
+            Some(pass) => pass.again = true,
+            None => wishes.all = Some(Pass::new()),
+        }
         self.wake.notify_one();
     }
 }
@@ -165,9 +204,9 @@ impl Configurations {
             targets: DashMap::new(),
             versions: DashMap::new(),
             checked: DashMap::new(),
+            assignments: Mutex::default(),
             wishes: Mutex::default(),
             wake: Notify::new(),
-            all: AtomicBool::new(false),
         });
         collectors.attach_configs(Arc::new(Source(Arc::downgrade(&inner))));
         Self(inner)
@@ -231,22 +270,29 @@ impl Configurations {
             self.0.parts.collectors.live().push_all();
             return;
         };
-        let id = hint.key.parse().map(CollectorId);
-        let Ok(id) = id else {
-            return;
-        };
         if hint.topic == SENDS_TOPIC {
-            self.0.wish_load(id);
-        } else if hint.topic == PUSH_TOPIC {
+            let (ids, origin) = hint.key.split_once(' ').unwrap_or((&hint.key, ""));
+            // What this replica found out it has in memory.
+            if origin != self.origin() {
+                let ids = ids.split(',').filter_map(|id| id.parse().ok());
+                self.0.wish_load(ids.map(CollectorId));
+            }
+        } else if hint.topic == PUSH_TOPIC
+            && let Ok(id) = hint.key.parse()
+        {
             // An operator did something about it, such as moving it to a team.
-            self.0.wish_plan([id]);
+            self.0.wish_plan([CollectorId(id)]);
         }
+    }
+
+    /// By what hints of this replica are told from those of others.
+    fn origin(&self) -> String {
+        self.0.parts.collectors.origin().to_string()
     }
 
     /// Has every collector looked at, soon.
     fn plan_all(&self) {
-        self.0.all.store(true, Ordering::SeqCst);
-        self.0.wake.notify_one();
+        self.0.wish_all();
     }
 
     async fn wish_due(&self) -> Result<(), StoreError> {
@@ -257,45 +303,47 @@ impl Configurations {
         Ok(())
     }
 
-    /// Does all that waits. What could not be done because of a fault waits again.
+    /// Does a part of what waits, so that whoever calls it can see to other things in between. What could not be done because
+    /// of a fault waits again.
     async fn work(&self) -> Result<(), StoreError> {
-        if self.0.all.swap(false, Ordering::SeqCst)
-            && let Err(error) = self.look_at_all().await
-        {
-            self.0.all.store(true, Ordering::SeqCst);
+        let (plan, load) = {
+            let mut wishes = self.0.wishes();
+            (take(&mut wishes.plan), take(&mut wishes.load))
+        };
+        let done = async {
+            self.look_at(&plan).await?;
+            self.load(&load).await
+        };
+        if let Err(error) = done.await {
+            let mut wishes = self.0.wishes();
+            wishes.plan.extend(plan);
+            wishes.load.extend(load);
             return Err(error);
         }
-        loop {
-            let (plan, load) = {
-                let mut wishes = self.0.wishes();
-                (take(&mut wishes.plan), take(&mut wishes.load))
-            };
-            if plan.is_empty() && load.is_empty() {
-                return Ok(());
-            }
-            let done = async {
-                self.look_at(&plan).await?;
-                self.load(&load).await
-            };
-            if let Err(error) = done.await {
-                let mut wishes = self.0.wishes();
-                wishes.plan.extend(plan);
-                wishes.load.extend(load);
-                return Err(error);
-            }
+        self.go_on_with_all().await?;
+        if !self.0.wishes().is_empty() {
+            self.0.wake.notify_one();
         }
+        Ok(())
     }
 
-    async fn look_at_all(&self) -> Result<(), StoreError> {
-        let mut last = CollectorId(0);
-        loop {
-            let ids = store::state::ids_after(&mut self.database(), last, BATCH as i64).await?;
-            let Some(end) = ids.last() else {
-                return self.go_back_where_too_many_failed().await;
-            };
-            last = *end;
-            self.look_at(&ids).await?;
+    /// Looks at the next collectors of the way through all, if there is one.
+    async fn go_on_with_all(&self) -> Result<(), StoreError> {
+        let Some(Pass { last, .. }) = self.0.wishes().all else {
+            return Ok(());
+        };
+        let ids = store::state::ids_after(&mut self.database(), last, BATCH as i64).await?;
+        let Some(end) = ids.last() else {
+            self.go_back_where_too_many_failed().await?;
+            let mut wishes = self.0.wishes();
+            wishes.all = wishes.all.filter(|pass| pass.again).map(|_| Pass::new());
+            return Ok(());
+        };
+        self.look_at(&ids).await?;
+        if let Some(pass) = &mut self.0.wishes().all {
+            pass.last = *end;
         }
+        Ok(())
     }
 
     /// Reads what is to be sent to collectors, and has those told that hold a socket here.
@@ -359,6 +407,7 @@ impl Configurations {
                 .collect(),
         };
         let loaded = Arc::new(Loaded {
+            configuration_id: key.0,
             desired: Arc::new(desired),
             hash: info.hash,
             kind: configuration.kind,
@@ -371,10 +420,24 @@ impl Configurations {
         Ok(Some(loaded))
     }
 
-    async fn hint(&self, id: CollectorId) {
-        if let Err(error) = self.0.parts.bus.publish(Hint::new(SENDS_TOPIC, id)).await {
-            tracing::warn!(error = error_chain(&error), "could not publish a hint");
+    /// Tells other replicas that there is something else to be sent to these collectors.
+    async fn hint(&self, ids: &[CollectorId]) {
+        for key in keys_of(ids, &self.origin()) {
+            if let Err(error) = self.0.parts.bus.publish(Hint::new(SENDS_TOPIC, key)).await {
+                tracing::warn!(error = error_chain(&error), "could not publish a hint");
+            }
         }
+    }
+
+    /// What is found in a version for agents with these components. It takes a while for large ones, and is done beside the
+    /// threads that serve others.
+    async fn findings_of(
+        &self,
+        loaded: &Arc<Loaded>,
+        available: Option<Arc<Components>>,
+    ) -> Result<Vec<Finding>, StoreError> {
+        let loaded = Arc::clone(loaded);
+        beside(move || check(loaded.kind, &loaded.files, available.as_deref())).await
     }
 
     /// How many collectors there are in each state, by the state's name.
@@ -391,6 +454,43 @@ fn read_scope(team: Option<TeamId>) -> Scope {
 /// Whether somebody may read what belongs to a team, or to none.
 fn may_read(principal: &Principal, team: Option<TeamId>) -> bool {
     principal.may(Action::ReadCollectorConfigs, read_scope(team))
+}
+
+/// Hints about collectors, each with as many as a hint may name.
+fn keys_of(ids: &[CollectorId], origin: &str) -> Vec<String> {
+    let most = MAX_KEY_BYTES - origin.len() - 1;
+    let mut keys: Vec<String> = Vec::new();
+    for id in ids.iter().map(ToString::to_string) {
+        match keys.last_mut() {
+            Some(key) if key.len() + 1 + id.len() <= most => {
+                key.push(',');
+                key.push_str(&id);
+            }
+            _ => keys.push(id),
+        }
+    }
+    for key in &mut keys {
+        key.push(' ');
+        key.push_str(origin);
+    }
+    keys
+}
+
+/// Computes something on a thread on which nothing else waits.
+async fn beside<T: Send + 'static>(
+    compute: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::task::spawn_blocking(compute).await {
+        Ok(done) => Ok(done),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The process ends.
+            Err(error) => Err(StoreError::corrupt(
+                "check a configuration",
+                error.to_string(),
+            )),
+        },
+    }
 }
 
 /// Takes so many as are looked at in one unit of work.
@@ -433,4 +533,25 @@ fn remember<K: std::hash::Hash + Eq, V>(map: &DashMap<K, V>, most: usize, key: K
         map.clear();
     }
     map.insert(key, value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_about_many_collectors_are_few_and_none_is_too_long() {
+        let ids: Vec<CollectorId> = (1_000_000..1_000_200).map(CollectorId).collect();
+        let keys = keys_of(&ids, "18446744073709551615");
+        assert!(keys.iter().all(|key| key.len() <= MAX_KEY_BYTES));
+        assert_eq!(keys.len(), 4);
+        let named: Vec<CollectorId> = keys
+            .iter()
+            .filter_map(|key| key.split_once(' '))
+            .flat_map(|(ids, _)| ids.split(','))
+            .filter_map(|id| id.parse().ok().map(CollectorId))
+            .collect();
+        assert_eq!(named, ids);
+        assert!(keys_of(&[], "1").is_empty());
+    }
 }

@@ -1,9 +1,14 @@
 //! What happened to agents.
 
+use std::borrow::Borrow;
+
 use muster_clock::Timestamp;
 use muster_identity::CollectorId;
 use muster_store::{Executor, StoreError, Value as Column, args, placeholders, statements};
 use serde_json::Value;
+
+/// The most events of one statement.
+const MAX_BATCH_ROWS: usize = 500;
 
 statements! {
     ADD = "INSERT INTO collectors_events (collector_id, at, kind, details) VALUES ($1, $2, $3, $4)";
@@ -30,15 +35,28 @@ pub(crate) async fn add(
     events: &[(&str, &Value)],
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    if events.is_empty() {
-        return Ok(());
+    let events: Vec<(CollectorId, &str, &Value)> = events
+        .iter()
+        .map(|(kind, details)| (id, *kind, *details))
+        .collect();
+    add_all(db, &events, now).await
+}
+
+/// Keeps what happened to several agents.
+pub(crate) async fn add_all<V: Borrow<Value>>(
+    db: &mut impl Executor,
+    events: &[(CollectorId, &str, V)],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    for events in events.chunks(MAX_BATCH_ROWS) {
+        let mut values: Vec<Column> = Vec::with_capacity(events.len() * 4);
+        for (id, kind, details) in events {
+            values.extend(args![*id, now, *kind, details.borrow().to_string()]);
+        }
+        let sql = ADD.replace("($1, $2, $3, $4)", &placeholders(events.len(), 4));
+        db.execute(&sql, values).await?;
     }
-    let mut values: Vec<Column> = Vec::with_capacity(events.len() * 4);
-    for (kind, details) in events {
-        values.extend(args![id, now, *kind, details.to_string()]);
-    }
-    let sql = ADD.replace("($1, $2, $3, $4)", &placeholders(events.len(), 4));
-    db.execute(&sql, values).await.map(drop)
+    Ok(())
 }
 
 /// The newest events of an agent, newest first.

@@ -32,7 +32,10 @@ statements! {
             JOIN collectors_collectors c ON c.id = v.column1
         WHERE 1 = 1
         ON CONFLICT (collector_id) DO UPDATE SET seen_at = excluded.seen_at, gone_at = excluded.gone_at,
-            said_goodbye = excluded.said_goodbye
+            said_goodbye = excluded.said_goodbye,
+            back_at = CASE WHEN collectors_presence.gone_at IS NOT NULL OR excluded.seen_at - collectors_presence.seen_at
+                > 3000000 * (SELECT c.interval_seconds FROM collectors_collectors c WHERE c.id = excluded.collector_id)
+                THEN excluded.seen_at ELSE collectors_presence.back_at END
             WHERE collectors_presence.seen_at <= excluded.seen_at
                 OR collectors_presence.seen_at > excluded.seen_at + 3600000000";
     FORGET_LINES = "DELETE FROM collectors_lines WHERE seen_at < $1";

@@ -284,12 +284,26 @@ impl<'a> Agent<'a> {
     /// Takes what is sent, runs it, and is seen to run it well. Gives what it was.
     async fn takes_it_well(&mut self, collector: i64) -> AgentRemoteConfig {
         let config = self.receive().await;
-        self.report(&config, APPLYING, "").await;
-        self.report(&config, APPLIED, "").await;
+        self.runs_it_well(collector, &config).await;
+        config
+    }
+
+    /// Runs what was sent, as a supervisor does, and is seen to run it well.
+    async fn runs_it_well(&mut self, collector: i64, config: &AgentRemoteConfig) {
+        self.report(config, APPLYING, "").await;
+        self.feel(false, "starting").await;
+        self.feel(true, "").await;
+        self.report(config, APPLIED, "").await;
         self.site.until_stage(collector, "soaking").await;
         self.site.fixture.wait(31);
+        self.is_heard().await;
         self.site.until_state(collector, "in_sync").await;
-        config
+    }
+
+    /// Says that it is there, which is known at once.
+    async fn is_heard(&mut self) {
+        self.poll().await;
+        self.site.fixture.collectors.flush().await.unwrap();
     }
 }
 

@@ -326,6 +326,22 @@ fn key_of(answer: &ServerToAgent) -> Option<String> {
     header.value.strip_prefix("Bearer ").map(str::to_owned)
 }
 
+/// The number in the first row, if there is one.
+async fn row(db: &TestDatabase, sql: &str) -> Option<i64> {
+    use muster_store::Executor as _;
+    let mut database: &Database = db;
+    let rows = database.fetch_all(sql, Vec::new()).await.unwrap();
+    let name = sql.split_whitespace().nth(1).unwrap();
+    rows.first().and_then(|row| row.get(name).unwrap())
+}
+
+/// Does to the database what only a fault or another release would.
+async fn change(db: &TestDatabase, sql: &str) {
+    use muster_store::Executor as _;
+    let mut database: &Database = db;
+    database.execute(sql, Vec::new()).await.unwrap();
+}
+
 /// Waits until something is so, for as long as a busy machine may need.
 async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
     let waiting = async {

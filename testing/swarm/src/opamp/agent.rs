@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use muster_clock::{Randomness as _, SeededRandomness};
 use muster_wire_opamp::ServerFlags;
 use muster_wire_opamp::proto::{AgentToServer, ServerToAgent};
@@ -26,6 +27,8 @@ pub(super) struct Common {
     pub(super) carrier: Carrier,
     /// How many heartbeats of a hundred tell a changed health.
     pub(super) changes_percent: u64,
+    /// Whether all are given a configuration.
+    pub(super) rolls_out: bool,
     /// How often an agent is heard, in place of what it is offered.
     pub(super) heartbeat: Option<Duration>,
     pub(super) figures: Figures,
@@ -37,6 +40,8 @@ pub(super) struct Agent {
     speaker: Speaker,
     key: Option<String>,
     heartbeat: Duration,
+    /// The hash of a configuration that it is at.
+    applying: Option<Bytes>,
 }
 
 impl Agent {
@@ -49,6 +54,7 @@ impl Agent {
             common,
             randomness,
             key: None,
+            applying: None,
         }
     }
 
@@ -135,10 +141,11 @@ impl Agent {
                 () = tokio::time::sleep_until(*due) => {
                     *due += self.heartbeat;
                     let is_change = self.randomness.below(100) < self.common.changes_percent;
-                    let message = if is_change {
-                        self.speaker.turned()
-                    } else {
-                        self.speaker.heartbeat()
+                    let message = match (is_change, self.common.rolls_out) {
+                        // Of agents that are ill nobody says that they run a configuration well.
+                        (true, true) => self.speaker.renewed(),
+                        (true, false) => self.speaker.turned(),
+                        (false, _) => self.speaker.heartbeat(),
                     };
                     self.exchange(line, message).await?;
                     self.common.figures.beat(is_change);
@@ -172,6 +179,14 @@ impl Agent {
         if said.connection_settings.is_some() {
             self.common.figures.offered();
             self.take_offer(said)?;
+        }
+        if let Some(config) = &said.remote_config {
+            self.common.figures.configured();
+            self.applying = Some(config.config_hash.clone());
+            return Ok(Some(self.speaker.applying(&config.config_hash)));
+        }
+        if let Some(hash) = self.applying.take() {
+            return Ok(Some(self.speaker.applied(&hash)));
         }
         let flags = ServerFlags::from_bits(said.flags);
         if flags.contains(ServerFlags::REPORT_FULL_STATE) {

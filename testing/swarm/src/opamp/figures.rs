@@ -29,6 +29,8 @@ pub(super) struct Counts {
     pub(super) full_states: u64,
     pub(super) components: u64,
     pub(super) offers: u64,
+    /// Configurations that were sent.
+    pub(super) configurations: u64,
 }
 
 /// Counted by all agents of a run.
@@ -111,6 +113,10 @@ impl Figures {
         self.now().offers += 1;
     }
 
+    pub(super) fn configured(&self) {
+        self.now().configurations += 1;
+    }
+
     pub(super) fn asked_for_everything(&self) {
         self.now().full_states += 1;
     }
@@ -166,6 +172,18 @@ pub(super) struct Run {
     /// Before the first came, when all had come, and around the steady part.
     pub(super) costs: [Cost; 4],
     pub(super) server: [ServerCounts; 2],
+    /// What came of a configuration for all of them, if there was one.
+    pub(super) rollout: Option<Rollout>,
+}
+
+/// A configuration that was assigned to all agents.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Rollout {
+    /// How long it took until all were seen to run it well; none if they never were.
+    pub(super) until_all: Option<Duration>,
+    /// Statements of the server's database meanwhile, those of heartbeats among them.
+    pub(super) statements: f64,
+    pub(super) cpu_seconds: f64,
 }
 
 /// Percentiles of times in milliseconds.
@@ -260,6 +278,15 @@ impl Report {
             Some(format!(
                 "a full state was asked for {storm} times and {later} times later, though nothing was missed"
             ))
+        } else if let Some(Rollout {
+            until_all: None, ..
+        }) = self.run.rollout
+        {
+            Some("the configuration does not run on all agents".to_owned())
+        } else if let Some(sent) = self.sent_otherwise_than_once() {
+            Some(format!(
+                "{sent} configurations were sent to {agents} agents"
+            ))
         } else if (self.steady.heartbeats as f64) < self.run.expected * LEAST_SHARE {
             let (beats, expected) = (self.steady.heartbeats, self.run.expected);
             Some(format!(
@@ -270,7 +297,20 @@ impl Report {
         }
     }
 
+    /// How many configurations were sent, unless each agent was sent the one that there was.
+    fn sent_otherwise_than_once(&self) -> Option<u64> {
+        let wanted = u64::from(self.run.agents) * u64::from(self.run.rollout.is_some());
+        let sent = self.storm.configurations + self.steady.configurations;
+        (sent != wanted).then_some(sent)
+    }
+
     pub(super) fn json(&self) -> Value {
+        let rollout = self.run.rollout.map(|rollout| {
+            json!({
+                "until_all_in_sync_seconds": rollout.until_all.map(|after| after.as_secs_f64()),
+                "statements": rollout.statements, "server_cpu_seconds": rollout.cpu_seconds,
+            })
+        });
         let [_, came, _, end] = &self.run.costs;
         json!({
             "agents": self.run.agents, "own_keys": self.own_keys, "failures": self.failures,
@@ -292,6 +332,7 @@ impl Report {
                 "sockets": self.sockets, "server_sockets": self.run.server[1].sockets,
                 "statements": self.statements(),
             },
+            "rollout": rollout,
         })
     }
 
@@ -373,6 +414,23 @@ impl Report {
                 self.statements() / (self.steady.heartbeats.max(1) as f64)
             ),
         );
+        if let Some(rollout) = self.run.rollout {
+            let until_all = rollout.until_all.map_or_else(
+                || "never".to_owned(),
+                |after| format!("{:.1} s", after.as_secs_f64()),
+            );
+            line("rolled out to all after", until_all);
+            let agents = f64::from(self.run.agents.max(1));
+            line(
+                "statements meanwhile",
+                format!(
+                    "{:.0} ({:.3} an agent), {:.2} s of CPU",
+                    rollout.statements,
+                    rollout.statements / agents,
+                    rollout.cpu_seconds
+                ),
+            );
+        }
         if end.counted_pss_bytes > 0 {
             let cpu = self.counted_cpu_seconds(2);
             line("counted CPU", format!("{cpu:.2} s"));
@@ -421,6 +479,7 @@ mod tests {
                         statements: 40.0,
                     },
                 ],
+                rollout: None,
             })
         }
     }
@@ -444,6 +503,8 @@ mod tests {
             faulty(|report| report.steady.offers = 1),
             faulty(|report| report.steady.full_states = 1),
             faulty(|report| report.steady.heartbeats = 370),
+            faulty(|report| report.run.rollout = Some(Rollout::default())),
+            faulty(|report| report.steady.configurations = 1),
         ];
         assert_eq!(
             said,
@@ -456,6 +517,8 @@ mod tests {
                 "100 keys were offered to 100 agents, and 1 later",
                 "a full state was asked for 0 times and 1 times later, though nothing was missed",
                 "370 heartbeats were answered of 400 that the agents make in that time",
+                "the configuration does not run on all agents",
+                "1 configurations were sent to 100 agents",
             ]
         );
     }

@@ -6,6 +6,7 @@ use muster_wire_opamp::InstanceUid;
 use muster_wire_opamp::proto::{
     AgentConfigMap, AgentConfigObject, AgentDescription, AgentDisconnect, AgentToServer,
     AvailableComponents, ComponentDetails, ComponentHealth, EffectiveConfig, KeyValue,
+    RemoteConfigStatus,
 };
 
 /// The bits of a supervisor of 2026: it takes configurations, settings of its connection and commands, and reports health,
@@ -22,6 +23,18 @@ const COMPONENTS: [(&str, &[&str]); 4] = [
     ("exporters", &["otlp", "prometheusremotewrite", "debug"]),
     ("extensions", &["health_check", "opamp", "zpages"]),
 ];
+
+/// How far a configuration came, as numbers on the wire.
+const APPLIED: i32 = 1;
+const APPLYING: i32 = 2;
+
+fn status(hash: &Bytes, status: i32) -> RemoteConfigStatus {
+    RemoteConfigStatus {
+        last_remote_config_hash: hash.clone(),
+        status,
+        ..RemoteConfigStatus::default()
+    }
+}
 
 /// Who says it: one agent on one machine.
 pub(super) struct Speaker {
@@ -118,6 +131,31 @@ impl Speaker {
     pub(super) fn turned(&mut self) -> AgentToServer {
         self.changes += 1;
         AgentToServer {
+            health: Some(self.health()),
+            ..self.heartbeat()
+        }
+    }
+
+    /// Its health is another, and well as it was.
+    pub(super) fn renewed(&mut self) -> AgentToServer {
+        self.changes += 1;
+        self.turned()
+    }
+
+    /// It is at a configuration that it was sent.
+    pub(super) fn applying(&mut self, hash: &Bytes) -> AgentToServer {
+        AgentToServer {
+            remote_config_status: Some(status(hash, APPLYING)),
+            ..self.heartbeat()
+        }
+    }
+
+    /// It runs the configuration, and its collector says anew how it is.
+    pub(super) fn applied(&mut self, hash: &Bytes) -> AgentToServer {
+        // It is well, whatever it was before.
+        self.changes += 2 - self.changes % 2;
+        AgentToServer {
+            remote_config_status: Some(status(hash, APPLIED)),
             health: Some(self.health()),
             ..self.heartbeat()
         }
@@ -254,6 +292,11 @@ mod tests {
             said[0].health, said[2].health,
             "the same health, at another time"
         );
+        for _ in 0..3 {
+            let applied = speaker.applied(&Bytes::from_static(b"hash"));
+            assert_eq!(applied.health.map(|health| health.healthy), Some(true));
+            speaker.turned();
+        }
         let other = Speaker::new(7, &SeededRandomness::new(2));
         assert_ne!(other.uid, speaker.uid);
     }

@@ -38,6 +38,7 @@ async fn fifty_agents(carrier: Carrier) {
         steady: Duration::from_secs(3),
         beats: 3.0,
         changes_percent: 10,
+        rolls_out: true,
     };
     let report = measure(&plan, target, &operator, || {
         cost_of(std::process::id(), &[])
@@ -54,6 +55,10 @@ async fn fifty_agents(carrier: Carrier) {
     );
     assert!(
         json["steady"]["changed_health"].as_u64() > Some(0),
+        "{json}"
+    );
+    assert!(
+        json["rollout"]["until_all_in_sync_seconds"].as_f64() > Some(5.0),
         "{json}"
     );
     let listed = operator.get("/collectors?key_status=adopted&limit=1");

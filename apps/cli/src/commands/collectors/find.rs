@@ -21,7 +21,7 @@ const NAMING_ATTRIBUTES: [&str; 2] = ["service.instance.id", "host.id"];
 const OLD_UID_CHARACTERS: usize = 26;
 
 /// By id when it is a number that is one; else by uid, by name, or by an attribute that names it.
-pub(super) async fn find(client: &Client, name: &str) -> Result<Value, CliError> {
+pub(in crate::commands) async fn find(client: &Client, name: &str) -> Result<Value, CliError> {
     if name.parse::<i64>().is_ok() {
         match client.get(&["collectors", name], &[]).await {
             Err(CliError::Refused { status: 404, .. }) => {}

@@ -6,13 +6,16 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 use muster_clock::Timestamp;
-use muster_http::{Json, Path, Problem, Query};
+use muster_http::{Json, ListingQuery, Page, Path, Problem, Query};
 use muster_identity::{Action, Principal, Scope, TeamId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::super::model::{Assignment, AutoRollback};
-use super::super::service::{AssignmentChange, Configurations, NewAssignment};
+use crate::configurations::model::{Assignment, AutoRollback};
+use crate::configurations::service::{AssignmentChange, Configurations, NewAssignment, RolledBack};
+
+/// By `rank` those that count most come first.
+const SORTS: &[&str] = &["rank", "id", "updated_at"];
 
 /// Which collectors should run which version of a configuration.
 #[derive(Debug, Serialize, ToSchema)]
@@ -30,7 +33,7 @@ pub(super) struct CollectorConfigAssignment {
     priority: i64,
     /// Which version.
     version: i64,
-    /// The version before, to which one step back leads.
+    /// The last version before that ran well on some collector, to which one step back leads.
     #[serde(skip_serializing_if = "Option::is_none")]
     previous_version: Option<i64>,
     /// Whether it moves on to each new version by itself.
@@ -92,15 +95,6 @@ pub(super) struct CollectorConfigAssignmentDetail {
     states: BTreeMap<String, u64>,
 }
 
-/// All assignments.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct CollectorConfigAssignments {
-    /// The assignments, those that count most first.
-    items: Vec<CollectorConfigAssignment>,
-    /// How many there are.
-    total: u64,
-}
-
 #[derive(Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(default)]
@@ -111,22 +105,25 @@ pub(super) struct AssignmentsQuery {
 
 /// List assignments of configurations
 ///
-/// Those that count most first: of several that are for a collector it follows the first.
-#[utoipa::path(get, path = "/collector-config-assignments", tag = "collector-configs", params(AssignmentsQuery),
-    responses((status = 200, body = CollectorConfigAssignments)))]
+/// By `rank`, which is the usual order, those that count most come first: of several that are for a collector it follows the
+/// first. `search` looks at selectors.
+#[utoipa::path(get, path = "/collector-config-assignments", tag = "collector-configs",
+    params(ListingQuery, AssignmentsQuery), responses((status = 200, body = Page<CollectorConfigAssignment>)))]
 pub(super) async fn list(
     State(configurations): State<Configurations>,
     principal: Principal,
+    Query(listing): Query<ListingQuery>,
     Query(query): Query<AssignmentsQuery>,
-) -> Result<axum::Json<CollectorConfigAssignments>, Problem> {
+) -> Result<axum::Json<Page<CollectorConfigAssignment>>, Problem> {
     principal.authorize(Action::ReadCollectorConfigs, Scope::Anywhere)?;
-    let all = configurations
-        .assignments(&principal, query.configuration_id)
+    let listing = listing.check(SORTS)?;
+    let page = configurations
+        .assignments(&principal, query.configuration_id, &listing)
         .await?;
-    let items: Vec<CollectorConfigAssignment> = all.into_iter().map(Into::into).collect();
-    Ok(axum::Json(CollectorConfigAssignments {
-        total: items.len() as u64,
-        items,
+    Ok(axum::Json(Page {
+        items: page.items.into_iter().map(Into::into).collect(),
+        total: page.total,
+        next_cursor: page.next_cursor,
     }))
 }
 
@@ -137,7 +134,7 @@ pub(super) struct NewCollectorConfigAssignment {
     configuration_id: i64,
     /// Which collectors, such as `service.name=otelcol, env in (prod, staging), !canary`; `*` for every one.
     selector: String,
-    /// Which version; the newest when left out.
+    /// Which version; the newest when left out. An assignment that is there keeps what is left out.
     version: Option<i64>,
     /// Of several that are for a collector the one with the highest counts; 0 when left out.
     priority: Option<i64>,
@@ -145,7 +142,7 @@ pub(super) struct NewCollectorConfigAssignment {
     follows_newest: Option<bool>,
     /// Whether nothing new is sent; not when left out.
     paused: Option<bool>,
-    /// For how many seconds a collector has to be healthy until a version counts as run; 30 when left out.
+    /// For how many seconds a collector has to be healthy until a version counts as run, at least 5; 30 when left out.
     soak_seconds: Option<u64>,
     /// What happens by itself when a version fails; nothing when left out.
     auto_rollback: Option<AutoRollback>,
@@ -155,7 +152,7 @@ pub(super) struct NewCollectorConfigAssignment {
 
 /// Assign a configuration to collectors
 ///
-/// A configuration has one assignment per selector: assigning it again changes that one.
+/// A configuration has one assignment per selector: assigning it again changes that one, and what is left out stays there.
 #[utoipa::path(post, path = "/collector-config-assignments", tag = "collector-configs",
     request_body = NewCollectorConfigAssignment, responses((status = 201, body = CollectorConfigAssignment),
     (status = 200, body = CollectorConfigAssignment, description = "there was one for the same selector, which was changed"),
@@ -167,10 +164,9 @@ pub(super) async fn assign(
 ) -> Result<(StatusCode, axum::Json<CollectorConfigAssignment>), Problem> {
     let new = NewAssignment {
         configuration_id: body.configuration_id,
-        version: body.version,
         selector: body.selector,
         change: AssignmentChange {
-            version: None,
+            version: body.version,
             priority: body.priority,
             follows_newest: body.follows_newest,
             is_paused: body.paused,
@@ -271,34 +267,93 @@ pub(super) async fn unassign(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// From where an assignment is to go back.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(super) struct CollectorConfigRollback {
+    /// The version that it is thought to be on: when it is on another by now, nothing is done. So of two that want the same step
+    /// one takes it, and a call that is repeated takes no second one.
+    from_version: Option<i64>,
+}
+
+/// From where the assignments of a configuration are to go back.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(super) struct CollectorConfigRollbacks {
+    /// The versions that assignments are thought to be on, by the assignments' ids: only those that are named go back, and
+    /// nothing is done when one of them is on another version by now.
+    from_versions: Option<BTreeMap<i64, i64>>,
+}
+
+/// An assignment that went back.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RolledBackCollectorConfigAssignment {
+    /// What it is now.
+    #[serde(flatten)]
+    assignment: CollectorConfigAssignment,
+    /// The version that it came from.
+    from_version: i64,
+}
+
+impl From<RolledBack> for RolledBackCollectorConfigAssignment {
+    fn from(rolled_back: RolledBack) -> Self {
+        Self {
+            assignment: rolled_back.assignment.into(),
+            from_version: rolled_back.from_version,
+        }
+    }
+}
+
+/// The assignments that went back.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RolledBackCollectorConfigAssignments {
+    /// They are.
+    items: Vec<RolledBackCollectorConfigAssignment>,
+    /// How many.
+    total: u64,
+}
+
 /// Take an assignment one step back
 ///
 /// To the version that it had before, or else to the one before in number. It does not follow the newest version any more.
 #[utoipa::path(post, path = "/collector-config-assignments/{id}/rollback", tag = "collector-configs",
-    params(("id" = i64, Path)), responses((status = 200, body = CollectorConfigAssignment), (status = 404),
-    (status = 409, description = "there is no version before")))]
+    params(("id" = i64, Path)), request_body = CollectorConfigRollback,
+    responses((status = 200, body = RolledBackCollectorConfigAssignment), (status = 404),
+    (status = 409, description = "there is no version before, or it is on another version than was thought")))]
 pub(super) async fn roll_back(
     State(configurations): State<Configurations>,
     principal: Principal,
     Path(id): Path<i64>,
-) -> Result<axum::Json<CollectorConfigAssignment>, Problem> {
-    Ok(axum::Json(
-        configurations.roll_back(&principal, id).await?.into(),
-    ))
+    Json(body): Json<CollectorConfigRollback>,
+) -> Result<axum::Json<RolledBackCollectorConfigAssignment>, Problem> {
+    let rolled_back = configurations
+        .roll_back(&principal, id, body.from_version)
+        .await?;
+    Ok(axum::Json(rolled_back.into()))
 }
 
 /// Take all assignments of a configuration one step back
 #[utoipa::path(post, path = "/collector-configs/{id}/rollback", tag = "collector-configs", params(("id" = i64, Path)),
-    responses((status = 200, body = CollectorConfigAssignments), (status = 404),
-    (status = 409, description = "it is not assigned, or there is no version before")))]
+    request_body = CollectorConfigRollbacks,
+    responses((status = 200, body = RolledBackCollectorConfigAssignments), (status = 404), (status = 409,
+    description = "it is not assigned, there is no version before, or one is on another version than was thought")))]
 pub(super) async fn roll_back_all(
     State(configurations): State<Configurations>,
     principal: Principal,
     Path(id): Path<i64>,
-) -> Result<axum::Json<CollectorConfigAssignments>, Problem> {
-    let all = configurations.roll_back_all(&principal, id).await?;
-    let items: Vec<CollectorConfigAssignment> = all.into_iter().map(Into::into).collect();
-    Ok(axum::Json(CollectorConfigAssignments {
+    Json(body): Json<CollectorConfigRollbacks>,
+) -> Result<axum::Json<RolledBackCollectorConfigAssignments>, Problem> {
+    if body.from_versions.as_ref().is_some_and(BTreeMap::is_empty) {
+        return Err(Problem::invalid(
+            "from_versions",
+            "names no assignment; leave it out for all of them",
+        ));
+    }
+    let all = configurations
+        .roll_back_all(&principal, id, body.from_versions)
+        .await?;
+    let items: Vec<_> = all.into_iter().map(Into::into).collect();
+    Ok(axum::Json(RolledBackCollectorConfigAssignments {
         total: items.len() as u64,
         items,
     }))

@@ -10,11 +10,13 @@ use muster_identity::{Action, CollectorId, Principal, Scope, TeamId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::super::diff::FileDiff;
-use super::super::document::{DEFAULT_CONTENT_TYPE, File, Files, Kind};
-use super::super::finding::{Finding, has_errors};
-use super::super::model::{Configuration, VersionInfo};
-use super::super::service::{ConfigurationChange, Configurations, Made, NewConfiguration};
+use crate::configurations::diff::FileDiff;
+use crate::configurations::document::{DEFAULT_CONTENT_TYPE, File, Files, Kind};
+use crate::configurations::finding::{Finding, has_errors};
+use crate::configurations::model::{Configuration, VersionInfo};
+use crate::configurations::service::{
+    ConfigurationChange, Configurations, Made, NewConfiguration, NewFiles,
+};
 
 const SORTS: &[&str] = &["name", "id", "updated_at"];
 const VERSION_SORTS: &[&str] = &["version"];
@@ -302,7 +304,8 @@ pub(super) async fn delete(
 
 /// List the versions of a configuration
 ///
-/// The newest first. The newest hundred are kept, and those that are assigned.
+/// The newest first unless `sort` says `version`. The newest hundred are kept, and those that are assigned. `search` looks at
+/// notes and at names of authors.
 #[utoipa::path(get, path = "/collector-configs/{id}/versions", tag = "collector-configs",
     params(("id" = i64, Path), ListingQuery),
     responses((status = 200, body = Page<CollectorConfigVersion>), (status = 404)))]
@@ -312,6 +315,10 @@ pub(super) async fn list_versions(
     Path(id): Path<i64>,
     Query(listing): Query<ListingQuery>,
 ) -> Result<axum::Json<Page<CollectorConfigVersion>>, Problem> {
+    let listing = ListingQuery {
+        sort: listing.sort.or_else(|| Some("-version".to_owned())),
+        ..listing
+    };
     let listing = listing.check(VERSION_SORTS)?;
     let page = configurations.versions(&principal, id, &listing).await?;
     Ok(axum::Json(Page {
@@ -333,6 +340,8 @@ pub(super) struct NewCollectorConfigVersion {
     /// Whether all assignments of the configuration move on to it. Those that follow the newest version do in any case.
     #[serde(default)]
     apply: bool,
+    /// The newest version when the files were written: when there is a newer one with other files by now, nothing is done.
+    base_version: Option<i64>,
 }
 
 /// Make a version of a configuration
@@ -342,16 +351,21 @@ pub(super) struct NewCollectorConfigVersion {
     request_body = NewCollectorConfigVersion, responses(
     (status = 201, body = MadeCollectorConfig), (status = 200, body = MadeCollectorConfig, description =
         "the files are those of the newest version"),
-    (status = 404), (status = 422, description = "files that a collector would not start with")))]
+    (status = 404), (status = 409, description = "there is a newer version than the one that was thought to be the newest"),
+    (status = 422, description = "files that a collector would not start with")))]
 pub(super) async fn push(
     State(configurations): State<Configurations>,
     principal: Principal,
     Path(id): Path<i64>,
     Json(body): Json<NewCollectorConfigVersion>,
 ) -> Result<(StatusCode, axum::Json<MadeCollectorConfig>), Problem> {
-    let made = configurations
-        .push(&principal, id, files(body.files), &body.note, body.apply)
-        .await?;
+    let new = NewFiles {
+        files: files(body.files),
+        note: body.note,
+        moves_all: body.apply,
+        base_version: body.base_version,
+    };
+    let made = configurations.push(&principal, id, new).await?;
     let status = if made.is_new {
         StatusCode::CREATED
     } else {
@@ -471,7 +485,9 @@ pub(super) async fn validate(
         None => None,
     };
     let kind = body.kind.unwrap_or(Kind::Collector);
-    let findings = configurations.check_files(kind, &files(body.files), components.as_ref())?;
+    let findings = configurations
+        .check_files(kind, &files(body.files), components)
+        .await?;
     Ok(axum::Json(Validated {
         valid: !has_errors(&findings),
         findings,

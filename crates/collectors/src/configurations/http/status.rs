@@ -7,13 +7,15 @@ use muster_identity::{Action, CollectorId, Principal, Scope, TeamId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::super::diff::Change;
-use super::super::finding::Finding;
-use super::super::model::CollectorState;
-use super::super::rollout::{self, Rollout};
-use super::super::service::{Configurations, Effects, PreviewItem, PreviewWish, StatusQuery};
+use crate::configurations::diff::Change;
+use crate::configurations::finding::Finding;
+use crate::configurations::model::CollectorState;
+use crate::configurations::rollout::{self, Rollout};
+use crate::configurations::service::{
+    Configurations, Effects, PreviewItem, PreviewWish, StatusQuery,
+};
 
-const SORTS: &[&str] = &["id"];
+const SORTS: &[&str] = &["id", "name", "host_name", "state", "since"];
 
 /// How far a collector is with the configuration that it should run.
 #[derive(Debug, Serialize, ToSchema)]
@@ -134,6 +136,8 @@ async fn page(
 }
 
 /// List collectors with how far each is with the configuration that it should run
+///
+/// By their ids, or by `name`, `host_name`, `state` or `since`. `search` looks at names and hosts.
 #[utoipa::path(get, path = "/collector-config-states", tag = "collector-configs", params(ListingQuery, StatesQuery),
     responses((status = 200, body = Page<CollectorConfigState>)))]
 pub(super) async fn list(
@@ -146,6 +150,8 @@ pub(super) async fn list(
 }
 
 /// List the collectors that should run a configuration, with how far each is
+///
+/// By their ids, or by `name`, `host_name`, `state` or `since`. `search` looks at names and hosts.
 #[utoipa::path(get, path = "/collector-configs/{id}/status", tag = "collector-configs",
     params(("id" = i64, Path), ListingQuery, StatesQuery),
     responses((status = 200, body = Page<CollectorConfigState>), (status = 404)))]
@@ -285,13 +291,12 @@ pub(super) async fn collector_diff(
 pub(super) struct PreviewRequest {
     /// Which configuration.
     configuration_id: i64,
-    /// Which of its versions; the newest when left out.
+    /// Which of its versions; when left out that of the assignment by the same selector, or else the newest.
     version: Option<i64>,
     /// Which collectors, such as `service.name=otelcol, env in (prod, staging), !canary`; `*` for every one.
     selector: String,
-    /// With what priority; 0 when left out.
-    #[serde(default)]
-    priority: i64,
+    /// With what priority; when left out that of the assignment by the same selector, or else 0.
+    priority: Option<i64>,
 }
 
 /// What an assignment would do to a collector.
@@ -340,7 +345,7 @@ impl From<PreviewItem> for Preview {
 
 /// See which collectors an assignment would be for, and what would change for each
 ///
-/// Nothing is kept or sent.
+/// Nothing is kept or sent. By their ids, or by `name`, `host_name`, `state` or `since`; `search` looks at names and hosts.
 #[utoipa::path(post, path = "/collector-configs/preview", tag = "collector-configs", request_body = PreviewRequest,
     params(ListingQuery), responses((status = 200, body = Page<Preview>), (status = 404, description = "no such configuration"),
     (status = 422, description = "a selector that is not understood, or no such version")))]

@@ -28,8 +28,12 @@ struct Play {
     reports_config: bool,
     healthy: Option<bool>,
     health_error: &'static str,
+    health_at: i64,
+    /// When it was last heard, when that is not now.
+    heard_at: Option<i64>,
+    back_at: Option<i64>,
     report: Option<ConfigReport>,
-    sent: Option<String>,
+    sent: Option<(String, i64)>,
     now: i64,
 }
 
@@ -44,6 +48,9 @@ impl Play {
             reports_config: true,
             healthy: Some(true),
             health_error: "",
+            health_at: 0,
+            heard_at: None,
+            back_at: None,
             report: None,
             sent: None,
             now: 0,
@@ -62,8 +69,14 @@ impl Play {
             reports_health: true,
             healthy: self.healthy,
             health_error: self.health_error,
+            health_at: self.healthy.map(|_| at(self.health_at)),
+            heard_at: Some(at(self.heard_at.unwrap_or(self.now))),
+            back_at: self.back_at.map(at),
             report: self.report.as_ref(),
-            sent_hash: self.sent.as_deref(),
+            sent: self
+                .sent
+                .as_ref()
+                .map(|(hash, sent_at)| (hash.as_str(), at(*sent_at))),
         };
         self.rollout = judge(&self.rollout, &facts);
         self.rollout.stage.state()
@@ -79,8 +92,13 @@ impl Play {
             .rollout
             .to_send(self.is_paused)
             .expect("nothing is to be sent");
-        self.sent = Some(version.hash.clone());
+        self.sent = Some((version.hash.clone(), self.now));
         self.look();
+    }
+
+    fn feels(&mut self, healthy: bool) {
+        self.healthy = Some(healthy);
+        self.health_at = self.now;
     }
 
     fn says(&mut self, number: i64, progress: Progress, error: &str) -> State {
@@ -98,7 +116,9 @@ impl Play {
         self.look();
         self.send();
         self.says(number, Progress::Applying, "");
-        self.now += 5_000;
+        self.now += 1_000;
+        self.feels(true);
+        self.now += 4_000;
         self.says(number, Progress::Applied, "");
         assert_eq!(self.after(30_000), State::InSync);
     }
@@ -113,13 +133,87 @@ fn a_version_counts_as_run_after_applied_and_a_healthy_soak_time() {
     assert_eq!(play.rollout.stage, Stage::Sent);
     play.says(1, Progress::Applying, "");
     assert_eq!(play.rollout.stage, Stage::Applying);
+    play.feels(true);
     play.now += 5_000;
     assert_eq!(play.says(1, Progress::Applied, ""), State::Applying);
-    assert_eq!(play.rollout.look_at(SOAK), Some(at(35_000)));
+    let next = NextLook {
+        at: None,
+        when_heard: Some(at(35_000)),
+    };
+    assert_eq!(play.rollout.next_look(SOAK), next);
     assert_eq!(play.after(29_999), State::Applying);
     assert_eq!(play.after(1), State::InSync);
     assert_eq!(play.rollout.good, Some(version(1)));
-    assert_eq!(play.rollout.look_at(SOAK), None);
+    assert_eq!(play.rollout.next_look(SOAK), NextLook::default());
+}
+
+#[test]
+fn a_collector_that_is_gone_after_applied_does_not_run_well() {
+    let mut play = Play::new(Some(1));
+    play.runs_well(1);
+    // The second version takes its network away.
+    play.assigned = Some(version(2));
+    play.look();
+    play.send();
+    play.feels(true);
+    play.now += 5_000;
+    play.says(2, Progress::Applied, "");
+    play.heard_at = Some(play.now + 2_000);
+    for _ in 0..3 {
+        assert_eq!(play.after(600_000), State::Applying);
+        assert_eq!(play.rollout.stage, Stage::Soaking);
+    }
+    assert_eq!(play.rollout.good, Some(version(1)));
+    // It comes back, and the time begins anew.
+    play.heard_at = None;
+    play.back_at = Some(play.now);
+    assert_eq!(play.after(29_999), State::Applying);
+    assert_eq!(play.after(1), State::InSync);
+    assert_eq!(play.rollout.good, Some(version(2)));
+}
+
+#[test]
+fn the_time_goes_on_to_the_last_sign_of_life() {
+    let mut play = Play::new(Some(1));
+    play.look();
+    play.send();
+    play.feels(true);
+    play.says(1, Progress::Applied, "");
+    play.heard_at = Some(29_999);
+    assert_eq!(play.after(60_000), State::Applying);
+    assert_eq!(
+        play.rollout.next_look(SOAK).when_heard,
+        Some(at(30_000)),
+        "it is looked at once it was heard again"
+    );
+    play.heard_at = Some(30_000);
+    assert_eq!(play.after(60_000), State::InSync, "and be it gone since");
+}
+
+#[test]
+fn health_of_before_the_version_was_sent_proves_nothing() {
+    let mut play = Play::new(Some(1));
+    play.now = 10_000;
+    play.look();
+    play.send();
+    play.says(1, Progress::Applied, "");
+    assert_eq!(play.rollout.next_look(SOAK).at, Some(at(100_000)));
+    assert_eq!(play.after(40_000), State::Applying);
+    // It says how it is at last, and is watched from then on.
+    play.feels(true);
+    assert_eq!(play.after(29_999), State::Applying);
+    assert_eq!(play.after(1), State::InSync);
+}
+
+#[test]
+fn an_agent_that_tells_its_health_once_is_waited_for_and_then_believed() {
+    let mut play = Play::new(Some(1));
+    play.now = 10_000;
+    play.look();
+    play.send();
+    play.says(1, Progress::Applied, "");
+    assert_eq!(play.after(89_999), State::Applying);
+    assert_eq!(play.after(1), State::InSync);
 }
 
 #[test]
@@ -164,6 +258,32 @@ fn a_version_that_failed_is_not_sent_again_until_it_changes() {
 }
 
 #[test]
+fn a_version_that_failed_long_ago_is_not_sent_again_either() {
+    let mut play = Play::new(Some(1));
+    for number in 1..=20 {
+        play.assigned = Some(version(number));
+        play.look();
+        play.send();
+        play.says(number, Progress::Failed, "no such receiver");
+    }
+    play.assigned = Some(version(1));
+    assert_eq!(play.look(), State::Failed);
+    assert_eq!(play.rollout.to_send(false), None);
+    assert_eq!(play.rollout.message, "it failed there before");
+    play.assigned = Some(version(15));
+    play.look();
+    assert_eq!(play.rollout.message, "no such receiver");
+    for number in 21..=200 {
+        play.assigned = Some(version(number));
+        play.look();
+        play.send();
+        play.says(number, Progress::Failed, &"long words ".repeat(50));
+    }
+    let body = serde_json::to_string(&play.rollout).unwrap();
+    assert!(body.len() < 16_000, "{} bytes", body.len());
+}
+
+#[test]
 fn a_collector_goes_back_by_itself_when_that_is_asked_for() {
     let mut play = Play::new(Some(1));
     play.runs_well(1);
@@ -175,7 +295,7 @@ fn a_collector_goes_back_by_itself_when_that_is_asked_for() {
     assert_eq!(play.rollout.instead, Some(version(1)));
     assert_eq!(play.rollout.to_send(false), Some(&version(1)));
     // It runs the older one: what it should run is still failed there, and people see why.
-    play.sent = Some(version(1).hash);
+    play.sent = Some((version(1).hash, play.now));
     play.now += 5_000;
     assert_eq!(play.says(1, Progress::Applied, ""), State::Failed);
     assert_eq!(play.rollout.message, "broken");
@@ -199,10 +319,10 @@ fn a_collector_that_stays_ill_with_a_new_version_failed() {
     let mut play = Play::new(Some(1));
     play.look();
     play.send();
-    play.healthy = Some(false);
+    play.feels(false);
     play.health_error = "exporter: connection refused";
     play.says(1, Progress::Applied, "");
-    assert_eq!(play.rollout.look_at(SOAK), Some(at(90_000)));
+    assert_eq!(play.rollout.next_look(SOAK).at, Some(at(90_000)));
     assert_eq!(play.after(89_999), State::Applying);
     assert_eq!(play.after(1), State::Failed);
     assert_eq!(
@@ -210,9 +330,10 @@ fn a_collector_that_stays_ill_with_a_new_version_failed() {
         "applied, but the collector is not healthy: exporter: connection refused"
     );
     // It recovers, and is watched from the beginning.
-    play.healthy = Some(true);
+    play.feels(true);
     assert_eq!(play.after(1_000), State::Applying);
-    assert_eq!(play.after(30_000), State::InSync);
+    assert_eq!(play.after(28_999), State::Applying);
+    assert_eq!(play.after(1), State::InSync);
 }
 
 #[test]
@@ -222,19 +343,19 @@ fn a_moment_of_ill_health_begins_the_soak_time_anew() {
     play.send();
     play.says(1, Progress::Applied, "");
     play.after(20_000);
-    play.healthy = Some(false);
+    play.feels(false);
     play.after(1_000);
-    play.healthy = Some(true);
+    play.feels(true);
     play.after(1_000);
-    assert_eq!(play.after(29_000), State::Applying);
-    assert_eq!(play.after(1_000), State::InSync);
+    assert_eq!(play.after(28_999), State::Applying);
+    assert_eq!(play.after(1), State::InSync);
 }
 
 #[test]
 fn ill_health_long_after_does_not_undo_success() {
     let mut play = Play::new(Some(1));
     play.runs_well(1);
-    play.healthy = Some(false);
+    play.feels(false);
     assert_eq!(play.after(3_600_000), State::InSync);
     assert_eq!(
         play.says(1, Progress::Failed, "crashed at start"),
@@ -252,6 +373,7 @@ fn what_is_paused_is_not_sent_and_what_was_sent_goes_on() {
     play.is_paused = false;
     play.send();
     play.is_paused = true;
+    play.feels(true);
     play.says(1, Progress::Applied, "");
     assert_eq!(play.after(30_000), State::InSync);
 }
@@ -299,6 +421,9 @@ enum Move {
     Send,
     Say(i64, Progress),
     Feel(Option<bool>),
+    /// It is not heard any more.
+    Fall,
+    ComeBack,
     Wait(i64),
     GoBack(bool),
 }
@@ -315,6 +440,8 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         Just(Move::Send),
         (1_i64..4, progress).prop_map(|(number, progress)| Move::Say(number, progress)),
         proptest::option::of(any::<bool>()).prop_map(Move::Feel),
+        Just(Move::Fall),
+        Just(Move::ComeBack),
         (1_i64..60_000).prop_map(Move::Wait),
         any::<bool>().prop_map(Move::GoBack),
     ];
@@ -334,7 +461,7 @@ proptest! {
                     if let Some(version) = play.rollout.to_send(false) {
                         // Never one that the agent said failed while it was assigned, unless it later said that it runs.
                         prop_assert!(!failed.contains(&version.version), "{:?}", play.rollout);
-                        play.sent = Some(version.hash.clone());
+                        play.sent = Some((version.hash.clone(), play.now));
                     }
                 }
                 Move::Say(number, progress) => {
@@ -347,7 +474,16 @@ proptest! {
                         _ => {}
                     }
                 }
-                Move::Feel(healthy) => play.healthy = healthy,
+                Move::Feel(healthy) => {
+                    play.healthy = healthy;
+                    play.health_at = play.now;
+                }
+                Move::Fall => play.heard_at = play.heard_at.or(Some(play.now)),
+                Move::ComeBack => {
+                    if play.heard_at.take().is_some() {
+                        play.back_at = Some(play.now);
+                    }
+                }
                 Move::Wait(milliseconds) => play.now += milliseconds,
                 Move::GoBack(goes_back) => play.goes_back = goes_back,
             }

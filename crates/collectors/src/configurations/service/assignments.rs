@@ -1,19 +1,21 @@
 //! Which collectors should run which version.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use muster_http::Problem;
+use muster_clock::Timestamp;
+use muster_http::{Listing, Page, Problem};
 use muster_identity::{Action, Actor, AuditEntry, Principal, Scope};
-use muster_store::Transaction;
+use muster_store::{StoreError, Transaction};
 use serde_json::{Value, json};
 
-use super::super::error::ConfigurationError;
-use super::super::model::{Assignment, AutoRollback, Configuration};
-use super::super::precedence::Claim;
-use super::super::rollout::{DEFAULT_SOAK, MAX_SOAK};
-use super::super::selector::Selector;
-use super::super::store;
 use super::{Configurations, may_read};
+use crate::configurations::error::ConfigurationError;
+use crate::configurations::model::{Assignment, AutoRollback, Configuration};
+use crate::configurations::precedence::Claim;
+use crate::configurations::rollout::{DEFAULT_SOAK, MAX_SOAK, MIN_SOAK, State};
+use crate::configurations::selector::Selector;
+use crate::configurations::store;
 
 /// The most assignments of one configuration.
 const MAX_ASSIGNMENTS: usize = 100;
@@ -29,11 +31,9 @@ const DEFAULT_FAILURES: u32 = 1;
 pub struct NewAssignment {
     /// Which configuration.
     pub configuration_id: i64,
-    /// Which of its versions; the newest by default.
-    pub version: Option<i64>,
     /// Which collectors.
     pub selector: String,
-    /// What else.
+    /// What else. The version is the newest by default.
     pub change: AssignmentChange,
 }
 
@@ -72,8 +72,15 @@ impl AssignmentChange {
             let reason = format!("must be from -{MAX_PRIORITY} to {MAX_PRIORITY}");
             return Err(ConfigurationError::invalid("priority", reason));
         }
-        if self.soak.is_some_and(|soak| soak > MAX_SOAK) {
-            let reason = format!("must be at most {} seconds", MAX_SOAK.as_secs());
+        if self
+            .soak
+            .is_some_and(|soak| !(MIN_SOAK..=MAX_SOAK).contains(&soak))
+        {
+            let reason = format!(
+                "must be from {} to {} seconds",
+                MIN_SOAK.as_secs(),
+                MAX_SOAK.as_secs()
+            );
             return Err(ConfigurationError::invalid("soak_seconds", reason));
         }
         if self
@@ -118,8 +125,8 @@ pub(super) fn selector(text: &str) -> Result<Selector, ConfigurationError> {
 }
 
 impl Configurations {
-    /// Assigns a version to collectors. For the same configuration and selector there is one assignment, which changes. Says
-    /// whether it is new.
+    /// Assigns a version to collectors. For the same configuration and selector there is one assignment, which changes: what is
+    /// absent stays there. Says whether it is new.
     pub async fn assign(
         &self,
         principal: &Principal,
@@ -128,7 +135,6 @@ impl Configurations {
         let seen = self.find(principal, new.configuration_id).await?;
         principal.authorize(Action::WriteCollectorConfigs, Scope::Team(seen.team_id))?;
         let mut change = new.change;
-        change.version = new.version.or(change.version);
         change.stays();
         change.check()?;
         let selector = selector(&new.selector)?;
@@ -142,12 +148,10 @@ impl Configurations {
         principal: &Principal,
         id: i64,
         selector: Selector,
-        mut change: AssignmentChange,
+        change: AssignmentChange,
     ) -> Result<(Assignment, bool), ConfigurationError> {
         let now = self.now();
         let (mut db, configuration) = self.held(id).await?;
-        // Whoever assigns without naming a version means the newest, also where it was another.
-        change.version = change.version.or(Some(configuration.newest_version));
         let all = store::assignment::of_configuration(&mut db, id).await?;
         let before = all
             .iter()
@@ -166,7 +170,7 @@ impl Configurations {
                 selector,
             },
             configuration_id: id,
-            version: change.version.unwrap_or(configuration.newest_version),
+            version: configuration.newest_version,
             previous_version: None,
             follows_newest: false,
             is_paused: false,
@@ -203,7 +207,8 @@ impl Configurations {
         if let Some(follows_newest) = change.follows_newest {
             assignment.follows_newest = follows_newest;
             if follows_newest {
-                assignment.move_to(configuration.newest_version, now);
+                self.move_to(db, assignment, configuration.newest_version, now)
+                    .await?;
             }
         }
         if let Some(version) = change.version {
@@ -217,7 +222,7 @@ impl Configurations {
                 );
                 return Err(ConfigurationError::invalid("version", reason));
             }
-            assignment.move_to(version, now);
+            self.move_to(db, assignment, version, now).await?;
         }
         let before = assignment.clone();
         assignment.claim.priority = change.priority.unwrap_or(before.claim.priority);
@@ -230,6 +235,26 @@ impl Configurations {
         if *assignment != before {
             assignment.updated_at = now;
         }
+        Ok(())
+    }
+
+    /// Moves an assignment on to a version.
+    pub(super) async fn move_to(
+        &self,
+        db: &mut Transaction,
+        assignment: &mut Assignment,
+        version: i64,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        // One that is being made has no collectors, and nothing before it.
+        if assignment.claim.id == 0 {
+            assignment.version = version;
+            return Ok(());
+        }
+        let run_well =
+            store::state::count_in(db, assignment.claim.id, assignment.version, State::InSync)
+                .await?;
+        assignment.move_to(version, run_well > 0, now);
         Ok(())
     }
 
@@ -279,24 +304,21 @@ impl Configurations {
         Ok((assignment, configuration))
     }
 
-    /// All assignments that the principal may see, those that count most first, with the names of their configurations.
+    /// A page of the assignments that the principal may see.
     pub async fn assignments(
         &self,
         principal: &Principal,
         configuration: Option<i64>,
-    ) -> Result<Vec<Assignment>, ConfigurationError> {
+        listing: &Listing,
+    ) -> Result<Page<Assignment>, ConfigurationError> {
+        if let Some(id) = configuration {
+            self.find(principal, id).await?;
+        }
+        let visible = principal.teams_for(Action::ReadCollectorConfigs);
         let mut db = self.database();
-        let all = match configuration {
-            Some(id) => {
-                self.find(principal, id).await?;
-                store::assignment::of_configuration(&mut db, id).await?
-            }
-            None => store::assignment::list(&mut db).await?,
-        };
-        Ok(all
-            .into_iter()
-            .filter(|assignment| may_read(principal, assignment.claim.team_id))
-            .collect())
+        let (items, total) =
+            store::assignment::page(&mut db, &visible, configuration, listing).await?;
+        Ok(listing.page(items, total))
     }
 
     /// Changes an assignment.
@@ -383,30 +405,40 @@ impl Configurations {
         Ok(())
     }
 
-    /// Takes an assignment one step back: to the version before, and it stays there.
-    pub async fn roll_back(&self, principal: &Principal, id: i64) -> Result<Assignment, Problem> {
+    /// Takes an assignment one step back: to the version before, and it stays there. When it is not on `from` any more,
+    /// nothing is done: of two that want the same step, one takes it.
+    pub async fn roll_back(
+        &self,
+        principal: &Principal,
+        id: i64,
+        from: Option<i64>,
+    ) -> Result<RolledBack, Problem> {
         let (_, configuration) = self.find_assignment(principal, id).await?;
         principal.authorize(
             Action::WriteCollectorConfigs,
             Scope::Team(configuration.team_id),
         )?;
+        let which = Which::One(id, from);
         let mut all = self
-            .roll_back_checked(principal, configuration.id, Some(id))
+            .roll_back_checked(principal, configuration.id, &which)
             .await?;
         all.pop()
             .ok_or_else(|| ConfigurationError::Unknown(format!("assignment {id}")).into())
     }
 
-    /// Takes all assignments of a configuration one step back.
+    /// Takes all assignments of a configuration one step back. With `from`, versions by the assignments' ids, only those that
+    /// are named, and none when one of them is on another version by now.
     pub async fn roll_back_all(
         &self,
         principal: &Principal,
         configuration: i64,
-    ) -> Result<Vec<Assignment>, Problem> {
+        from: Option<BTreeMap<i64, i64>>,
+    ) -> Result<Vec<RolledBack>, Problem> {
         let seen = self.find(principal, configuration).await?;
         principal.authorize(Action::WriteCollectorConfigs, Scope::Team(seen.team_id))?;
+        let which = from.map_or(Which::All, Which::These);
         Ok(self
-            .roll_back_checked(principal, configuration, None)
+            .roll_back_checked(principal, configuration, &which)
             .await?)
     }
 
@@ -414,8 +446,8 @@ impl Configurations {
         &self,
         principal: &Principal,
         configuration: i64,
-        only: Option<i64>,
-    ) -> Result<Vec<Assignment>, ConfigurationError> {
+        which: &Which,
+    ) -> Result<Vec<RolledBack>, ConfigurationError> {
         let now = self.now();
         let (mut db, _) = self.held(configuration).await?;
         let all = store::assignment::of_configuration(&mut db, configuration).await?;
@@ -424,15 +456,13 @@ impl Configurations {
                 "the configuration is not assigned, so there is nothing to take back".into(),
             ));
         }
+        which.check(&all)?;
         let mut written = Vec::new();
-        for before in all
-            .into_iter()
-            .filter(|known| only.is_none_or(|id| known.claim.id == id))
-        {
+        for before in all.into_iter().filter(|known| which.means(known.claim.id)) {
             let older =
                 store::document::version_before(&mut db, configuration, before.version).await?;
             let Some(previous) = before.previous_version.or(older) else {
-                if only.is_some() {
+                if matches!(which, Which::One(..)) {
                     return Err(ConfigurationError::Conflict(format!(
                         "there is no version before {} to go back to",
                         before.version
@@ -456,7 +486,10 @@ impl Configurations {
                 .audit
                 .record(&mut db, &principal.into(), entry, now)
                 .await?;
-            written.push(after);
+            written.push(RolledBack {
+                from_version: before.version,
+                assignment: after,
+            });
         }
         if written.is_empty() {
             return Err(ConfigurationError::Conflict(
@@ -466,5 +499,54 @@ impl Configurations {
         db.commit().await?;
         self.plan_all();
         Ok(written)
+    }
+}
+
+/// An assignment that went back.
+#[derive(Debug, Clone)]
+pub struct RolledBack {
+    /// The version that it came from.
+    pub from_version: i64,
+    /// What it is now.
+    pub assignment: Assignment,
+}
+
+/// Which assignments of a configuration are to go back.
+enum Which {
+    All,
+    /// This one, and from which version if that was said.
+    One(i64, Option<i64>),
+    /// These by their ids, each from a version.
+    These(BTreeMap<i64, i64>),
+}
+
+impl Which {
+    fn means(&self, id: i64) -> bool {
+        match self {
+            Self::All => true,
+            Self::One(one, _) => *one == id,
+            Self::These(some) => some.contains_key(&id),
+        }
+    }
+
+    /// Whether all of them are where they are thought to be.
+    fn check(&self, all: &[Assignment]) -> Result<(), ConfigurationError> {
+        let expected: Vec<(i64, i64)> = match self {
+            Self::All => Vec::new(),
+            Self::One(id, from) => from.map(|from| (*id, from)).into_iter().collect(),
+            Self::These(some) => some.iter().map(|(id, from)| (*id, *from)).collect(),
+        };
+        for (id, from) in expected {
+            let found = all.iter().find(|known| known.claim.id == id);
+            let found =
+                found.ok_or_else(|| ConfigurationError::Unknown(format!("assignment {id}")))?;
+            if found.version != from {
+                return Err(ConfigurationError::Conflict(format!(
+                    "assignment {id} is on version {} now, and not on {from}; nothing was taken back",
+                    found.version
+                )));
+            }
+        }
+        Ok(())
     }
 }

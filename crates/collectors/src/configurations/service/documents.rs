@@ -9,18 +9,19 @@ use muster_identity::{
 use muster_store::Transaction;
 use serde_json::{Value, json};
 
-use super::super::check::check;
-use super::super::components::Components;
-use super::super::diff::{FileDiff, between_files};
-use super::super::document::{
+use super::{Configurations, beside, may_read};
+use crate::configurations::check::check;
+use crate::configurations::components::Components;
+use crate::configurations::diff::{FileDiff, between_files};
+use crate::configurations::document::{
     Files, Kind, MAX_CONFIGURATIONS, MAX_NAME_CHARACTERS, MAX_TEXT_BYTES, MAX_VERSIONS_KEPT,
     check_limits, display_name, hash,
 };
-use super::super::error::ConfigurationError;
-use super::super::finding::{Finding, Severity, has_errors};
-use super::super::model::{Configuration, NewVersion, VersionInfo};
-use super::super::store;
-use super::{Configurations, may_read};
+use crate::configurations::error::ConfigurationError;
+use crate::configurations::finding::{Finding, Severity, has_errors};
+use crate::configurations::model::{Configuration, NewVersion, VersionInfo};
+use crate::configurations::store;
+use crate::masking::Masking;
 
 /// What a new configuration is to be.
 #[derive(Debug, Clone)]
@@ -94,36 +95,61 @@ fn checked_name(name: &str) -> Result<String, ConfigurationError> {
     Ok(name.to_owned())
 }
 
+/// Warnings about what looks like secrets.
+fn open_secrets(files: &Files, masking: &Masking) -> Vec<Finding> {
+    let is_open = |body: &str| masking.file(body).is_some_and(|masked| masked != body);
+    let open = files.iter().filter(|(_, file)| is_open(&file.body));
+    open.map(|(name, _)| Finding {
+        severity: Severity::Warning,
+        file: Some(name.clone()),
+        line: None,
+        column: None,
+        message: "has what looks like a secret in plain text; whoever may write configurations can read it. \
+                  ${env:NAME} takes it from the collector's surroundings instead"
+            .to_owned(),
+    })
+    .collect()
+}
+
+/// A version that is to be made.
+#[derive(Debug, Clone, Default)]
+pub struct NewFiles {
+    /// All its files.
+    pub files: Files,
+    /// Why it is made.
+    pub note: String,
+    /// Whether all assignments of the configuration move on to it.
+    pub moves_all: bool,
+    /// The newest version when the files were written, if whoever wrote them knows: when there is a newer one by now, nothing
+    /// is done.
+    pub base_version: Option<i64>,
+}
+
 impl Configurations {
     /// What is found in files, without keeping them: within their limits, and for agents with these components.
-    pub fn check_files(
+    pub async fn check_files(
         &self,
         kind: Kind,
         files: &Files,
-        available: Option<&Components>,
+        available: Option<Components>,
     ) -> Result<Vec<Finding>, ConfigurationError> {
         check_limits(files).map_err(|reason| ConfigurationError::invalid("files", reason))?;
-        let mut findings = check(kind, files, available);
-        for (name, file) in files {
-            let masked = self.0.parts.masking.file(&file.body);
-            if masked.is_some_and(|masked| masked != file.body) {
-                findings.push(Finding {
-                    severity: Severity::Warning,
-                    file: Some(name.clone()),
-                    line: None,
-                    column: None,
-                    message: "has what looks like a secret in plain text; whoever may write configurations can read it. \
-                              ${env:NAME} takes it from the collector's surroundings instead"
-                        .to_owned(),
-                });
-            }
-        }
-        Ok(findings)
+        let (files, masking) = (files.clone(), self.0.parts.masking.clone());
+        let all = beside(move || {
+            let mut findings = check(kind, &files, available.as_ref());
+            findings.extend(open_secrets(&files, &masking));
+            findings
+        });
+        Ok(all.await?)
     }
 
     /// What may be wrong with files that are good.
-    fn good_files(&self, kind: Kind, files: &Files) -> Result<Vec<Finding>, ConfigurationError> {
-        let findings = self.check_files(kind, files, None)?;
+    async fn good_files(
+        &self,
+        kind: Kind,
+        files: &Files,
+    ) -> Result<Vec<Finding>, ConfigurationError> {
+        let findings = self.check_files(kind, files, None).await?;
         if has_errors(&findings) {
             return Err(ConfigurationError::Bad(findings));
         }
@@ -149,7 +175,7 @@ impl Configurations {
                 found => found.map(drop)?,
             }
         }
-        let warnings = self.good_files(new.kind, &new.files)?;
+        let warnings = self.good_files(new.kind, &new.files).await?;
         check_text("description", &new.description)?;
         check_text("note", &new.note)?;
         let now = self.now();
@@ -262,49 +288,56 @@ impl Configurations {
         &self,
         principal: &Principal,
         id: i64,
-        files: Files,
-        note: &str,
-        moves_all: bool,
+        new: NewFiles,
     ) -> Result<Made, Problem> {
-        check_text("note", note)?;
+        check_text("note", &new.note)?;
         let seen = self.find(principal, id).await?;
         principal.authorize(Action::WriteCollectorConfigs, Scope::Team(seen.team_id))?;
-        let warnings = self.good_files(seen.kind, &files)?;
-        Ok(self
-            .push_good(principal, id, &files, note, moves_all, warnings)
-            .await?)
+        let warnings = self.good_files(seen.kind, &new.files).await?;
+        Ok(self.push_good(principal, id, &new, warnings).await?)
     }
 
     async fn push_good(
         &self,
         principal: &Principal,
         id: i64,
-        files: &Files,
-        note: &str,
-        moves_all: bool,
+        new: &NewFiles,
         warnings: Vec<Finding>,
     ) -> Result<Made, ConfigurationError> {
         let now = self.now();
         let (mut db, mut configuration) = self.held(id).await?;
-        let newest =
-            store::document::find_version(&mut db, id, configuration.newest_version).await?;
-        let same = newest.filter(|newest| newest.hash == hash(files));
+        let number = configuration.newest_version;
+        let newest = store::document::find_version(&mut db, id, number).await?;
+        let same = newest.filter(|newest| newest.hash == hash(&new.files));
         let is_new = same.is_none();
-        let version = match same {
-            Some(same) => same,
-            None => {
-                self.add_version(&mut db, principal, &mut configuration, files, note)
-                    .await?
+        let version = match (same, new.base_version) {
+            (Some(same), _) => same,
+            (None, Some(base)) if base != number => {
+                return Err(ConfigurationError::Conflict(format!(
+                    "the newest version is {number} now, and not {base}; look at what is different between them, and push \
+                     again from there"
+                )));
+            }
+            (None, _) => {
+                self.add_version(
+                    &mut db,
+                    principal,
+                    &mut configuration,
+                    &new.files,
+                    &new.note,
+                )
+                .await?
             }
         };
         let mut assignments_moved = 0;
         for before in store::assignment::of_configuration(&mut db, id).await? {
-            let is_meant = moves_all || (before.follows_newest && is_new);
+            let is_meant = new.moves_all || (before.follows_newest && is_new);
             if !is_meant || before.version == version.version {
                 continue;
             }
             let mut after = before.clone();
-            after.move_to(version.version, now);
+            self.move_to(&mut db, &mut after, version.version, now)
+                .await?;
             self.write_assignment(&mut db, &principal.into(), Some(&before), &after)
                 .await?;
             assignments_moved += 1;
@@ -456,7 +489,7 @@ impl Configurations {
         Ok(listing.page(items, total))
     }
 
-    /// A page of a configuration's versions, the newest first.
+    /// A page of a configuration's versions.
     pub async fn versions(
         &self,
         principal: &Principal,
@@ -465,8 +498,7 @@ impl Configurations {
     ) -> Result<Page<VersionInfo>, ConfigurationError> {
         self.find(principal, id).await?;
         let mut db = self.database();
-        let (items, total) =
-            store::document::versions(&mut db, id, listing.limit, listing.offset).await?;
+        let (items, total) = store::document::versions(&mut db, id, listing).await?;
         Ok(listing.page(items, total))
     }
 
@@ -503,7 +535,7 @@ impl Configurations {
     }
 
     /// Files with what looks like a secret masked, and whether there was something.
-    fn masked(&self, mut files: Files) -> (Files, bool) {
+    pub(super) fn masked(&self, mut files: Files) -> (Files, bool) {
         let mut is_masked = false;
         for (name, file) in &mut files {
             let body = self.0.parts.masking.file(&file.body).unwrap_or_else(|| {

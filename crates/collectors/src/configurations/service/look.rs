@@ -1,24 +1,25 @@
 //! How far collectors are, and what an assignment would come to.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use muster_http::{Listing, Page};
 use muster_identity::{CollectorId, Principal};
 use serde_json::Value;
 
-use super::super::check::check;
-use super::super::components::Components;
-use super::super::diff::{Change, effective_to_desired};
-use super::super::document::{DEFAULT_CONTENT_TYPE, File, Files};
-use super::super::error::ConfigurationError;
-use super::super::finding::Finding;
-use super::super::model::{Assignment, CollectorState, Configuration};
-use super::super::precedence::{Claim, ranked};
-use super::super::rollout::{State, Version};
-use super::super::store;
-use super::super::store::state::{Filter, Known};
 use super::assignments::selector;
+use super::plan::KnownComponents;
 use super::{Configurations, Loaded, may_read};
+use crate::configurations::components::Components;
+use crate::configurations::diff::{Change, effective_to_desired};
+use crate::configurations::document::{DEFAULT_CONTENT_TYPE, File, Files};
+use crate::configurations::error::ConfigurationError;
+use crate::configurations::finding::Finding;
+use crate::configurations::model::{Assignment, CollectorState, Configuration};
+use crate::configurations::precedence::{Claim, ranked};
+use crate::configurations::rollout::{State, Version};
+use crate::configurations::store;
+use crate::configurations::store::state::{Filter, Known};
 
 /// Which collectors are listed.
 #[derive(Debug, Clone, Default)]
@@ -36,12 +37,12 @@ pub struct StatusQuery {
 pub struct PreviewWish {
     /// Which configuration.
     pub configuration_id: i64,
-    /// Which of its versions; the newest by default.
+    /// Which of its versions. By default that of the assignment by the same selector, or else the newest.
     pub version: Option<i64>,
     /// Which collectors.
     pub selector: String,
-    /// With what priority.
-    pub priority: i64,
+    /// With what priority. By default that of the assignment by the same selector, or else 0.
+    pub priority: Option<i64>,
 }
 
 /// What would become of a collector.
@@ -102,9 +103,11 @@ impl Configurations {
         if let Some(state) = query.state {
             filter.state(state);
         }
+        if let Some(pattern) = listing.search_pattern() {
+            filter.search(&pattern);
+        }
         let mut db = self.database();
-        let (items, total) =
-            store::state::page(&mut db, &filter, listing.limit, listing.offset).await?;
+        let (items, total) = store::state::page(&mut db, &filter, listing).await?;
         Ok(listing.page(items, total))
     }
 
@@ -153,8 +156,8 @@ impl Configurations {
     ) -> Result<OfCollector, ConfigurationError> {
         let known = self.known(principal, id).await?;
         let mut db = self.database();
-        let all = store::assignment::list(&mut db).await?;
-        let assignments: Vec<Assignment> = ranked(&all, known.team_id, &known.attributes)
+        let all = self.all_assignments().await?;
+        let assignments: Vec<Assignment> = ranked(&*all, known.team_id, &known.attributes)
             .into_iter()
             .cloned()
             .collect();
@@ -188,8 +191,8 @@ impl Configurations {
                 number.unwrap_or(configuration.newest_version),
             )
         } else {
-            let all = store::assignment::list(&mut self.database()).await?;
-            let ranked = ranked(&all, known.team_id, &known.attributes);
+            let all = self.all_assignments().await?;
+            let ranked = ranked(&*all, known.team_id, &known.attributes);
             let first = ranked.first().ok_or_else(|| {
                 ConfigurationError::Conflict(
                     "nothing is assigned to this collector; name a configuration to compare with"
@@ -204,7 +207,7 @@ impl Configurations {
         })?;
         let components =
             store::state::components(&mut self.database(), &known.components_hash).await?;
-        let findings = check(loaded.kind, &loaded.files, components.as_ref());
+        let findings = self.findings_of(&loaded, components.map(Arc::new)).await?;
         let changes = self.changes(id, &loaded).await?;
         let version = Version {
             configuration_id: key.0,
@@ -215,7 +218,7 @@ impl Configurations {
     }
 
     /// What would be different from what a collector says it runs; none when it says nothing. Secrets of the version are
-    /// masked as those of the collector are.
+    /// masked as those of the collector are, and of a file that cannot be masked nothing is told.
     async fn changes(
         &self,
         id: CollectorId,
@@ -225,12 +228,7 @@ impl Configurations {
         let Some(effective) = kept.as_ref().and_then(files_of) else {
             return Ok(None);
         };
-        let mut desired = loaded.files.clone();
-        for file in desired.values_mut() {
-            if let Some(masked) = self.0.parts.masking.file(&file.body) {
-                file.body = masked;
-            }
-        }
+        let (desired, _) = self.masked(loaded.files.clone());
         Ok(Some(effective_to_desired(&effective, &desired)))
     }
 
@@ -242,9 +240,16 @@ impl Configurations {
         listing: &Listing,
     ) -> Result<Page<PreviewItem>, ConfigurationError> {
         let configuration = self.find(principal, wish.configuration_id).await?;
+        let selector = selector(&wish.selector)?;
+        let all = self.all_assignments().await?;
+        // One that is there for the same collectors would change, and keep its place among those made before and after.
+        let same = all.iter().find(|known| {
+            known.configuration_id == configuration.id && known.claim.selector == selector
+        });
+        let version = wish.version.or(same.map(|known| known.version));
         let key = (
             configuration.id,
-            wish.version.unwrap_or(configuration.newest_version),
+            version.unwrap_or(configuration.newest_version),
         );
         let loaded = self.version(key).await?.ok_or_else(|| {
             ConfigurationError::invalid(
@@ -255,44 +260,41 @@ impl Configurations {
                 ),
             )
         })?;
-        let selector = selector(&wish.selector)?;
         let mut filter = Filter::visible(&principal.visible_teams());
         if let Some(team) = configuration.team_id {
             filter.team(team);
         }
         filter.selector(&selector);
+        if let Some(pattern) = listing.search_pattern() {
+            filter.search(&pattern);
+        }
         let mut db = self.database();
-        let (items, total) =
-            store::state::page(&mut db, &filter, listing.limit, listing.offset).await?;
+        let (items, total) = store::state::page(&mut db, &filter, listing).await?;
         let ids: Vec<CollectorId> = items.iter().map(|item| item.collector_id).collect();
         let mut known: BTreeMap<CollectorId, Known> = store::state::known(&mut db, &ids)
             .await?
             .into_iter()
             .map(|known| (known.id, known))
             .collect();
-        let mut all = store::assignment::list(&mut db).await?;
-        // One that is there for the same collectors would change, and keep its place among those made before and after.
-        let is_same = |known: &Assignment| {
-            known.configuration_id == configuration.id && known.claim.selector == selector
-        };
-        let mine = all
-            .iter()
-            .find(|known| is_same(known))
-            .map_or(i64::MAX, |known| known.claim.id);
-        all.retain(|known| known.claim.id != mine);
+        let mine = same.map_or(i64::MAX, |known| known.claim.id);
         let wished = Claim {
             id: mine,
             team_id: configuration.team_id,
-            priority: wish.priority,
+            priority: wish
+                .priority
+                .or(same.map(|known| known.claim.priority))
+                .unwrap_or(0),
             selector,
         };
-        let mut claims: Vec<Claim> = all.into_iter().map(|known| known.claim).collect();
+        let others = all.iter().filter(|known| known.claim.id != mine);
+        let mut claims: Vec<Claim> = others.map(|known| known.claim.clone()).collect();
         claims.push(wished);
+        let mut components = KnownComponents::new();
         let mut previewed = Vec::with_capacity(items.len());
         for item in items {
             if let Some(known) = known.remove(&item.collector_id) {
                 previewed.push(
-                    self.preview_of(item, &known, &claims, mine, key, &loaded)
+                    self.preview_of(item, &known, &claims, mine, &loaded, &mut components)
                         .await?,
                 );
             }
@@ -306,8 +308,8 @@ impl Configurations {
         known: &Known,
         claims: &[Claim],
         mine: i64,
-        key: (i64, i64),
-        loaded: &Loaded,
+        loaded: &Arc<Loaded>,
+        components: &mut KnownComponents,
     ) -> Result<PreviewItem, ConfigurationError> {
         let rollout = known.rollout.as_ref().map(|(_, rollout)| rollout);
         let assigned = rollout.and_then(|rollout| rollout.assigned.clone());
@@ -324,12 +326,12 @@ impl Configurations {
         let (effect, reason) = if first != Some(mine) {
             let other = first.map(|id| format!("assignment {id} counts more"));
             (Effects::Overridden, other.unwrap_or_default())
-        } else if let Some(obstacle) = self.obstacle(known, loaded).await? {
+        } else if let Some(obstacle) = self.obstacle(known, loaded, components).await? {
             (Effects::Cannot, obstacle)
         } else if let Some(failed) = failed {
-            (Effects::FailedBefore, failed.message.clone())
+            (Effects::FailedBefore, failed.words().to_owned())
         } else if assigned.as_ref().is_some_and(|assigned| {
-            assigned.hash == loaded.hash && assigned.configuration_id == key.0
+            assigned.hash == loaded.hash && assigned.configuration_id == loaded.configuration_id
         }) {
             (Effects::Same, String::new())
         } else {

@@ -1,21 +1,21 @@
 //! Looking at collectors: which assignment each follows, and how far it is.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, PoisonError};
 
 use muster_identity::{Actor, AuditEntry, CollectorId};
 use muster_store::{StoreError, Transaction};
 use muster_wire_opamp::AgentCapabilities;
 use serde_json::{Value, json};
 
-use super::super::check::check;
-use super::super::finding::Severity;
-use super::super::model::{Assignment, AutoRollback};
-use super::super::precedence::ranked;
-use super::super::rollout::{Facts, Rollout, Stage, Version, judge};
-use super::super::store;
-use super::super::store::state::{Known, Written};
 use super::{Configurations, Loaded, MAX_CHECKED, remember};
+use crate::configurations::components::Components;
+use crate::configurations::finding::Severity;
+use crate::configurations::model::{Assignment, AutoRollback};
+use crate::configurations::precedence::ranked;
+use crate::configurations::rollout::{DEFAULT_SOAK, Facts, Rollout, Stage, State, Version, judge};
+use crate::configurations::store;
+use crate::configurations::store::state::{Known, Written};
 use crate::record::Standing;
 
 /// How often collectors are looked at again when somebody else looks at them at the same time.
@@ -34,6 +34,9 @@ struct Looked {
     loaded: Option<Arc<Loaded>>,
 }
 
+/// Lists of components that were read in one look, by their hash; none of those that are not known.
+pub(super) type KnownComponents = HashMap<String, Option<Arc<Components>>>;
+
 impl Configurations {
     /// Looks at collectors and writes what changed.
     pub(super) async fn look_at(&self, ids: &[CollectorId]) -> Result<(), StoreError> {
@@ -48,13 +51,34 @@ impl Configurations {
         Ok(())
     }
 
+    /// All assignments, from memory when none changed.
+    pub(super) async fn all_assignments(&self) -> Result<Arc<Vec<Assignment>>, StoreError> {
+        // Read before the list: what changes in between is seen the next time.
+        let mark = store::assignment::mark(&mut self.database()).await?;
+        let held = || {
+            self.0
+                .assignments
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        if let Some((known, all)) = &*held()
+            && *known == mark
+        {
+            return Ok(Arc::clone(all));
+        }
+        let all = Arc::new(store::assignment::list(&mut self.database()).await?);
+        *held() = Some((mark, Arc::clone(&all)));
+        Ok(all)
+    }
+
     /// Gives those that somebody else looked at meanwhile.
     async fn look_once(&self, ids: &[CollectorId]) -> Result<Vec<CollectorId>, StoreError> {
-        let assignments = store::assignment::list(&mut self.database()).await?;
+        let assignments = self.all_assignments().await?;
         let known = store::state::known(&mut self.database(), ids).await?;
+        let mut components = KnownComponents::new();
         let mut looked = Vec::new();
         for known in &known {
-            if let Some(one) = self.judge(known, &assignments).await? {
+            if let Some(one) = self.judge(known, &assignments, &mut components).await? {
                 looked.push((one, known));
             }
         }
@@ -64,6 +88,7 @@ impl Configurations {
         let now = self.now();
         let mut late = Vec::new();
         let mut done = Vec::new();
+        let mut events = Vec::new();
         let mut db = self.database().begin().await?;
         for (one, known) in looked {
             let soak = soak_of(&one.after, &assignments);
@@ -71,18 +96,19 @@ impl Configurations {
                 id: one.id,
                 rollout: &one.after,
                 sends: one.sends,
-                look_at: one.after.look_at(soak),
+                next_look: one.after.next_look(soak),
                 revision: known.rollout.as_ref().map(|(revision, _)| *revision),
             };
             if !store::state::write(&mut db, written).await? {
                 late.push(one.id);
                 continue;
             }
-            self.note(&mut db, &one).await?;
+            events.extend(news(&one));
             done.push(one);
         }
+        crate::store::event::add_all(&mut db, &events, now).await?;
         db.commit().await?;
-        let mut failed = BTreeSet::new();
+        let (mut failed, mut resent) = (BTreeSet::new(), Vec::new());
         for one in done {
             if one.after.stage == Stage::Failed && is_news(&one.before, &one.after) {
                 metrics::counter!("muster_collectors_config_failures_total").increment(1);
@@ -90,9 +116,10 @@ impl Configurations {
             }
             self.set_target(one.id, one.loaded.map(|loaded| Arc::clone(&loaded.desired)));
             if one.is_resent {
-                self.hint(one.id).await;
+                resent.push(one.id);
             }
         }
+        self.hint(&resent).await;
         for id in failed {
             if let Some(assignment) = assignments.iter().find(|known| known.claim.id == id) {
                 self.go_back_if_too_many_failed(assignment, now).await?;
@@ -106,6 +133,7 @@ impl Configurations {
         &self,
         known: &Known,
         assignments: &[Assignment],
+        components: &mut KnownComponents,
     ) -> Result<Option<Looked>, StoreError> {
         let now = self.now();
         let before = known.rollout.as_ref().map(|(_, rollout)| rollout.clone());
@@ -118,7 +146,7 @@ impl Configurations {
         if let Some(assignment) = follows {
             let key = (assignment.configuration_id, assignment.version);
             if let Some(loaded) = self.version(key).await? {
-                obstacle = self.obstacle(known, &loaded).await?;
+                obstacle = self.obstacle(known, &loaded, components).await?;
                 let version = Version {
                     configuration_id: key.0,
                     version: key.1,
@@ -135,19 +163,20 @@ impl Configurations {
             obstacle,
             goes_back: follows
                 .is_some_and(|assignment| assignment.auto_rollback == AutoRollback::Collector),
-            soak: follows.map_or(super::super::rollout::DEFAULT_SOAK, |assignment| {
-                assignment.soak
-            }),
+            soak: follows.map_or(DEFAULT_SOAK, |assignment| assignment.soak),
             reports_config: capabilities.contains(AgentCapabilities::REPORTS_REMOTE_CONFIG),
             reports_health: capabilities.contains(AgentCapabilities::REPORTS_HEALTH),
             healthy: known.is_healthy,
             health_error: &known.health_error,
+            health_at: known.health_at,
+            heard_at: known.heard_at,
+            back_at: known.back_at,
             report: known.durable.config.as_ref(),
-            sent_hash: known
+            sent: known
                 .durable
                 .sent_config
                 .as_ref()
-                .map(|sent| sent.hash.as_str()),
+                .map(|sent| (sent.hash.as_str(), sent.at)),
         };
         let is_new = before.is_none();
         let before = before.unwrap_or_else(|| Rollout::new(now));
@@ -178,7 +207,8 @@ impl Configurations {
     pub(super) async fn obstacle(
         &self,
         known: &Known,
-        loaded: &Loaded,
+        loaded: &Arc<Loaded>,
+        components: &mut KnownComponents,
     ) -> Result<Option<String>, StoreError> {
         let capabilities = AgentCapabilities::from_bits(known.capabilities);
         if !capabilities.contains(AgentCapabilities::ACCEPTS_REMOTE_CONFIG) {
@@ -186,19 +216,24 @@ impl Configurations {
                 "it does not accept remote configuration; a supervisor does when accepts_remote_config is true".to_owned(),
             ));
         }
-        if known.components_hash.is_empty() {
+        let hash = &known.components_hash;
+        if hash.is_empty() {
             return Ok(None);
         }
-        let key = (loaded.hash.clone(), known.components_hash.clone());
+        let key = (loaded.hash.clone(), hash.clone());
         if let Some(checked) = self.0.checked.get(&key) {
             return Ok(checked.clone());
         }
-        let components =
-            store::state::components(&mut self.database(), &known.components_hash).await?;
-        let Some(components) = components else {
+        if !components.contains_key(hash) {
+            let found = store::state::components(&mut self.database(), hash).await?;
+            components.insert(hash.clone(), found.map(Arc::new));
+        }
+        let Some(available) = components.get(hash).cloned().flatten() else {
             return Ok(None);
         };
-        let errors: Vec<String> = check(loaded.kind, &loaded.files, Some(&components))
+        let errors: Vec<String> = self
+            .findings_of(loaded, Some(available))
+            .await?
             .into_iter()
             .filter(|finding| finding.severity == Severity::Error)
             .take(MAX_REASONS)
@@ -209,46 +244,10 @@ impl Configurations {
         Ok(obstacle)
     }
 
-    /// Notes in a collector's timeline what people will ask for.
-    async fn note(&self, db: &mut Transaction, one: &Looked) -> Result<(), StoreError> {
-        let (before, after) = (&one.before, &one.after);
-        let mut events: Vec<(&str, Value)> = Vec::new();
-        let version = |version: &Version| json!({ "configuration_id": version.configuration_id, "version": version.version });
-        if hash_of(before) != hash_of(after) {
-            match &after.assigned {
-                Some(assigned) => events.push(("config_assigned", version(assigned))),
-                None => events.push(("config_unassigned", json!({}))),
-            }
-        }
-        if let Some(assigned) = after.assigned.as_ref().filter(|_| is_news(before, after)) {
-            let mut details = version(assigned);
-            match after.stage {
-                Stage::InSync => events.push(("config_in_sync", details)),
-                Stage::Failed => {
-                    details["message"] = json!(after.message);
-                    if let Some(instead) = &after.instead {
-                        details["goes_back_to"] = json!(instead.version);
-                    }
-                    events.push(("config_failed", details));
-                }
-                Stage::Cannot => {
-                    details["message"] = json!(after.message);
-                    events.push(("config_cannot", details));
-                }
-                _ => {}
-            }
-        }
-        let events: Vec<(&str, &Value)> = events
-            .iter()
-            .map(|(kind, details)| (*kind, details))
-            .collect();
-        crate::store::event::add(db, one.id, &events, self.now()).await
-    }
-
     /// The same for all assignments, in case a server ended before it could.
     pub(super) async fn go_back_where_too_many_failed(&self) -> Result<(), StoreError> {
-        for assignment in store::assignment::list(&mut self.database()).await? {
-            self.go_back_if_too_many_failed(&assignment, self.now())
+        for assignment in self.all_assignments().await?.iter() {
+            self.go_back_if_too_many_failed(assignment, self.now())
                 .await?;
         }
         Ok(())
@@ -260,7 +259,7 @@ impl Configurations {
         seen: &Assignment,
         now: muster_clock::Timestamp,
     ) -> Result<(), StoreError> {
-        if seen.auto_rollback != AutoRollback::Assignment || seen.previous_version.is_none() {
+        if seen.auto_rollback != AutoRollback::Assignment || seen.rolled_back.is_some() {
             return Ok(());
         }
         let mut db = self.database().begin().await?;
@@ -269,18 +268,17 @@ impl Configurations {
         let Some(before) = store::assignment::find(&mut db, seen.claim.id).await? else {
             return Ok(());
         };
-        let Some(previous) = before
-            .previous_version
-            .filter(|_| before.version == seen.version)
-        else {
-            return Ok(());
-        };
-        let failed = store::state::failed(&mut db, before.claim.id, before.version).await?;
-        if before.auto_rollback != AutoRollback::Assignment
-            || failed < i64::from(before.failures_until_rollback)
-        {
+        if before.version != seen.version || before.auto_rollback != AutoRollback::Assignment {
             return Ok(());
         }
+        let failed =
+            store::state::count_in(&mut db, before.claim.id, before.version, State::Failed).await?;
+        if failed < i64::from(before.failures_until_rollback) {
+            return Ok(());
+        }
+        let Some(target) = self.goes_back_to(&mut db, &before).await? else {
+            return Ok(());
+        };
         let reason = format!(
             "version {} failed on {failed} {}",
             before.version,
@@ -291,7 +289,7 @@ impl Configurations {
             }
         );
         let mut after = before.clone();
-        after.step_back(previous, reason, now);
+        after.step_back(target, reason, now);
         store::assignment::update(&mut db, &after).await?;
         let entry = AuditEntry::new(
             "rolled_back_collector_config",
@@ -311,12 +309,39 @@ impl Configurations {
         tracing::warn!(
             assignment = after.claim.id,
             version = before.version,
-            previous_version = previous,
+            previous_version = target,
             failed,
-            "a configuration failed on too many collectors; its assignment went one step back"
+            "a configuration failed on too many collectors; its assignment went back"
         );
         self.plan_all();
         Ok(())
+    }
+
+    /// The version to which an assignment goes back by itself, if there is one that is still kept.
+    async fn goes_back_to(
+        &self,
+        db: &mut Transaction,
+        assignment: &Assignment,
+    ) -> Result<Option<i64>, StoreError> {
+        let configuration = assignment.configuration_id;
+        let mut experience =
+            store::state::experience(db, assignment.claim.id, configuration).await?;
+        let mut previous_hash = None;
+        if let Some(previous) = assignment.previous_version {
+            previous_hash = store::document::find_version(db, configuration, previous)
+                .await?
+                .map(|version| version.hash);
+        }
+        while let Some(target) = assignment.goes_back_to(previous_hash.as_deref(), &experience) {
+            if store::document::find_version(db, configuration, target)
+                .await?
+                .is_some()
+            {
+                return Ok(Some(target));
+            }
+            experience.good.remove(&target);
+        }
+        Ok(None)
     }
 }
 
@@ -337,28 +362,40 @@ fn soak_of(rollout: &Rollout, assignments: &[Assignment]) -> std::time::Duration
     let found = assignments
         .iter()
         .find(|assignment| Some(assignment.claim.id) == id);
-    found.map_or(super::super::rollout::DEFAULT_SOAK, |assignment| {
-        assignment.soak
-    })
+    found.map_or(DEFAULT_SOAK, |assignment| assignment.soak)
 }
 
-impl Assignment {
-    /// Goes back to a version, and stays there.
-    pub(crate) fn step_back(&mut self, to: i64, reason: String, now: muster_clock::Timestamp) {
-        self.version = to;
-        self.previous_version = None;
-        self.follows_newest = false;
-        self.rolled_back = Some((now, reason));
-        self.updated_at = now;
-    }
-
-    /// Moves on to a version; the one before is remembered.
-    pub(crate) fn move_to(&mut self, version: i64, now: muster_clock::Timestamp) {
-        if self.version != version {
-            self.previous_version = Some(self.version);
-            self.version = version;
-            self.rolled_back = None;
-            self.updated_at = now;
+/// What people will ask for in a collector's timeline.
+fn news(one: &Looked) -> Vec<(CollectorId, &'static str, Value)> {
+    let (before, after) = (&one.before, &one.after);
+    let mut events = Vec::new();
+    let version = |version: &Version| json!({ "configuration_id": version.configuration_id, "version": version.version });
+    if hash_of(before) != hash_of(after) {
+        match &after.assigned {
+            Some(assigned) => events.push(("config_assigned", version(assigned))),
+            None => events.push(("config_unassigned", json!({}))),
         }
     }
+    if let Some(assigned) = after.assigned.as_ref().filter(|_| is_news(before, after)) {
+        let mut details = version(assigned);
+        match after.stage {
+            Stage::InSync => events.push(("config_in_sync", details)),
+            Stage::Failed => {
+                details["message"] = json!(after.message);
+                if let Some(instead) = &after.instead {
+                    details["goes_back_to"] = json!(instead.version);
+                }
+                events.push(("config_failed", details));
+            }
+            Stage::Cannot => {
+                details["message"] = json!(after.message);
+                events.push(("config_cannot", details));
+            }
+            _ => {}
+        }
+    }
+    let of_one = events.into_iter();
+    of_one
+        .map(|(kind, details)| (one.id, kind, details))
+        .collect()
 }

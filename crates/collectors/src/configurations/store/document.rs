@@ -24,9 +24,6 @@ statements! {
     ADD_VERSION = "INSERT INTO collectors_config_versions (config_id, version, hash, note, author_id, author_name,
         author_email, created_at, files) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
     SET_NEWEST = "UPDATE collectors_configs SET newest_version = $2, updated_at = $3 WHERE id = $1";
-    LIST_VERSIONS = "SELECT version, hash, note, author_name, author_email, created_at FROM collectors_config_versions
-        WHERE config_id = $1 ORDER BY version DESC LIMIT $2 OFFSET $3";
-    COUNT_VERSIONS = "SELECT COUNT(*) AS total FROM collectors_config_versions WHERE config_id = $1";
     FIND_VERSION = "SELECT version, hash, note, author_name, author_email, created_at FROM collectors_config_versions
         WHERE config_id = $1 AND version = $2";
     FILES = "SELECT files FROM collectors_config_versions WHERE config_id = $1 AND version = $2";
@@ -216,21 +213,35 @@ pub(crate) async fn prune(db: &mut impl Executor, id: i64, kept: i64) -> Result<
     db.execute(PRUNE, args![id, kept]).await
 }
 
-/// A page of the versions, the newest first, with how many there are.
+/// A page of the versions, with how many there are. Notes and names of authors are searched.
 pub(crate) async fn versions(
     db: &mut impl Executor,
     id: i64,
-    limit: u32,
-    offset: u64,
+    listing: &Listing,
 ) -> Result<(Vec<VersionInfo>, u64), StoreError> {
-    let total: i64 = db
-        .fetch_one(COUNT_VERSIONS, args![id])
-        .await?
-        .get("total")?;
-    let offset = i64::try_from(offset).unwrap_or(i64::MAX);
-    let rows = db
-        .fetch_all(LIST_VERSIONS, args![id, i64::from(limit), offset])
-        .await?;
+    let mut args = args![id];
+    let mut conditions = "config_id = $1".to_owned();
+    if let Some(pattern) = listing.search_pattern() {
+        args.push(pattern.as_str().into());
+        let like = ["note", "author_name"].map(|column| {
+            let column = folded_column(column, [pattern.as_str()]);
+            format!("{column} LIKE $2 ESCAPE '\\'")
+        });
+        conditions.push_str(&format!(" AND ({})", like.join(" OR ")));
+    }
+    let sql =
+        format!("SELECT COUNT(*) AS total FROM collectors_config_versions WHERE {conditions}");
+    let total: i64 = db.fetch_one(&sql, args.clone()).await?.get("total")?;
+    args.push(i64::from(listing.limit).into());
+    args.push(i64::try_from(listing.offset).unwrap_or(i64::MAX).into());
+    let sql = format!(
+        "SELECT version, hash, note, author_name, author_email, created_at FROM collectors_config_versions
+            WHERE {conditions} ORDER BY version {} LIMIT ${} OFFSET ${}",
+        listing.direction.sql(),
+        args.len() - 1,
+        args.len()
+    );
+    let rows = db.fetch_all(&sql, args).await?;
     let items: Result<_, _> = rows.iter().map(version).collect();
     Ok((items?, u64::try_from(total).unwrap_or(0)))
 }

@@ -3,33 +3,41 @@
 use std::collections::{BTreeMap, HashMap};
 
 use muster_clock::Timestamp;
+use muster_http::Listing;
 use muster_identity::{CollectorId, TeamFilter, TeamId};
-use muster_store::{Executor, Row, StoreError, Value, args, statements};
+use muster_store::{Executor, Row, StoreError, Value, args, folded_column, statements};
 
 use super::{integers, numbered};
 use crate::configurations::components::Components;
-use crate::configurations::model::CollectorState;
-use crate::configurations::rollout::{Rollout, State};
+use crate::configurations::model::{CollectorState, Experience};
+use crate::configurations::rollout::{NextLook, Rollout, State};
 use crate::configurations::selector::{Condition, Selector};
 use crate::record::Durable;
 
 statements! {
     INSERT = "INSERT INTO collectors_config_states (revision, assignment_id, config_id, version, hash, sends_config_id,
-        sends_version, state, since, look_at, body, collector_id)
-        VALUES (1, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (collector_id) DO NOTHING";
+        sends_version, state, since, look_at, look_when_heard, body, collector_id)
+        VALUES (1, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (collector_id) DO NOTHING";
     UPDATE = "UPDATE collectors_config_states SET revision = revision + 1, assignment_id = $1, config_id = $2, version = $3,
-        hash = $4, sends_config_id = $5, sends_version = $6, state = $7, since = $8, look_at = $9, body = $10
-        WHERE collector_id = $11 AND revision = $12";
+        hash = $4, sends_config_id = $5, sends_version = $6, state = $7, since = $8, look_at = $9,
+        look_when_heard = $10, body = $11 WHERE collector_id = $12 AND revision = $13";
     FACTS = "SELECT c.id, c.team_id, c.capabilities, c.components_hash, c.is_healthy, c.state AS record, s.revision, s.body,
-        s.sends_config_id, s.sends_version FROM collectors_collectors c
-        LEFT JOIN collectors_config_states s ON s.collector_id = c.id WHERE c.id IN ($1)";
+        s.sends_config_id, s.sends_version, p.seen_at, p.back_at, h.changed_at AS health_at FROM collectors_collectors c
+        LEFT JOIN collectors_config_states s ON s.collector_id = c.id
+        LEFT JOIN collectors_presence p ON p.collector_id = c.id
+        LEFT JOIN collectors_parts h ON h.collector_id = c.id AND h.part = 'health' WHERE c.id IN ($1)";
     ATTRIBUTES = "SELECT collector_id, name, value FROM collectors_attributes WHERE collector_id IN ($1)";
     HEALTH = "SELECT collector_id, body FROM collectors_parts WHERE part = 'health' AND collector_id IN ($1)";
     SENDS = "SELECT collector_id, sends_config_id, sends_version FROM collectors_config_states WHERE collector_id IN ($1)";
     DUE = "SELECT collector_id FROM collectors_config_states WHERE look_at <= $1 ORDER BY look_at LIMIT $2";
+    HEARD = "SELECT s.collector_id FROM collectors_config_states s JOIN collectors_presence p
+        ON p.collector_id = s.collector_id WHERE s.look_when_heard <= $1 AND p.seen_at >= s.look_when_heard
+        ORDER BY s.look_when_heard LIMIT $2";
     IDS = "SELECT id FROM collectors_collectors WHERE id > $1 ORDER BY id LIMIT $2";
-    FAILED = "SELECT COUNT(*) AS total FROM collectors_config_states WHERE assignment_id = $1 AND version = $2
-        AND state = 'failed'";
+    COUNT_IN = "SELECT COUNT(*) AS total FROM collectors_config_states WHERE assignment_id = $1 AND version = $2
+        AND state = $3";
+    EXPERIENCE = "SELECT collector_id, body FROM collectors_config_states WHERE assignment_id = $1 AND collector_id > $2
+        ORDER BY collector_id LIMIT $3";
     COUNTS = "SELECT COALESCE(s.state, 'unmanaged') AS state, COUNT(*) AS total FROM collectors_collectors c
         LEFT JOIN collectors_config_states s ON s.collector_id = c.id GROUP BY COALESCE(s.state, 'unmanaged')";
     EFFECTIVE = "SELECT body FROM collectors_parts WHERE part = 'effective_config' AND collector_id = $1";
@@ -46,6 +54,11 @@ pub(crate) struct Known {
     pub(crate) is_healthy: Option<bool>,
     /// Its own words about its health, when it is not healthy.
     pub(crate) health_error: String,
+    /// When what it says of its health last changed.
+    pub(crate) health_at: Option<Timestamp>,
+    /// When it was last heard, and when it last came back.
+    pub(crate) heard_at: Option<Timestamp>,
+    pub(crate) back_at: Option<Timestamp>,
     pub(crate) durable: Durable,
     pub(crate) attributes: BTreeMap<String, String>,
     /// How far it was, and how often that was changed.
@@ -84,6 +97,9 @@ pub(crate) async fn known(
             components_hash: row.get("components_hash")?,
             is_healthy: is_healthy.map(|flag| flag != 0),
             health_error: String::new(),
+            health_at: row.get("health_at")?,
+            heard_at: row.get("seen_at")?,
+            back_at: row.get("back_at")?,
             durable: read(&row.get::<String>("record")?)?,
             attributes: BTreeMap::new(),
             rollout: revision.zip(rollout),
@@ -166,7 +182,7 @@ pub(crate) struct Written<'a> {
     pub(crate) rollout: &'a Rollout,
     /// The configuration and version that is to be sent.
     pub(crate) sends: Option<(i64, i64)>,
-    pub(crate) look_at: Option<Timestamp>,
+    pub(crate) next_look: NextLook,
     /// How often it was changed before; none when nothing was written before.
     pub(crate) revision: Option<i64>,
 }
@@ -193,7 +209,8 @@ pub(crate) async fn write(
         sends_version,
         rollout.stage.state().name(),
         rollout.since,
-        written.look_at,
+        written.next_look.at,
+        written.next_look.when_heard,
         body,
         written.id,
     ];
@@ -227,14 +244,19 @@ pub(crate) async fn sends(
     Ok(sends)
 }
 
-/// Collectors that are to be looked at although nothing is heard of them.
+/// Collectors that are to be looked at although nothing about them changed: at some time, or since they were heard.
 pub(crate) async fn due(
     db: &mut impl Executor,
     now: Timestamp,
     limit: i64,
 ) -> Result<Vec<CollectorId>, StoreError> {
-    let rows = db.fetch_all(DUE, args![now, limit]).await?;
-    rows.iter().map(|row| row.get("collector_id")).collect()
+    let mut ids = Vec::new();
+    for statement in [DUE, HEARD] {
+        for row in db.fetch_all(statement, args![now, limit]).await? {
+            ids.push(row.get("collector_id")?);
+        }
+    }
+    Ok(ids)
 }
 
 /// The next collectors after one, in the order of their ids.
@@ -247,15 +269,47 @@ pub(crate) async fn ids_after(
     rows.iter().map(|row| row.get("id")).collect()
 }
 
-/// On how many collectors an assignment's version failed.
-pub(crate) async fn failed(
+/// How many collectors are in a state with an assignment's version.
+pub(crate) async fn count_in(
     db: &mut impl Executor,
     assignment: i64,
     version: i64,
+    state: State,
 ) -> Result<i64, StoreError> {
-    db.fetch_one(FAILED, args![assignment, version])
+    db.fetch_one(COUNT_IN, args![assignment, version, state.name()])
         .await?
         .get("total")
+}
+
+/// What all collectors that follow an assignment went through with versions of its configuration.
+pub(crate) async fn experience(
+    db: &mut impl Executor,
+    assignment: i64,
+    configuration: i64,
+) -> Result<Experience, StoreError> {
+    const AT_ONCE: i64 = 500;
+    let mut experience = Experience::default();
+    let mut last = CollectorId(0);
+    loop {
+        let rows = db
+            .fetch_all(EXPERIENCE, args![assignment, last, AT_ONCE])
+            .await?;
+        for row in &rows {
+            last = row.get("collector_id")?;
+            let rollout: Rollout = read(&row.get::<String>("body")?)?;
+            if let Some(good) = rollout
+                .good
+                .filter(|good| good.configuration_id == configuration)
+            {
+                experience.good.insert(good.version, good.hash);
+            }
+            let failed = rollout.failures.into_iter().map(|failure| failure.hash);
+            experience.failed.extend(failed);
+        }
+        if (rows.len() as i64) < AT_ONCE {
+            return Ok(experience);
+        }
+    }
 }
 
 /// How many collectors there are in each state.
@@ -350,6 +404,16 @@ impl Filter {
             .push(format!("COALESCE(s.state, 'unmanaged') = {place}"));
     }
 
+    /// Only those whose name or host is like this.
+    pub(crate) fn search(&mut self, pattern: &str) {
+        let place = self.place(pattern);
+        let like = ["c.name", "c.host_name"].map(|column| {
+            let column = folded_column(column, [pattern]);
+            format!("{column} LIKE {place} ESCAPE '\\'")
+        });
+        self.conditions.push(format!("({})", like.join(" OR ")));
+    }
+
     /// Only those that a selector is for.
     pub(crate) fn selector(&mut self, selector: &Selector) {
         for requirement in selector.requirements() {
@@ -377,7 +441,8 @@ impl Filter {
 
     fn tables_and_conditions(&self) -> String {
         format!(
-            "FROM collectors_collectors c LEFT JOIN collectors_config_states s ON s.collector_id = c.id WHERE {}",
+            "FROM collectors_collectors c LEFT JOIN collectors_config_states s ON s.collector_id = c.id
+                LEFT JOIN collectors_config_assignments m ON m.id = s.assignment_id WHERE {}",
             self.conditions.join(" AND ")
         )
     }
@@ -396,12 +461,11 @@ fn collector_state(row: &Row) -> Result<CollectorState, StoreError> {
     })
 }
 
-/// A page of collectors in the order of their ids, with how many there are.
+/// A page of collectors, with how many there are.
 pub(crate) async fn page(
     db: &mut impl Executor,
     filter: &Filter,
-    limit: u32,
-    offset: u64,
+    listing: &Listing,
 ) -> Result<(Vec<CollectorState>, u64), StoreError> {
     let from = filter.tables_and_conditions();
     let sql = format!("SELECT COUNT(*) AS total {from}");
@@ -410,11 +474,19 @@ pub(crate) async fn page(
         .await?
         .get("total")?;
     let mut args = filter.args.clone();
-    args.push(i64::from(limit).into());
-    args.push(i64::try_from(offset).unwrap_or(i64::MAX).into());
+    args.push(i64::from(listing.limit).into());
+    args.push(i64::try_from(listing.offset).unwrap_or(i64::MAX).into());
+    let direction = listing.direction.sql();
+    let column = match listing.sort {
+        "name" => "LOWER(c.name)",
+        "host_name" => "LOWER(c.host_name)",
+        "state" => "COALESCE(s.state, 'unmanaged')",
+        "since" => "COALESCE(s.since, 0)",
+        _ => "c.id",
+    };
     let sql = format!(
         "SELECT c.id, c.name, c.host_name, c.team_id, COALESCE(s.state, 'unmanaged') AS state, s.body {from}
-            ORDER BY c.id LIMIT ${} OFFSET ${}",
+            ORDER BY {column} {direction}, c.id {direction} LIMIT ${} OFFSET ${}",
         args.len() - 1,
         args.len()
     );
@@ -423,13 +495,15 @@ pub(crate) async fn page(
     Ok((items?, u64::try_from(total).unwrap_or(0)))
 }
 
-/// How many of these collectors there are in each state.
+/// How many of these collectors there are in each state. Those that were not looked at since their assignment moved to another
+/// version are on the way.
 pub(crate) async fn count_states(
     db: &mut impl Executor,
     filter: &Filter,
 ) -> Result<BTreeMap<String, u64>, StoreError> {
     let sql = format!(
-        "SELECT COALESCE(s.state, 'unmanaged') AS state, COUNT(*) AS total {} GROUP BY COALESCE(s.state, 'unmanaged')",
+        "SELECT n.state, COUNT(*) AS total FROM (SELECT CASE WHEN m.version <> s.version THEN 'applying'
+            ELSE COALESCE(s.state, 'unmanaged') END AS state {}) n GROUP BY n.state",
         filter.tables_and_conditions()
     );
     let rows = db.fetch_all(&sql, filter.args.clone()).await?;

@@ -4,7 +4,7 @@ use muster_identity::{Role, TeamId};
 use muster_store::testing::on_both_databases;
 use serde_json::{Value, json};
 
-use super::{Site, good};
+use super::{Agent, Site, good};
 use crate::{admin, somebody};
 
 on_both_databases! {
@@ -199,5 +199,35 @@ on_both_databases! {
         assert!(problem["message"].as_str().unwrap().contains(&format!("(assignments {assignment})")), "{problem}");
         site.ok("DELETE", &format!("/collector-config-assignments/{assignment}"), Value::Null).await;
         site.ok("DELETE", &format!("/collector-configs/{id}"), Value::Null).await;
+    }
+
+    async fn a_version_that_was_made_from_an_old_one_is_not_put_over_a_newer_one(db: TestDatabase) {
+        let site = Site::new(&db).await;
+        let id = site.create("gateway", good(1)).await;
+        let path = format!("/collector-configs/{id}/versions");
+        let push = |seconds: u32, base: i64| json!({ "files": good(seconds), "base_version": base });
+        site.ok("POST", &path, push(2, 1)).await;
+        let (status, problem) = site.call("POST", &path, push(3, 1)).await;
+        assert_eq!(status, 409);
+        assert!(problem["message"].as_str().unwrap().starts_with("the newest version is 2 now, and not 1"), "{problem}");
+        // A call that is repeated finds its own version.
+        let (status, again) = site.call("POST", &path, push(2, 1)).await;
+        assert_eq!((status, &again["version"]["version"]), (200, &json!(2)));
+        site.ok("POST", &path, push(3, 2)).await;
+    }
+
+    async fn a_file_in_which_secrets_cannot_be_masked_is_told_to_nobody(db: TestDatabase) {
+        let site = Site::new(&db).await;
+        let mut agent = Agent::enroll(&site, 7).await;
+        // Of two byte order marks whoever looks for secrets stumbles over the second.
+        let files = json!({ "apm": { "body": "\u{feff}\u{feff}password: hunter2\n" } });
+        let body = json!({ "name": "apps", "kind": "other", "files": files });
+        let (status, made) = site.call("POST", "/collector-configs", body).await;
+        assert_eq!(status, 201, "{made}");
+        agent.runs("password: other\n").await;
+        let path = "/collectors/1/config/diff?configuration_id=1";
+        let (status, diff) = site.call_as(&somebody(Some(Role::Observer), Vec::new()), "GET", path, Value::Null).await;
+        assert_eq!(status, 200);
+        assert!(!diff.to_string().contains("hunter2"), "{diff}");
     }
 }

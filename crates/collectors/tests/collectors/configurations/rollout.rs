@@ -1,11 +1,13 @@
 //! From an assignment to a collector that runs it, and what becomes of versions that fail.
 
+use muster_bus::Bus as _;
+use muster_clock::Clock as _;
 use muster_store::testing::on_both_databases;
 use muster_wire_opamp::AgentCapabilities;
 use serde_json::{Value, json};
 
 use super::{APPLIED, APPLYING, Agent, FAILED, Site, body_of, components, good, supervisor};
-use crate::{described, message};
+use crate::{described, message, row, until};
 
 on_both_databases! {
     async fn a_version_reaches_a_collector_and_counts_as_run_after_a_healthy_while(db: TestDatabase) {
@@ -13,7 +15,7 @@ on_both_databases! {
         let mut agent = Agent::enroll(&site, 7).await;
         assert_eq!(agent.poll().await.remote_config, None);
         let id = site.create("gateway", good(1)).await;
-        let assignment = site.assign(id, "service.name=otelcol, host.name in (box-7, box-8)", json!({})).await;
+        let assignment = site.assign(id, "service.name=otelcol, host.name in (box-7,box-8)", json!({})).await;
         let config = agent.receive().await;
         assert_eq!(body_of(&config), good(1)["otelcol.yaml"]["body"].as_str().unwrap());
         let version = site.ok("GET", "/collector-configs/1/versions/1", Value::Null).await;
@@ -26,6 +28,7 @@ on_both_databases! {
         assert_eq!((&state["state"], &state["version"], &state["assignment_id"]), (&json!("applying"), &json!(1),
             &json!(assignment)));
         site.fixture.wait(31);
+        agent.is_heard().await;
         let state = site.until_state(1, "in_sync").await;
         assert_eq!((&state["configuration_name"], &state["last_good_version"]), (&json!("gateway"), &json!(1)));
         assert_eq!(state["assignments"][0]["selector"], "service.name=otelcol, host.name in (box-7, box-8)");
@@ -154,6 +157,7 @@ on_both_databases! {
         agent.feel(true, "").await;
         site.until_stage(1, "soaking").await;
         site.fixture.wait(11);
+        agent.is_heard().await;
         site.until_state(1, "in_sync").await;
     }
 
@@ -291,5 +295,163 @@ on_both_databases! {
         site.assign(id, "*", json!({})).await;
         let diff = site.ok("GET", "/collectors/1/config/diff", Value::Null).await;
         assert_eq!((&diff["version"], &diff["changes"]), (&json!(2), &json!([change])));
+    }
+
+    async fn a_collector_that_is_gone_after_it_applied_a_version_does_not_run_it_well(db: TestDatabase) {
+        let site = Site::new(&db).await;
+        let mut agent = Agent::enroll(&site, 7).await;
+        Agent::enroll(&site, 8).await;
+        let id = site.create("gateway", good(1)).await;
+        site.assign(id, "host.name=box-7", json!({})).await;
+        agent.takes_it_well(1).await;
+        // The second version takes its network away, a moment after it was applied.
+        site.push(id, good(2)).await;
+        let config = agent.receive().await;
+        agent.report(&config, APPLYING, "").await;
+        agent.feel(false, "starting").await;
+        agent.feel(true, "").await;
+        agent.report(&config, APPLIED, "").await;
+        site.until_stage(1, "soaking").await;
+        site.fixture.collectors.flush().await.unwrap();
+        site.fixture.wait(3_600);
+        // Both are looked at together: once the second is assigned something, the first was looked at as well.
+        let other = site.create("other", good(3)).await;
+        site.assign(other, "host.name=box-8", json!({})).await;
+        site.until_state(2, "applying").await;
+        let state = site.config_of(1).await;
+        assert_eq!((&state["stage"], &state["last_good_version"]), (&json!("soaking"), &json!(1)), "{state}");
+        // It comes back, and is watched from then on.
+        agent.is_heard().await;
+        site.fixture.wait(31);
+        agent.is_heard().await;
+        assert_eq!(site.until_state(1, "in_sync").await["last_good_version"], 2);
+    }
+
+    async fn of_the_time_before_it_came_back_nothing_counts(db: TestDatabase) {
+        let site = Site::new(&db).await;
+        let mut agent = Agent::enroll(&site, 7).await;
+        let id = site.create("gateway", good(1)).await;
+        site.assign(id, "*", json!({})).await;
+        let config = agent.receive().await;
+        agent.report(&config, APPLIED, "").await;
+        site.until_stage(1, "soaking").await;
+        site.fixture.collectors.flush().await.unwrap();
+        // It is silent for more than three intervals.
+        site.fixture.wait(100);
+        agent.is_heard().await;
+        let heard = site.fixture.clock.now();
+        let is_looked_at_anew = || async {
+            let body = row(&db, "SELECT look_when_heard FROM collectors_config_states").await;
+            body == Some(heard.plus(std::time::Duration::from_secs(30)).as_micros())
+        };
+        until("its time begins anew", is_looked_at_anew).await;
+        assert_eq!(site.config_of(1).await["stage"], "soaking");
+        site.fixture.wait(31);
+        agent.is_heard().await;
+        site.until_state(1, "in_sync").await;
+    }
+
+    async fn all_go_back_to_what_failed_nowhere(db: TestDatabase) {
+        let site = Site::new(&db).await;
+        let mut agents = Vec::new();
+        for uid in 1..=4 {
+            agents.push(Agent::enroll(&site, uid).await);
+        }
+        let id = site.create("gateway", good(1)).await;
+        let how = json!({ "auto_rollback": "assignment", "failures_until_rollback": 3 });
+        let assignment = site.assign(id, "*", how).await;
+        for (collector, agent) in (1..).zip(&mut agents) {
+            agent.takes_it_well(collector).await;
+        }
+        // The second fails on two, which is not enough, and runs well on the third.
+        site.push(id, good(2)).await;
+        for (collector, agent) in (1..).zip(&mut agents[..2]) {
+            let config = agent.receive().await;
+            agent.report(&config, FAILED, "broken").await;
+            site.until_state(collector, "failed").await;
+        }
+        agents[2].takes_it_well(3).await;
+        site.push(id, good(3)).await;
+        for agent in &mut agents[..3] {
+            let config = agent.receive().await;
+            agent.report(&config, FAILED, "broken as well").await;
+        }
+        let path = format!("/collector-config-assignments/{assignment}");
+        let is_back = || async { site.ok("GET", &path, Value::Null).await["version"] != 3 };
+        until("it goes back", is_back).await;
+        let assignment = site.ok("GET", &path, Value::Null).await;
+        assert_eq!((&assignment["version"], &assignment["rolled_back_reason"]), (&json!(1),
+            &json!("version 3 failed on 3 collectors")));
+    }
+
+    async fn a_version_that_nobody_ran_well_is_not_gone_back_to(db: TestDatabase) {
+        let site = Site::new(&db).await;
+        let mut agent = Agent::enroll(&site, 7).await;
+        let id = site.create("gateway", good(1)).await;
+        let assignment = site.assign(id, "*", json!({})).await;
+        agent.takes_it_well(1).await;
+        site.push(id, good(2)).await;
+        site.push(id, good(3)).await;
+        let path = format!("/collector-config-assignments/{assignment}");
+        assert_eq!(site.ok("GET", &path, Value::Null).await["previous_version"], 1);
+        let back = site.ok("POST", &format!("{path}/rollback"), json!({})).await;
+        assert_eq!((&back["from_version"], &back["version"]), (&json!(3), &json!(1)));
+    }
+
+    async fn of_two_who_want_the_same_step_back_one_takes_it(db: TestDatabase) {
+        let site = Site::new(&db).await;
+        let id = site.create("gateway", good(1)).await;
+        for seconds in 2..=3 {
+            site.push(id, good(seconds)).await;
+        }
+        let first = site.assign(id, "a=b", json!({})).await;
+        let second = site.assign(id, "a=c", json!({})).await;
+        let path = format!("/collector-config-assignments/{first}");
+        let body = json!({ "from_version": 3 });
+        let back = site.ok("POST", &format!("{path}/rollback"), body.clone()).await;
+        assert_eq!((&back["from_version"], &back["version"]), (&json!(3), &json!(2)));
+        let (status, problem) = site.call("POST", &format!("{path}/rollback"), body).await;
+        assert_eq!(status, 409);
+        assert_eq!(problem["message"], format!("assignment {first} is on version 2 now, and not on 3; nothing was taken back"));
+        assert_eq!(site.ok("GET", &path, Value::Null).await["version"], 2);
+        // All of a configuration, as they were seen.
+        let all = format!("/collector-configs/{id}/rollback");
+        let seen = json!({ "from_versions": { first.to_string(): 3, second.to_string(): 3 } });
+        assert_eq!(site.call("POST", &all, seen).await.0, 409);
+        let path = format!("/collector-config-assignments/{second}");
+        assert_eq!(site.ok("GET", &path, Value::Null).await["version"], 3, "none of them moved");
+        let seen = json!({ "from_versions": { second.to_string(): 3 } });
+        let back = site.ok("POST", &all, seen).await;
+        assert_eq!((&back["total"], &back["items"][0]["id"]), (&json!(1), &json!(second)));
+        assert_eq!(site.call("POST", &all, json!({ "from_versions": {} })).await.0, 422);
+        assert_eq!(site.call("POST", &all, json!({ "from_versions": { "99": 1 } })).await.0, 404);
+    }
+
+    async fn other_servers_are_told_of_many_collectors_at_once(db: TestDatabase) {
+        const COLLECTORS: u8 = 40;
+        let site = Site::new(&db).await;
+        let mut agents = Vec::new();
+        for uid in 1..=COLLECTORS {
+            agents.push(Agent::enroll(&site, uid).await);
+        }
+        let mut hints = site.fixture.bus.subscribe();
+        let there = site.another(&db, 2).await;
+        let id = site.create("gateway", good(1)).await;
+        site.assign(id, "*", json!({})).await;
+        // Whoever asks the other server has what the first one found out.
+        for agent in agents {
+            let mut agent = Agent { site: &there, ..agent };
+            agent.receive().await;
+        }
+        site.fixture.bus.publish(muster_bus::Hint::new(muster_bus::Topic::new("test.end"), "")).await.unwrap();
+        let mut told = 0;
+        while let Some(muster_bus::Received::Hint(hint)) = hints.next().await {
+            match hint.topic.name() {
+                "collectors.config_sends" => told += 1,
+                "test.end" => break,
+                _ => {}
+            }
+        }
+        assert!((1..=10).contains(&told), "{told} hints about {COLLECTORS} collectors");
     }
 }
