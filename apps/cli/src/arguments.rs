@@ -156,7 +156,8 @@ Examples:
   muster collectors --capability accepts_remote_config --version 0.158.0 --team Edge --csv > collectors.csv
   muster collectors --key not_adopting
   muster collectors --state waiting
-  muster collectors --summary")]
+  muster collectors --summary
+  muster collectors --status offline --attribute service.name=demo --delete --yes")]
     Collectors(Collectors),
     /// Look at a collector, its health and what it runs; revoke it, renew its key, have it restart.
     #[command(after_help = "\

@@ -2,6 +2,7 @@
 
 mod native;
 mod native_change;
+mod native_delete;
 mod opamp;
 mod socket;
 

@@ -15,6 +15,7 @@
 mod collectors;
 pub mod configurations;
 mod error;
+mod forgetting;
 pub mod http;
 mod limits;
 mod live;
@@ -30,6 +31,7 @@ mod values;
 
 pub use collectors::{CollectorParts, Collectors, RemoteConfigs};
 pub use error::{ExchangeError, OperatorError};
+pub use forgetting::CollectorExpirySource;
 pub use limits::{DEFAULT_HEARTBEAT, MAX_MESSAGE_BYTES};
 pub use masking::{DEFAULT_KEYS_LIST, MASK, Masking};
 pub use migrations::MIGRATIONS;

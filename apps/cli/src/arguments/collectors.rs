@@ -47,6 +47,13 @@ pub struct Collectors {
     #[arg(long, conflicts_with_all = ["search", "status", "state", "key", "config", "healthy", "unhealthy", "capability",
         "attribute", "version", "team", "sort"])]
     pub summary: bool,
+    /// Delete those collectors and their keys instead of listing them; without --yes only tell how many. At least one filter has
+    /// to be there.
+    #[arg(long, conflicts_with_all = ["summary", "sort"])]
+    pub delete: bool,
+    /// Do it, without asking.
+    #[arg(long, requires = "delete")]
+    pub yes: bool,
     /// How it is printed.
     #[command(flatten)]
     pub format: Format,
