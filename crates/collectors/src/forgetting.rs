@@ -1,8 +1,9 @@
-//! Collectors are forgotten, many at a time: those that an operator's filter names, and those that stay away, if operators want that.
+//! Collectors are forgotten, many at a time: those that an operator's filter names, and those that stay away, if operators want
+//! that.
 //!
-//! What goes is what an operator's deletion of one takes away. They go in units of work of a hundred with a pause between, so that
-//! agents are answered meanwhile; whether each is still meant is looked at when it goes. Those that are revoked do not go for
-//! staying away: what is known of them keeps them out.
+//! What goes is what an operator's deletion of one takes away. They go in units of work of a hundred with a pause between, so
+//! that agents are answered meanwhile; whether each is still meant is looked at when it goes. Those that are revoked do not go
+//! for staying away: what is known of them keeps them out.
 //!
 //! As with hosts, a server that was off for a month, or whose clock is wrong, knows nothing of who stayed away.
 

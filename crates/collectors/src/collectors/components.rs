@@ -1,7 +1,7 @@
 //! Which list of components an agent has, when it tells only what it calls the list.
 //!
-//! A list is kept under a digest of our own, once for all agents that have it. Its name is the agent's own choice, and is taken for a
-//! list that others told only within a team: nobody decides what collectors of other teams are built of.
+//! A list is kept under a digest of our own, once for all agents that have it. Its name is the agent's own choice, and is taken
+//! for a list that others told only within a team: nobody decides what collectors of other teams are built of.
 
 use dashmap::{DashMap, DashSet};
 use muster_identity::{CollectorId, TeamId};
