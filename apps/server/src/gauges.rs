@@ -252,6 +252,10 @@ pub(crate) fn describe() {
     );
     for (name, text) in [
         (
+            "muster_collectors_expired_total",
+            "Collectors that were deleted since they stayed away for longer than operators allow",
+        ),
+        (
             "muster_collectors_messages_total",
             "Messages of collectors that were answered or refused, by carrier",
         ),

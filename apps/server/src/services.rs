@@ -255,6 +255,15 @@ impl Services {
             async move { collectors.run(&lease, stop).await }
         });
         tasks.spawn({
+            let (collectors, settings) = (self.collectors.clone(), self.settings.clone());
+            let (lease, stop) = (upkeep("collectors.expiry"), stop.clone());
+            async move {
+                collectors
+                    .run_expiry(Arc::new(settings), &lease, stop)
+                    .await
+            }
+        });
+        tasks.spawn({
             let configurations = self.configurations.clone();
             let (lease, stop) = (upkeep("collectors.configurations"), stop.clone());
             async move { configurations.run(&lease, stop).await }

@@ -1,6 +1,7 @@
 //! Collectors as they come: credentials, records in memory, and what a step comes to, kept and sent.
 
 mod commit;
+mod components;
 mod memory;
 mod push;
 mod reply;
@@ -13,7 +14,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use dashmap::{DashMap, DashSet};
+use dashmap::DashMap;
 use muster_bus::{Bus, Hint, Topic};
 use muster_clock::{Clock, Randomness, Timestamp};
 use muster_http::error_chain;
@@ -22,6 +23,7 @@ use muster_store::{Database, StoreError};
 use muster_wire_opamp::proto::AgentToServer;
 use muster_wire_opamp::{InstanceUid, Outgoing, Refusal as WireRefusal};
 
+use crate::ExchangeError;
 use crate::links::Links;
 use crate::live::Live;
 use crate::pace::Pace;
@@ -32,7 +34,6 @@ use crate::service::{
     speaks_for, step,
 };
 use crate::telemetry::Telemetry;
-use crate::{ExchangeError, store};
 
 use commit::Committed;
 pub(crate) use reply::Reply;
@@ -52,8 +53,6 @@ const ATTEMPTS: usize = 6;
 const BURST_REQUESTS: u32 = 60;
 /// How often a further one.
 const REQUEST_INTERVAL: Duration = Duration::from_millis(500);
-/// How many hashes of known components are remembered.
-const MAX_KNOWN_COMPONENTS: usize = 10_000;
 
 /// Where remote configurations come from: which agent should run what. Asked at every message, so from memory.
 pub trait RemoteConfigs: Send + Sync + 'static {
@@ -104,7 +103,7 @@ struct Inner {
     stripes: Vec<AtomicU64>,
     /// Something was missed: memory is to be compared with the database now.
     compare_soon: tokio::sync::Notify,
-    components: DashSet<String>,
+    components: components::KnownComponents,
     /// How fast agents send over plain HTTP, by credential as well: nobody is to suffer for whoever shows their uid.
     paces: DashMap<(LineKey, InstanceUid), Pace>,
     locks: Vec<tokio::sync::Mutex<()>>,
@@ -147,7 +146,7 @@ impl Collectors {
             uids: DashMap::new(),
             stripes: (0..memory::STRIPES).map(|_| AtomicU64::new(0)).collect(),
             compare_soon: tokio::sync::Notify::new(),
-            components: DashSet::new(),
+            components: components::KnownComponents::default(),
             paces: DashMap::new(),
             locks,
             queue: writer::Queue::default(),
@@ -397,7 +396,7 @@ impl Collectors {
         is_other: bool,
     ) -> Result<Step, StoreError> {
         let now = self.now();
-        let are_components_known = self.are_components_known(message, record).await?;
+        let shared_components = self.shared_components(message, record, principal).await?;
         let desired = record.and_then(|record| self.0.configs.get()?.desired(record));
         let telemetry = record.and_then(|record| self.0.telemetry.desired(record));
         Ok(step(&Exchange {
@@ -409,7 +408,7 @@ impl Collectors {
             owner,
             connection: session.connection,
             is_key_live: record.is_some_and(|record| self.is_key_live(record, session, now)),
-            are_components_known,
+            shared_components: shared_components.as_deref(),
             desired_config: desired.as_deref(),
             telemetry: telemetry.as_deref(),
             settings: &self.0.settings,
@@ -441,40 +440,6 @@ impl Collectors {
             [line.sequence, line.sequence.wrapping_add(1)].contains(&message.sequence_num)
         });
         (!is_next || record.durable.contested_at.is_some()) && self.0.bus.status().replicas > 1
-    }
-
-    async fn are_components_known(
-        &self,
-        message: &AgentToServer,
-        record: Option<&Record>,
-    ) -> Result<bool, StoreError> {
-        let said = message
-            .available_components
-            .as_ref()
-            .filter(|said| !said.hash.is_empty());
-        let asked = record
-            .and_then(|record| record.durable.components.as_ref())
-            .filter(|known| known.asked_at.is_some());
-        let hash = match (said, asked) {
-            (Some(said), _) => crate::values::hex(&said.hash[..said.hash.len().min(64)]),
-            (None, Some(known)) => known.hash.clone(),
-            (None, None) => return Ok(true),
-        };
-        if self.0.components.contains(&hash) {
-            return Ok(true);
-        }
-        let found = store::part::components(&mut &self.0.database, &hash).await?;
-        if found.is_some() {
-            self.remember_components(hash);
-        }
-        Ok(found.is_some())
-    }
-
-    fn remember_components(&self, hash: String) {
-        if self.0.components.len() >= MAX_KNOWN_COMPONENTS {
-            self.0.components.clear();
-        }
-        self.0.components.insert(hash);
     }
 
     /// Keeps what a step comes to and makes the answer; none when somebody else changed the agent meanwhile.

@@ -2,6 +2,7 @@
 
 mod native;
 mod native_change;
+mod native_delete;
 mod native_links;
 mod native_telemetry;
 mod opamp;

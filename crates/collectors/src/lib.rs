@@ -16,6 +16,7 @@ mod attribute_list;
 mod collectors;
 pub mod configurations;
 mod error;
+mod forgetting;
 pub mod http;
 mod limits;
 mod links;
@@ -33,6 +34,7 @@ mod values;
 
 pub use collectors::{CollectorParts, Collectors, RemoteConfigs};
 pub use error::{ExchangeError, OperatorError};
+pub use forgetting::CollectorExpirySource;
 pub use limits::{DEFAULT_HEARTBEAT, MAX_MESSAGE_BYTES};
 pub use masking::{DEFAULT_KEYS_LIST, MASK, Masking};
 pub use migrations::MIGRATIONS;

@@ -1,9 +1,10 @@
-//! Secrets in configurations that agents report: masked before anything is kept.
+//! Secrets in what agents report, their configurations above all: masked before anything is kept.
 //!
 //! A value is masked when its key looks like that of a credential, and with it everything below; so is the `value` of a pair
 //! whose `name` or `key` does, and a password inside an address. Only the values are replaced, in place: the rest of a file
 //! stays as it was. A file that cannot be read is not kept at all, since nobody knows what stands in it.
 
+mod attributes;
 mod texts;
 mod yaml;
 
@@ -62,6 +63,11 @@ impl Masking {
     /// A file with its secrets masked; none when it cannot be read.
     pub fn file(&self, text: &str) -> Option<String> {
         yaml::mask(text, self)
+    }
+
+    /// A text that is no file, with the secrets inside it masked.
+    pub fn text(&self, text: &str) -> String {
+        yaml::text(text, self)
     }
 
     /// An effective configuration as it is kept: file by file.

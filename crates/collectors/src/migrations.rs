@@ -51,7 +51,9 @@ CREATE UNIQUE INDEX collectors_host_links_one ON collectors_host_links (collecto
 /// `state` is `record::Durable` as JSON; the columns beside it are what lists are searched, filtered and sorted by, and
 /// follow from it and from the parts. `revision` counts changes: whoever writes names the one that was read. A uid leads to
 /// one agent, also the earlier ones. `lines` count the messages of an agent under one credential; they and `presence` are
-/// written in batches; `back_at` is when an agent was heard again after it was gone or silent for three of its intervals. Lists of components are shared by all agents that have the same.
+/// written in batches; `back_at` is when an agent was heard again after it was gone or silent for three of its intervals. Lists
+/// of components are kept once for all agents that have the same, under a digest of the list, which is `components_hash` of an
+/// agent; `components_name` is what the agent itself calls its list.
 const COLLECTORS: &str = "
 CREATE TABLE collectors_collectors (
     id {{id}},
@@ -69,6 +71,7 @@ CREATE TABLE collectors_collectors (
     config_status TEXT NOT NULL,
     config_hash TEXT NOT NULL,
     components_hash TEXT NOT NULL,
+    components_name TEXT NOT NULL DEFAULT '',
     state TEXT NOT NULL,
     name TEXT NOT NULL DEFAULT '',
     version TEXT NOT NULL DEFAULT '',
@@ -77,6 +80,8 @@ CREATE TABLE collectors_collectors (
     is_healthy BIGINT
 );
 CREATE INDEX collectors_collectors_team ON collectors_collectors (team_id);
+CREATE INDEX collectors_collectors_components ON collectors_collectors (components_name, team_id)
+    WHERE components_hash <> '';
 CREATE TABLE collectors_uids (
     uid TEXT PRIMARY KEY,
     collector_id BIGINT NOT NULL REFERENCES collectors_collectors (id) ON DELETE CASCADE,

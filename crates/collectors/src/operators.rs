@@ -6,7 +6,7 @@ use muster_clock::Timestamp;
 use muster_http::{Listing, Page, Problem};
 use muster_identity::{
     Action, Actor, AuditEntry, CollectorId, CollectorKeyInfo, ComeBack, IdentityError, Principal,
-    RefusedKey, Scope, TeamId,
+    RefusedKey, Scope, TeamFilter, TeamId,
 };
 use muster_store::{StoreError, Transaction};
 use muster_wire_opamp::AgentCapabilities;
@@ -35,6 +35,9 @@ const SHOWN_EVENTS: i64 = 100;
 const APPROVED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often a change is tried again when the agent changes at the same time.
 const ATTEMPTS: usize = 8;
+/// Why a collector cannot come again by its key.
+const KEY_IS_GONE: &str = "this collector has no key that could be good again: it never used one, or the key was taken away by \
+     itself or for good, or deleted since; unrevoke it without its key, so that it comes by an enrollment token";
 /// The longest reason, in bytes.
 const MAX_REASON_BYTES: usize = 1_000;
 
@@ -153,7 +156,7 @@ impl Wish<'_> {
 }
 
 impl Collectors {
-    fn filter(
+    pub(crate) fn filter(
         &self,
         principal: &Principal,
         search: Option<String>,
@@ -267,7 +270,18 @@ impl Collectors {
 
     /// How many collectors there are, by what they are like.
     pub async fn counts(&self) -> Result<Vec<AgentCounts>, StoreError> {
-        let counts = store::operator::counts(&mut self.database(), self.now()).await?;
+        self.counts_of(&TeamFilter::All).await
+    }
+
+    /// How many collectors these teams have, by what they are like.
+    pub(crate) async fn counts_of(
+        &self,
+        teams: &TeamFilter,
+    ) -> Result<Vec<AgentCounts>, StoreError> {
+        let now = self.now();
+        let mut filter = Filter::new(now);
+        filter.visible(teams);
+        let counts = store::operator::counts(&mut self.database(), &filter, now).await?;
         let mut counts: Vec<AgentCounts> = counts
             .into_iter()
             .map(|((standing, key_status), (total, online))| AgentCounts {
@@ -287,21 +301,27 @@ impl Collectors {
         principal: &Principal,
         id: CollectorId,
     ) -> Result<Detail, OperatorError> {
-        // What was heard in the last second is to be seen, too.
-        self.flush().await?;
         let mut db = self.database();
         let unknown = || OperatorError::Unknown(id.to_string());
-        let listed = store::operator::find(&mut db, id)
+        let mut listed = store::operator::find(&mut db, id)
             .await?
             .ok_or_else(unknown)?;
+        // What was heard in the last second is to be seen, too, and whoever only looks writes nothing.
+        if let Some((seen_at, gone_at)) = self.waiting_times(id)
+            && listed.seen_at.is_none_or(|written| written <= seen_at)
+        {
+            listed.seen_at = Some(seen_at);
+            listed.gone_at = gone_at;
+        }
         if !principal.visible_teams().admits(listed.team_id) {
             return Err(unknown());
         }
         let record = store::record::find(&mut db, id)
             .await?
             .ok_or_else(unknown)?;
-        let components = match &record.durable.components {
-            Some(known) => store::part::components(&mut db, &known.hash).await?,
+        let components = record.durable.components.as_ref();
+        let components = match components.and_then(|known| known.content.as_deref()) {
+            Some(content) => store::part::components(&mut db, content).await?,
             None => None,
         };
         let parts = store::part::list(&mut db, id).await?;
@@ -334,6 +354,35 @@ impl Collectors {
             let reason = format!("must be at most {MAX_REASON_BYTES} bytes of text");
             return Err(Problem::invalid("reason", reason));
         }
+        let actor = Actor::from(principal);
+        for _ in 0..ATTEMPTS {
+            // Looked at anew each time: somebody may have moved it to where the principal may do nothing.
+            let team = self.permitted(principal, id, wish).await?;
+            let done = self.try_change(&actor, id, team, wish).await;
+            if matches!(done, Ok(false)) {
+                continue;
+            }
+            // Whatever came of it: when the answer to a commit is lost it may have been kept.
+            if matches!(wish, Wish::Delete) {
+                self.identity().collector_keys.changed(id).await;
+                self.gone(id).await;
+            } else {
+                self.changed(id).await;
+                self.identity().collector_keys.changed(id).await;
+            }
+            self.push_soon(Some(id)).await;
+            return done.map(drop).map_err(Into::into);
+        }
+        Err(OperatorError::Conflict("the collector changes all the time; try again").into())
+    }
+
+    /// The team of a collector that the principal may change.
+    async fn permitted(
+        &self,
+        principal: &Principal,
+        id: CollectorId,
+        wish: Wish<'_>,
+    ) -> Result<Option<TeamId>, Problem> {
         let unknown = || OperatorError::Unknown(id.to_string());
         let known = store::operator::find(&mut self.database(), id).await;
         let known = known.map_err(OperatorError::from)?.ok_or_else(unknown)?;
@@ -353,40 +402,24 @@ impl Collectors {
                 })?;
             }
         }
-        let actor = Actor::from(principal);
-        for _ in 0..ATTEMPTS {
-            let done = self.try_change(&actor, id, wish).await;
-            if matches!(done, Ok(false)) {
-                continue;
-            }
-            // Whatever came of it: when the answer to a commit is lost it may have been kept.
-            if matches!(wish, Wish::Delete) {
-                self.identity().collector_keys.changed(id).await;
-                self.gone(id).await;
-            } else {
-                self.changed(id).await;
-                self.identity().collector_keys.changed(id).await;
-            }
-            if matches!(wish, Wish::Transfer(_)) {
-                self.links().wish([id]);
-            }
-            self.push_soon(Some(id)).await;
-            return done.map(drop).map_err(Into::into);
-        }
-        Err(OperatorError::Conflict("the collector changes all the time; try again").into())
+        Ok(known.team_id)
     }
 
-    /// False when the agent changed at the same time.
+    /// False when the agent changed at the same time, or is in another team than the one for which this was permitted.
     async fn try_change(
         &self,
         actor: &Actor,
         id: CollectorId,
+        permitted_in: Option<TeamId>,
         wish: Wish<'_>,
     ) -> Result<bool, OperatorError> {
         let now = self.now();
         let mut db = self.database().begin().await?;
         let found = store::record::find(&mut db, id).await?;
         let mut record = found.ok_or_else(|| OperatorError::Unknown(id.to_string()))?;
+        if record.durable.team_id != permitted_in {
+            return Ok(false);
+        }
         if !apply(&mut record, wish, now)? {
             // It is so already.
             return Ok(true);
@@ -429,7 +462,10 @@ impl Collectors {
                     .await?;
             }
             Wish::Unrevoke(how) => {
-                keys.readmit_collector(db, actor, id, how, now).await?;
+                let key = keys.readmit_collector(db, actor, id, how, now).await?;
+                if key.is_none() && how == ComeBack::WithItsKey {
+                    return Err(OperatorError::Conflict(KEY_IS_GONE));
+                }
             }
             Wish::Rotate => {
                 if !keys.rotate_collector(db, actor, id, now).await? {
@@ -460,6 +496,10 @@ fn apply(record: &mut Record, wish: Wish<'_>, now: Timestamp) -> Result<bool, Op
         }
         Wish::Unrevoke(how) => {
             if durable.standing != Standing::Revoked {
+                // What is so already is no error, and what is not so is not promised.
+                if how == ComeBack::WithItsKey && durable.key_id.is_none() {
+                    return Err(OperatorError::Conflict(KEY_IS_GONE));
+                }
                 return Ok(false);
             }
             durable.standing = Standing::Enrolled;
@@ -520,3 +560,6 @@ fn listed(text: Option<&str>) -> impl Iterator<Item = &str> {
     let items = text.into_iter().flat_map(|text| text.split(','));
     items.map(str::trim).filter(|item| !item.is_empty())
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use muster_clock::Timestamp;
 use muster_http::error_chain;
 use muster_identity::CollectorId;
 use muster_store::{Database, StoreError};
@@ -89,6 +90,12 @@ impl Presence {
             .get(&id)
             .map(|heard| heard.lines.clone())
             .unwrap_or_default()
+    }
+
+    /// When an agent was last heard and when it went, if that is not written yet.
+    pub(crate) fn waiting_times(&self, id: CollectorId) -> Option<(Timestamp, Option<Timestamp>)> {
+        let pending = self.pending();
+        pending.get(&id).map(|heard| (heard.seen_at, heard.gone_at))
     }
 
     /// An agent is not there any more.

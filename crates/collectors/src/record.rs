@@ -178,8 +178,11 @@ impl Part {
 /// An agent's components, by what it calls them together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Components {
-    /// The hash as hexadecimal digits.
+    /// The agent's own hash as hexadecimal digits.
     pub hash: String,
+    /// The digest of the list, under which it is kept; none until it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
     /// When the list was asked for, if it was not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked_at: Option<Timestamp>,

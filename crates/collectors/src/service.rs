@@ -32,16 +32,19 @@ use crate::telemetry::OwnTelemetry;
 pub use answer::SERVER_CAPABILITIES;
 pub use offer::{OfferPlan, OfferSettings};
 
-/// Bits of agents' capabilities that decisions hang on.
+/// Bits of agents' capabilities that decisions hang on, as messages and records have them.
 pub(crate) mod bits {
-    pub(crate) const ACCEPTS_REMOTE_CONFIG: u64 = 0x2;
-    pub(crate) const REPORTS_EFFECTIVE_CONFIG: u64 = 0x4;
-    pub(crate) const ACCEPTS_CONNECTION_SETTINGS: u64 = 0x100;
-    pub(crate) const ACCEPTS_RESTART: u64 = 0x400;
-    pub(crate) const REPORTS_HEALTH: u64 = 0x800;
-    pub(crate) const REPORTS_REMOTE_CONFIG: u64 = 0x1000;
+    use muster_wire_opamp::{AgentCapabilities as Can, AgentFlags};
+
+    pub(crate) const ACCEPTS_REMOTE_CONFIG: u64 = Can::ACCEPTS_REMOTE_CONFIG.bits();
+    pub(crate) const REPORTS_EFFECTIVE_CONFIG: u64 = Can::REPORTS_EFFECTIVE_CONFIG.bits();
+    pub(crate) const ACCEPTS_CONNECTION_SETTINGS: u64 =
+        Can::ACCEPTS_OPAMP_CONNECTION_SETTINGS.bits();
+    pub(crate) const ACCEPTS_RESTART: u64 = Can::ACCEPTS_RESTART_COMMAND.bits();
+    pub(crate) const REPORTS_HEALTH: u64 = Can::REPORTS_HEALTH.bits();
+    pub(crate) const REPORTS_REMOTE_CONFIG: u64 = Can::REPORTS_REMOTE_CONFIG.bits();
     /// The agent asks for a uid.
-    pub(crate) const REQUEST_INSTANCE_UID: u64 = 0x1;
+    pub(crate) const REQUEST_INSTANCE_UID: u64 = AgentFlags::REQUEST_INSTANCE_UID.bits();
 }
 
 /// Who sent a message, by what it proved.
@@ -156,8 +159,8 @@ pub struct Exchange<'a> {
     pub connection: Connection,
     /// Whether the agent's own key is in use on another socket of this server.
     pub is_key_live: bool,
-    /// Whether the list of the agent's components is known.
-    pub are_components_known: bool,
+    /// The list of components that the agent names and did not tell, by its digest, if another one of its team told it.
+    pub shared_components: Option<&'a str>,
     /// What it should run.
     pub desired_config: Option<&'a DesiredConfig>,
     /// Where it should send telemetry about itself.
@@ -228,12 +231,23 @@ pub struct Outcome {
     pub offer: Option<OfferPlan>,
     /// Parts that changed.
     pub parts: Vec<(Part, Value)>,
-    /// A list of components, by its hash.
-    pub components: Option<(String, Value)>,
+    /// Its components, when something is new about them.
+    pub components: Option<SaidComponents>,
     /// A custom message.
     pub custom: Option<CustomMessage>,
     /// What else follows.
     pub effects: Vec<Effect>,
+}
+
+/// What an agent says of its components.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SaidComponents {
+    /// What it calls them together.
+    pub name: String,
+    /// The digest of the list, if it is known.
+    pub content: Option<String>,
+    /// The list, if it told it.
+    pub list: Option<Value>,
 }
 
 /// What follows from a step.

@@ -1,4 +1,7 @@
 //! What agents say, as JSON that is bounded in size and depth: what is kept and shown.
+//!
+//! `muster_wire_opamp::attributes` has attributes as JSON, too, all that was said and in that order, so that they can be read
+//! back. Here they are cut to what may be kept, and sorted: the same said in another order is nothing new to write.
 
 use std::fmt::Write as _;
 
@@ -6,10 +9,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use muster_wire_opamp::proto::any_value::Value as Kind;
 use muster_wire_opamp::proto::{
-    AgentDescription, AnyValue, ComponentDetails, ComponentHealth, KeyValue, PackageStatuses,
+    AgentDescription, AnyValue, AvailableComponents, ComponentDetails, ComponentHealth, KeyValue,
+    PackageStatuses,
 };
 use serde_json::{Map, Value, json};
 
+use crate::Masking;
 use crate::limits::{MAX_ATTRIBUTES, MAX_DEPTH, MAX_ERROR_BYTES, MAX_NODES, MAX_TEXT_BYTES};
 
 /// A text of at most so many bytes, without what databases do not keep.
@@ -82,11 +87,16 @@ pub(crate) fn text_of(value: &Value) -> String {
     }
 }
 
-/// An agent's attributes.
-pub(crate) fn description(said: &AgentDescription) -> Value {
+/// An agent's attributes, with secrets masked: a list of all is shown to everybody who may see the agent, and searched.
+pub(crate) fn description(said: &AgentDescription, masking: &Masking) -> Value {
+    let masked = |list: &[KeyValue]| {
+        let mut all = attributes(list);
+        masking.attributes(&mut all);
+        all
+    };
     json!({
-        "identifying": attributes(&said.identifying_attributes),
-        "non_identifying": attributes(&said.non_identifying_attributes),
+        "identifying": masked(&said.identifying_attributes),
+        "non_identifying": masked(&said.non_identifying_attributes),
     })
 }
 
@@ -166,6 +176,11 @@ fn health_node(said: &ComponentHealth, depth: usize, room: &mut usize) -> Value 
         node.insert("is_cut".to_owned(), true.into());
     }
     Value::Object(node)
+}
+
+/// What an agent calls its components together, as hexadecimal digits.
+pub(crate) fn components_name(said: &AvailableComponents) -> String {
+    hex(&said.hash[..said.hash.len().min(64)])
 }
 
 /// The components that an agent is built of.

@@ -214,7 +214,9 @@ impl CollectorKeys {
     }
 
     /// What un-revoking a collector does to its keys, in the caller's unit of work, which also notes that the collector may
-    /// come again; call [`changed`](Self::changed) after the commit. Gives the key that is good again, if there is one.
+    /// come again; call [`changed`](Self::changed) after the commit. Gives the key that is good again; none when
+    /// the collector comes without one, or has none that could be: it never used one, or that was taken away for good, or
+    /// deleted since.
     pub async fn readmit_collector(
         &self,
         db: &mut Transaction,
@@ -228,6 +230,8 @@ impl CollectorKeys {
             ComeBack::WithoutKey => None,
             ComeBack::WithItsKey => store::restore(db, collector).await?,
         };
+        // A later revocation in error must not bring back what was taken away before it.
+        store::give_up(db, collector).await?;
         let entry = AuditEntry::new("unrevoked_agent_keys", "collector", collector)
             .after(json!({ "key_id": key }));
         self.0.audit.record(db, actor, entry, now).await?;

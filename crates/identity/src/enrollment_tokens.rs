@@ -147,6 +147,14 @@ struct Inner {
 #[derive(Clone)]
 pub struct EnrollmentTokens(Arc<Inner>);
 
+impl EnrollmentToken {
+    /// Whether hosts of Fleet's API may come by it: then it is one of its enroll secrets.
+    pub(crate) fn is_for_hosts(&self) -> bool {
+        let mut fleets = Family::FLEETS.iter();
+        fleets.any(|family| self.families.contains(family))
+    }
+}
+
 impl EnrollmentTokens {
     pub(crate) fn new(context: Arc<Context>, audit: Audit, master_key: Arc<MasterKey>) -> Self {
         Self(Arc::new(Inner {

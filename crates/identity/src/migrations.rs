@@ -212,9 +212,10 @@ ALTER TABLE identity_refused_agents ADD COLUMN collector_id BIGINT;
 ";
 
 /// What a token says of agents that speak OpAMP: `known_agents` is what is done with those that are known and come by it,
-/// `ephemeral` that those which came by it are forgotten when they are gone.
+/// `ephemeral` that those which came by it are forgotten when they are gone. A token of which `known_agents` is empty was made by
+/// a release before OpAMP.
 const COLLECTOR_TOKENS: &str = "
-ALTER TABLE identity_enrollment_tokens ADD COLUMN known_agents TEXT NOT NULL DEFAULT 'adopt';
+ALTER TABLE identity_enrollment_tokens ADD COLUMN known_agents TEXT NOT NULL DEFAULT '';
 ALTER TABLE identity_enrollment_tokens ADD COLUMN ephemeral BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE identity_enrollment_tokens ADD COLUMN used_by_collector BIGINT;
 ";

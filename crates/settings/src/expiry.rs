@@ -1,7 +1,9 @@
-//! After how many days hosts are deleted that stay away (a rule for all, and rules of teams), and entries of the audit log.
+//! After how many days hosts are deleted that stay away (a rule for all, and rules of teams), collectors that do, and entries of
+//! the audit log.
 
 use std::time::Duration;
 
+use muster_collectors::CollectorExpirySource;
 use muster_hosts::{ExpiryRules, ExpirySource};
 use muster_identity::AuditExpirySource;
 use serde::{Deserialize, Serialize};
@@ -46,6 +48,16 @@ impl AuditExpirySource for SettingsService {
         after(
             organisation.audit_expiry_enabled,
             organisation.audit_expiry_days,
+        )
+    }
+}
+
+impl CollectorExpirySource for SettingsService {
+    fn collector_expiry(&self) -> Option<Duration> {
+        let organisation = &self.current().documents.organisation;
+        after(
+            organisation.collector_expiry_enabled,
+            organisation.collector_expiry_days,
         )
     }
 }

@@ -37,6 +37,10 @@ pub struct Organisation {
     pub host_expiry_enabled: bool,
     /// After how many days.
     pub host_expiry_days: u32,
+    /// Collectors that stay away are removed, those that are revoked excepted.
+    pub collector_expiry_enabled: bool,
+    /// After how many days.
+    pub collector_expiry_days: u32,
     /// Entries of the audit log are deleted when they are old.
     pub audit_expiry_enabled: bool,
     /// After how many days. Denials are kept for 90 days at most in any case.
@@ -66,6 +70,8 @@ impl Default for Organisation {
             scripts_disabled: false,
             host_expiry_enabled: false,
             host_expiry_days: 0,
+            collector_expiry_enabled: false,
+            collector_expiry_days: 0,
             audit_expiry_enabled: false,
             audit_expiry_days: 0,
             collect_users: true,
@@ -112,6 +118,11 @@ impl Organisation {
                 "host_expiry_window",
                 self.host_expiry_enabled,
                 self.host_expiry_days,
+            ),
+            (
+                "collector_expiry_days",
+                self.collector_expiry_enabled,
+                self.collector_expiry_days,
             ),
             (
                 "activity_expiry_window",

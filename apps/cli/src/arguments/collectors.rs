@@ -16,7 +16,8 @@ Examples:
   muster collectors --token 3
   muster collectors --host web-1
   muster collectors --host-link suggested
-  muster collectors --summary";
+  muster collectors --summary
+  muster collectors --status offline --attribute service.name=demo --delete --yes";
 
 /// What follows the help of `collector`.
 pub(super) const EXAMPLES: &str = "\
@@ -90,6 +91,13 @@ pub struct Collectors {
     #[arg(long, conflicts_with_all = ["search", "status", "state", "key", "config", "healthy", "unhealthy", "capability",
         "attribute", "token", "host", "host_link", "version", "team", "sort"])]
     pub summary: bool,
+    /// Delete those collectors and their keys instead of listing them; without --yes only tell how many. At least one filter has
+    /// to be there.
+    #[arg(long, conflicts_with_all = ["summary", "sort"])]
+    pub delete: bool,
+    /// Do it, without asking.
+    #[arg(long, requires = "delete")]
+    pub yes: bool,
     /// How it is printed.
     #[command(flatten)]
     pub format: Format,

@@ -110,7 +110,7 @@ pub struct TokensCreate {
     /// The team that hosts come into, by name or id.
     #[arg(long, value_name = "NAME")]
     pub team: Option<String>,
-    /// A family of agents that may use it: osquery, orbit, opamp, keylime (may be repeated) [default: all].
+    /// A family of agents that may use it: osquery, orbit, opamp (collectors), keylime (may be repeated) [default: all].
     #[arg(long, value_name = "NAME")]
     pub family: Vec<String>,
     /// A label that hosts come into when they first enroll with it, by name or id (may be repeated).

@@ -48,7 +48,6 @@ pub(super) async fn list(client: &Client, arguments: &Collectors) -> Result<(), 
         ("key_status", &arguments.key),
         ("config_status", &arguments.config),
         ("version", &arguments.version),
-        ("sort", &arguments.sort),
     ];
     for (name, wish) in wishes {
         query.extend(wish.clone().map(|wish| (name, wish)));
@@ -77,6 +76,10 @@ pub(super) async fn list(client: &Client, arguments: &Collectors) -> Result<(), 
         Some(NO_TEAM) => query.push(("team_id", "0".to_owned())),
         Some(team) => query.push(("team_id", team_id(client, team).await?.to_string())),
     }
+    if arguments.delete {
+        return delete_all(client, &query, arguments.yes).await;
+    }
+    query.extend(arguments.sort.clone().map(|sort| ("sort", sort)));
     let mut collectors = client.list(&["collectors"], &query, ALL).await?;
     name_teams(client, &mut collectors).await?;
     output::list(style, COLUMNS, &collectors)
@@ -107,6 +110,63 @@ fn word(text: &str) -> String {
     }
     let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
     format!("\"{escaped}\"")
+}
+
+/// Deletes the collectors that filters name, or tells how many there are.
+async fn delete_all(
+    client: &Client,
+    filters: &[(&'static str, String)],
+    is_sure: bool,
+) -> Result<(), CliError> {
+    let mut filter = serde_json::Map::new();
+    for (name, wish) in filters {
+        let wish = match *name {
+            "healthy" => json!(wish == "true"),
+            "team_id" => wish
+                .parse::<i64>()
+                .map_or_else(|_| json!(wish), Value::from),
+            _ => json!(wish),
+        };
+        filter.insert((*name).to_owned(), wish);
+    }
+    let ask = async |dry_run: bool| {
+        let body = json!({ "filter": filter, "dry_run": dry_run });
+        let answer = client.post(&["collectors", "delete"], &body).await?;
+        let number = |name: &str| answer[name].as_u64().unwrap_or(0);
+        Ok::<_, CliError>((
+            ["matched", "online", "revoked"].map(number),
+            number("deleted"),
+            number("remaining"),
+        ))
+    };
+    let ([matched, online, revoked], ..) = ask(true).await?;
+    if !is_sure {
+        output::say(&format!(
+            "{matched} {} be deleted: {online} online, {revoked} revoked (deleted, they may come again by an enrollment token)\n\
+                \x20 nothing was deleted: add --yes to do it, or leave --delete out to see them",
+            if matched == 1 {
+                "collector would"
+            } else {
+                "collectors would"
+            }
+        ));
+        return Ok(());
+    }
+    // Some thousand go by one request.
+    let mut all = 0;
+    loop {
+        let (_, deleted, remaining) = ask(false).await?;
+        all += deleted;
+        if deleted == 0 || remaining == 0 {
+            break;
+        }
+        output::say(&format!("{all} deleted, {remaining} to go"));
+    }
+    output::say(&format!(
+        "deleted {all} {}",
+        if all == 1 { "collector" } else { "collectors" }
+    ));
+    Ok(())
 }
 
 pub(super) async fn one(client: &Client, arguments: &Collector) -> Result<(), CliError> {
@@ -181,8 +241,7 @@ async fn change(
         } else {
             format!(
                 "{called} may come again by an enrollment token\n\
-                    \x20 an agent that still shows its key is refused until it is started anew; to have the key good again: \
-                    muster collector {id} --unrevoke --with-its-key"
+                    \x20 its key is never good again: an agent that still shows it is refused until it is started anew"
             )
         }
     } else if arguments.approve {
@@ -215,11 +274,11 @@ async fn change(
         client.post(&path, &json!({ "host_id": host })).await?;
         format!("host {host} is not suggested for {called} again")
     } else if let Some(team) = &arguments.team {
-        let mut body = json!({});
-        if team != NO_TEAM {
-            body["team_id"] = json!(team_id(client, team).await?);
-        }
-        post("transfer", body).await?;
+        let id = match team.as_str() {
+            NO_TEAM => None,
+            team => Some(team_id(client, team).await?),
+        };
+        post("transfer", json!({ "team_id": id })).await?;
         match team.as_str() {
             NO_TEAM => format!("{called} is in no team now"),
             team => format!("moved {called} to the team `{team}`"),

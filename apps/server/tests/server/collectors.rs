@@ -101,6 +101,26 @@ pub(crate) async fn come(site: &Site) {
     assert_eq!(status, 401);
 }
 
+#[tokio::test]
+async fn a_secret_that_fleets_api_sets_lets_no_collector_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = running(folder.path(), &[]).await;
+    let site = site(&server).await;
+    let (_, collectors) = token(&site).await;
+    let spec = json!({ "spec": { "secrets": [{ "secret": "for the laptops" }] } });
+    let set = site.post("/api/v1/fleet/spec/enroll_secret", &spec).await;
+    assert_eq!(set.status, 200, "{set:?}");
+    assert_eq!(
+        post(&server, "for the laptops", &described(7, 0)).await.0,
+        401
+    );
+    assert_eq!(post(&server, &collectors, &described(7, 0)).await.0, 200);
+    let tokens = site.get("/api/muster/enrollment-tokens").await.body;
+    let tokens = tokens["items"].as_array().unwrap();
+    let fleets = tokens.iter().find(|token| token["name"] == "enroll secret");
+    assert_eq!(fleets.unwrap()["families"], json!(["osquery", "orbit"]));
+}
+
 type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
 async fn open(server: &Running, secret: &str) -> Result<Socket, Error> {

@@ -36,8 +36,9 @@ use muster_server::start::{Ambient, Running, start};
 use serde_json::Value;
 
 /// What one server of a database does for all.
-const LEASES: [&str; 6] = [
+const LEASES: [&str; 7] = [
     "collectors.configurations",
+    "collectors.expiry",
     "collectors.upkeep",
     "hosts.expiry",
     "hosts.upkeep",

@@ -90,8 +90,8 @@ impl Collectors {
         for (part, value) in &outcome.parts {
             store::part::put(db, id, *part, value, now).await?;
         }
-        if let Some((hash, list)) = &outcome.components {
-            store::part::add_components(db, hash, list, now).await?;
+        if let Some(said) = &outcome.components {
+            self.keep_components(db, id, said).await?;
         }
         if let Some(message) = &outcome.custom {
             store::part::add_message(db, id, message, MAX_KEPT_MESSAGES, now).await?;

@@ -39,7 +39,7 @@ impl Collectors {
                 owner: None,
                 connection: session.connection,
                 is_key_live: false,
-                are_components_known: true,
+                shared_components: None,
                 desired_config: desired.as_deref(),
                 telemetry: telemetry.as_deref(),
                 settings: &self.0.settings,
@@ -51,7 +51,8 @@ impl Collectors {
             };
             if let Some(reply) = self
                 .finish(session, &principal, outcome, Some(known.mark))
-                .await? {
+                .await?
+            {
                 return Ok(Some(reply.outgoing));
             }
         }

@@ -15,7 +15,6 @@ use muster_store::{Database, StoreError, Transaction};
 use tokio_util::sync::CancellationToken;
 
 use super::{CHANGED_TOPIC, Collectors, PROBE_TOPIC, PUSH_TOPIC};
-use crate::limits::MAX_EVENTS;
 use crate::store;
 
 /// Hints that enrollment tokens changed.
@@ -162,8 +161,7 @@ impl Collectors {
             record.is_some_and(|record| record.durable.uid == *uid)
         });
         self.0.paces.retain(|_, pace| !pace.is_even(now));
-        // Another replica may have forgotten lists that no agent has.
-        self.0.components.clear();
+        self.0.components.forget();
         let known: Vec<(CollectorId, i64)> = self
             .0
             .records
@@ -189,7 +187,6 @@ impl Collectors {
     pub async fn forget_what_is_over(&self) -> Result<(), StoreError> {
         let now = self.now();
         store::presence::forget_lines(&mut &self.0.database, now.minus(LINES_KEPT_FOR)).await?;
-        store::event::trim(&mut &self.0.database, MAX_EVENTS).await?;
         let before = now.minus(COMPONENTS_KEPT_FOR);
         store::part::forget_components(&mut &self.0.database, before).await?;
         self.forget_ephemeral(now).await
@@ -252,6 +249,11 @@ impl Collectors {
     pub async fn push_soon(&self, id: Option<CollectorId>) {
         let key = id.map(|id| id.to_string()).unwrap_or_default();
         self.hint(PUSH_TOPIC, key).await;
+    }
+
+    /// When an agent was last heard here and when it went, if that is not written yet.
+    pub(crate) fn waiting_times(&self, id: CollectorId) -> Option<(Timestamp, Option<Timestamp>)> {
+        self.0.presence.waiting_times(id)
     }
 
     /// Writes what was heard and is not written yet. For tests, and before a planned end.

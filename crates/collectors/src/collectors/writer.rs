@@ -180,8 +180,8 @@ impl Collectors {
         if effects.any(|effect| matches!(effect, Effect::BindKey(_))) {
             self.0.identity.collector_keys.changed(record.id).await;
         }
-        if let Some((hash, _)) = &job.outcome.components {
-            self.remember_components(hash.clone());
+        if let Some(said) = &job.outcome.components {
+            self.0.components.remember(record.durable.team_id, said);
         }
         if offer.is_some() {
             metrics::counter!("muster_collectors_offers_total").increment(1);

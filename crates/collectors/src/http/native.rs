@@ -27,6 +27,7 @@ pub fn native_routes(collectors: Collectors) -> OpenApiRouter {
     OpenApiRouter::new()
         .routes(routes!(list))
         .routes(routes!(summary))
+        .routes(routes!(super::native_delete::delete_by_filter))
         .routes(routes!(get, change::delete))
         .routes(routes!(change::revoke))
         .routes(routes!(change::unrevoke))
@@ -300,10 +301,10 @@ impl CollectorDetail {
     }
 }
 
-#[derive(Default, Deserialize, IntoParams)]
+#[derive(Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(default)]
-struct CollectorsQuery {
+pub(super) struct CollectorsQuery {
     /// Only collectors that are `online`, `late` or `offline`.
     status: Option<String>,
     /// Only collectors that are `enrolled`, `waiting` or `revoked`.
@@ -331,6 +332,25 @@ struct CollectorsQuery {
     team_id: Option<i64>,
 }
 
+impl From<CollectorsQuery> for CollectorQuery {
+    fn from(query: CollectorsQuery) -> Self {
+        Self {
+            status: query.status,
+            standing: query.standing,
+            key_status: query.key_status,
+            config_status: query.config_status,
+            healthy: query.healthy,
+            capability: query.capability,
+            attribute: query.attribute,
+            enrollment_token_id: query.enrollment_token_id,
+            host_id: query.host_id,
+            host_link: query.host_link,
+            version: query.version,
+            team_id: query.team_id,
+        }
+    }
+}
+
 /// List collectors
 ///
 /// Those of the teams that you may see. `search` looks at names, versions, uids (earlier ones, too) and attributes.
@@ -344,20 +364,7 @@ async fn list(
 ) -> Result<axum::Json<Page<Collector>>, Problem> {
     principal.authorize(Action::ReadHosts, Scope::Anywhere)?;
     let listing = listing.check(COLLECTOR_SORTS)?;
-    let query = CollectorQuery {
-        status: query.status,
-        standing: query.standing,
-        key_status: query.key_status,
-        config_status: query.config_status,
-        healthy: query.healthy,
-        capability: query.capability,
-        attribute: query.attribute,
-        enrollment_token_id: query.enrollment_token_id,
-        host_id: query.host_id,
-        host_link: query.host_link,
-        version: query.version,
-        team_id: query.team_id,
-    };
+    let query = query.into();
     let page = collectors.list(&principal, &listing, &query).await?;
     let now = collectors.now();
     Ok(axum::Json(Page {
@@ -399,15 +406,16 @@ struct CollectorCount {
 
 /// Count collectors
 ///
-/// All of them, by their standing and by how far they are with keys of their own.
+/// Those of the teams that you may see, by their standing and by how far they are with keys of their own.
 #[utoipa::path(get, path = "/collectors/summary", tag = "collectors",
     responses((status = 200, body = Vec<CollectorCount>)))]
 async fn summary(
     State(collectors): State<Collectors>,
     principal: Principal,
 ) -> Result<axum::Json<Vec<CollectorCount>>, Problem> {
-    principal.authorize(Action::ReadHosts, Scope::Global)?;
-    let counts = collectors.counts().await?.into_iter();
+    principal.authorize(Action::ReadHosts, Scope::Anywhere)?;
+    let counts = collectors.counts_of(&principal.visible_teams()).await?;
+    let counts = counts.into_iter();
     let counts = counts.map(|count| CollectorCount {
         standing: count.standing,
         key_status: count.key_status,

@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use muster_http::{Json, Path, Problem};
 use muster_identity::{CollectorId, ComeBack, Principal, TeamId};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use utoipa::ToSchema;
 
 use crate::Collectors;
@@ -57,17 +57,20 @@ pub(super) async fn revoke(
     change(&collectors, &principal, id, Wish::Revoke { reason }).await
 }
 
+// A typing mistake must not decide that a key is never good again.
 #[derive(Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct UnrevokeCollector {
     /// Whether the key that it had is good again, so that an agent which goes on knocking with it is let in at once. Not when
-    /// others may know the key. Without it the agent comes by its enrollment token and is offered a new one.
+    /// others may know the key. Without it the agent comes by its enrollment token and is offered a new one, and the key that
+    /// it had is never good again.
     with_its_key: bool,
 }
 
 /// Let a revoked collector come again
 #[utoipa::path(post, path = "/collectors/{id}/unrevoke", tag = "collectors", params(("id" = i64, Path)),
-    request_body = UnrevokeCollector, responses((status = 204), (status = 404)))]
+    request_body = UnrevokeCollector, responses((status = 204), (status = 404),
+    (status = 409, description = "it has no key that could be good again")))]
 pub(super) async fn unrevoke(
     State(collectors): State<Collectors>,
     principal: Principal,
@@ -121,23 +124,36 @@ pub(super) async fn rotate_key(
     change(&collectors, &principal, id, Wish::Rotate).await
 }
 
-#[derive(Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[derive(Deserialize, ToSchema)]
 pub(super) struct TransferCollector {
-    /// To which team; out of all when left out.
-    team_id: Option<i64>,
+    /// To which team; null takes it out of its team.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<i64>, required = true)]
+    #[expect(clippy::option_option, reason = "absent and null are different wishes")]
+    team_id: Option<Option<i64>>,
+}
+
+/// Null is something that was said.
+#[expect(clippy::option_option, reason = "absent and null are different wishes")]
+fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<i64>>, D::Error> {
+    Option::deserialize(from).map(Some)
 }
 
 /// Move a collector to a team
 #[utoipa::path(post, path = "/collectors/{id}/transfer", tag = "collectors", params(("id" = i64, Path)),
     request_body = TransferCollector, responses((status = 204), (status = 404),
-    (status = 422, description = "no such team")))]
+    (status = 422, description = "no such team, or none is named")))]
 pub(super) async fn transfer(
     State(collectors): State<Collectors>,
     principal: Principal,
     Path(id): Path<i64>,
     Json(body): Json<TransferCollector>,
 ) -> Result<StatusCode, Problem> {
-    let team = body.team_id.map(TeamId);
+    let team = body.team_id.ok_or_else(|| {
+        let reason =
+            "has to be there: the id of a team, or null to take the collector out of its team";
+        Problem::invalid("team_id", reason)
+    })?;
+    let team = team.map(TeamId);
     change(&collectors, &principal, id, Wish::Transfer(team)).await
 }

@@ -7,6 +7,11 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
 use super::{MASK, Masking, texts};
 
+/// A text that is a value by itself.
+pub(super) fn text(text: &str, masking: &Masking) -> String {
+    inside(text, masking).unwrap_or_else(|| text.to_owned())
+}
+
 /// How deep a file may be.
 const MAX_DEPTH: usize = 128;
 /// How many values a file may have.

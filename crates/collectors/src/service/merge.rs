@@ -4,32 +4,36 @@
 use muster_wire_opamp::proto::CustomMessage;
 use serde_json::{Value, json};
 
-use super::{Effect, Exchange, Outcome, sequence};
+use super::{Effect, Exchange, Outcome, SaidComponents, sequence};
 use crate::limits::{COMPONENTS_PATIENCE, MAX_ATTRIBUTES, MAX_CUSTOM_BYTES, MAX_ERROR_BYTES};
 use crate::record::{Components, ConfigReport, Part, Progress, SettingsReport};
 use crate::values::{self, bounded, digest, hex};
 
 pub(super) fn merge(x: &Exchange<'_>, outcome: &mut Outcome) {
-    let message = x.message;
+    let (message, masking) = (x.message, &x.settings.masking);
     if message.capabilities != 0 {
         outcome.record.durable.capabilities = message.capabilities;
     }
     if let Some(said) = &message.agent_description {
         outcome.record.durable.traits = Some(values::traits(said));
-        put(outcome, Part::Description, values::description(said));
-    }
-    if let Some(said) = &message.health {
-        put(outcome, Part::Health, values::health(said));
-    }
-    if let Some(said) = &message.effective_config {
         put(
             outcome,
-            Part::EffectiveConfig,
-            x.settings.masking.effective(said),
+            Part::Description,
+            values::description(said, masking),
         );
     }
+    if let Some(said) = &message.health {
+        let mut health = values::health(said);
+        masking.tree(&mut health);
+        put(outcome, Part::Health, health);
+    }
+    if let Some(said) = &message.effective_config {
+        put(outcome, Part::EffectiveConfig, masking.effective(said));
+    }
     if let Some(said) = &message.package_statuses {
-        put(outcome, Part::Packages, values::packages(said));
+        let mut packages = values::packages(said);
+        masking.tree(&mut packages);
+        put(outcome, Part::Packages, packages);
     }
     if let Some(said) = &message.custom_capabilities {
         let names = said.capabilities.iter().take(MAX_ATTRIBUTES);
@@ -57,6 +61,11 @@ fn put(outcome: &mut Outcome, part: Part, value: Value) {
     }
 }
 
+/// What an agent says of an error. Some quote what they could not read.
+fn error_of(x: &Exchange<'_>, text: &str) -> String {
+    x.settings.masking.text(&bounded(text, MAX_ERROR_BYTES))
+}
+
 fn remote_config(x: &Exchange<'_>, outcome: &mut Outcome) {
     let Some(said) = &x.message.remote_config_status else {
         return;
@@ -64,7 +73,7 @@ fn remote_config(x: &Exchange<'_>, outcome: &mut Outcome) {
     let report = ConfigReport {
         hash: hex(&said.last_remote_config_hash),
         progress: Progress::from_wire(said.status),
-        error: bounded(&said.error_message, MAX_ERROR_BYTES),
+        error: error_of(x, &said.error_message),
         at: x.now,
     };
     let before = outcome.record.durable.config.as_ref();
@@ -96,7 +105,7 @@ fn connection_settings(x: &Exchange<'_>, outcome: &mut Outcome) {
     let report = SettingsReport {
         hash: hex(&named[..named.len().min(64)]),
         progress: Progress::from_wire(said.status),
-        error: bounded(&said.error_message, MAX_ERROR_BYTES),
+        error: error_of(x, &said.error_message),
         at: x.now,
     };
     let before = outcome.record.durable.settings.as_ref();
@@ -116,42 +125,58 @@ fn components(x: &Exchange<'_>, outcome: &mut Outcome) {
         return;
     };
     let list = values::components(&said.components);
-    let hash = match (said.hash.is_empty(), list.is_empty()) {
-        (true, true) => return,
+    if list.is_empty() && said.hash.is_empty() {
+        return;
+    }
+    let list = (!list.is_empty()).then(|| {
+        let mut list = Value::Object(list);
+        x.settings.masking.tree(&mut list);
+        list
+    });
+    let content = list.as_ref().map(|list| digest(&list.to_string()));
+    let hash = match &content {
         // Some give the list alone.
-        (true, false) => digest(&Value::Object(list.clone()).to_string()),
-        (false, _) => hex(&said.hash[..said.hash.len().min(64)]),
+        Some(content) if said.hash.is_empty() => content.clone(),
+        _ => values::components_name(said),
     };
     let known = &mut outcome.record.durable.components;
-    if !list.is_empty() {
-        *known = Some(Components {
-            hash: hash.clone(),
-            asked_at: None,
-            asked_for_all: false,
-        });
-        if !x.are_components_known {
-            outcome.components = Some((hash, Value::Object(list)));
-        }
-    } else if known.as_ref().is_none_or(|known| known.hash != hash) {
-        *known = Some(Components {
-            hash,
-            asked_at: None,
-            asked_for_all: false,
-        });
+    let is_same = known
+        .as_ref()
+        .is_some_and(|known| known.hash == hash && (content.is_none() || known.content == content));
+    if is_same {
+        return;
     }
+    *known = Some(Components {
+        hash: hash.clone(),
+        content: content.clone(),
+        asked_at: None,
+        asked_for_all: false,
+    });
+    outcome.components = Some(SaidComponents {
+        name: hash,
+        content,
+        list,
+    });
 }
 
-/// Whether the list of components is to be asked for: nobody told what this hash stands for. Some agents tell it only with
-/// their full state, which is asked for when they do not answer.
+/// Whether the list of components is to be asked for: nobody of the agent's team told what this hash stands for. Some agents tell
+/// it only with their full state, which is asked for when they do not answer.
 pub(super) fn wants_components(x: &Exchange<'_>, outcome: &mut Outcome) -> bool {
-    if x.are_components_known || outcome.components.is_some() {
-        return false;
-    }
     let Some(known) = outcome.record.durable.components.as_mut() else {
         return false;
     };
-    let is_told = x.message.available_components.as_ref();
-    if is_told.is_some_and(|said| !said.components.is_empty()) {
+    if known.content.is_some() {
+        return false;
+    }
+    if let Some(content) = x.shared_components {
+        known.content = Some(content.to_owned());
+        known.asked_at = None;
+        known.asked_for_all = false;
+        outcome.components = Some(SaidComponents {
+            name: known.hash.clone(),
+            content: known.content.clone(),
+            list: None,
+        });
         return false;
     }
     match known.asked_at {

@@ -31,7 +31,8 @@ struct World {
     uids: HashMap<InstanceUid, CollectorId>,
     desired: Option<DesiredConfig>,
     telemetry: Option<OwnTelemetry>,
-    known_components: Vec<String>,
+    /// What names of lists of components stand for.
+    known_components: HashMap<String, String>,
     live: bool,
     last_key: i64,
     events: Vec<&'static str>,
@@ -69,7 +70,7 @@ impl World {
             uids: HashMap::new(),
             desired: None,
             telemetry: None,
-            known_components: Vec::new(),
+            known_components: HashMap::new(),
             live: false,
             last_key: 100,
             events: Vec::new(),
@@ -97,14 +98,12 @@ impl World {
             let owner = owner
                 .as_ref()
                 .filter(|owner| record.as_ref().is_none_or(|record| record.id != owner.id));
-            let said = message.available_components.as_ref();
-            let hash = match said {
+            let known = record
+                .as_ref()
+                .and_then(|record| record.durable.components.as_ref());
+            let name = match &message.available_components {
                 Some(said) => Some(crate::values::hex(&said.hash)),
-                None => record
-                    .as_ref()
-                    .and_then(|record| record.durable.components.as_ref())
-                    .filter(|known| known.asked_at.is_some())
-                    .map(|known| known.hash.clone()),
+                None => known.map(|known| known.hash.clone()),
             };
             let exchange = Exchange {
                 message,
@@ -115,7 +114,9 @@ impl World {
                 owner,
                 connection,
                 is_key_live: self.live,
-                are_components_known: hash.is_none_or(|hash| self.known_components.contains(&hash)),
+                shared_components: name
+                    .and_then(|name| self.known_components.get(&name))
+                    .map(String::as_str),
                 desired_config: self.desired.as_ref(),
                 telemetry: self.telemetry.as_ref(),
                 settings: &self.settings,
@@ -179,8 +180,11 @@ impl World {
         if id != CollectorId(0) {
             self.records.insert(id, outcome.record.clone());
         }
-        if let Some((hash, _)) = &outcome.components {
-            self.known_components.push(hash.clone());
+        if let Some(said) = &outcome.components
+            && let Some(content) = &said.content
+        {
+            self.known_components
+                .insert(said.name.clone(), content.clone());
         }
         Sent {
             answer: outcome.answer(offers).as_message().clone(),

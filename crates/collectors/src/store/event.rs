@@ -7,17 +7,17 @@ use muster_identity::CollectorId;
 use muster_store::{Executor, StoreError, Value as Column, args, placeholders, statements};
 use serde_json::Value;
 
+use crate::limits::MAX_EVENTS;
+
 /// The most events of one statement.
 const MAX_BATCH_ROWS: usize = 500;
 
 statements! {
     ADD = "INSERT INTO collectors_events (collector_id, at, kind, details) VALUES ($1, $2, $3, $4)";
     LIST = "SELECT at, kind, details FROM collectors_events WHERE collector_id = $1 ORDER BY id DESC LIMIT $2";
-    TRIM = "DELETE FROM collectors_events WHERE collector_id IN (SELECT e.collector_id FROM collectors_events e
-        GROUP BY e.collector_id HAVING COUNT(*) > $1 + 50) AND id NOT IN (SELECT n.id FROM (SELECT i.id,
-        ROW_NUMBER() OVER (PARTITION BY i.collector_id ORDER BY i.id DESC) AS place FROM collectors_events i
-        WHERE i.collector_id IN (SELECT g.collector_id FROM collectors_events g GROUP BY g.collector_id
-        HAVING COUNT(*) > $1 + 50)) n WHERE n.place <= $1)";
+    /// Of an agent's events the newest stay. It reads no more than these, by the index.
+    TRIM = "DELETE FROM collectors_events WHERE collector_id = $1 AND id <= (SELECT e.id FROM collectors_events e
+        WHERE e.collector_id = $1 ORDER BY e.id DESC LIMIT 1 OFFSET $2)";
 }
 
 /// Something that happened to an agent.
@@ -28,7 +28,7 @@ pub(crate) struct Event {
     pub(crate) details: Value,
 }
 
-/// Keeps what happened.
+/// Keeps what happened; of an agent's events the newest few.
 pub(crate) async fn add(
     db: &mut impl Executor,
     id: CollectorId,
@@ -39,10 +39,14 @@ pub(crate) async fn add(
         .iter()
         .map(|(kind, details)| (id, *kind, *details))
         .collect();
-    add_all(db, &events, now).await
+    if events.is_empty() {
+        return Ok(());
+    }
+    add_all(db, &events, now).await?;
+    db.execute(TRIM, args![id, MAX_EVENTS]).await.map(drop)
 }
 
-/// Keeps what happened to several agents.
+/// Keeps what happened to several agents. What becomes too much is forgotten with the next event of each alone.
 pub(crate) async fn add_all<V: Borrow<Value>>(
     db: &mut impl Executor,
     events: &[(CollectorId, &str, V)],
@@ -76,9 +80,4 @@ pub(crate) async fn list(
             })
         })
         .collect()
-}
-
-/// Forgets all but the newest events of agents that have far too many.
-pub(crate) async fn trim(db: &mut impl Executor, most: i64) -> Result<u64, StoreError> {
-    db.execute(TRIM, args![most]).await
 }

@@ -49,11 +49,6 @@ const SELECT: &str = select!("");
 statements! {
     FIND = select!(" WHERE c.id = $1");
     UIDS = "SELECT uid FROM collectors_uids WHERE collector_id = $1 ORDER BY since DESC, uid LIMIT 100";
-    COUNTS = "SELECT c.standing, c.key_status, COUNT(*) AS total,
-        COUNT(CASE WHEN p.seen_at >= CAST($1 AS BIGINT) - 3 * 1000000 * c.interval_seconds
-            AND (p.gone_at IS NULL OR p.gone_at < p.seen_at) THEN 1 END) AS online
-        FROM collectors_collectors c LEFT JOIN collectors_presence p ON p.collector_id = c.id
-        GROUP BY c.standing, c.key_status";
     /// The id 0 stands for all tokens.
     WITHOUT_KEY = "SELECT enrollment_token_id, COUNT(*) AS total FROM collectors_collectors
         WHERE enrollment_token_id IS NOT NULL AND (CAST($1 AS BIGINT) = 0 OR enrollment_token_id = $1) AND standing = 'enrolled'
@@ -232,6 +227,14 @@ impl Filter {
         true
     }
 
+    /// Only agents that were not heard since then, or never and known since before, and are not revoked.
+    pub(crate) fn stayed_away(&mut self, since: Timestamp) {
+        let since = self.place(since);
+        self.conditions.push(format!(
+            "COALESCE(p.seen_at, c.created_at) < CAST({since} AS BIGINT) AND c.standing <> 'revoked'"
+        ));
+    }
+
     fn sql(&self) -> String {
         self.conditions.join(" AND ")
     }
@@ -249,6 +252,56 @@ pub(crate) async fn count(db: &mut impl Executor, filter: &Filter) -> Result<u64
         .await?
         .get("total")?;
     Ok(u64::try_from(total).unwrap_or(0))
+}
+
+/// The first agents after one, in the order of their ids.
+pub(crate) async fn ids(
+    db: &mut impl Executor,
+    filter: &Filter,
+    after: CollectorId,
+    limit: i64,
+) -> Result<Vec<CollectorId>, StoreError> {
+    let mut args = filter.args.clone();
+    args.extend(args![after, limit]);
+    let sql = format!(
+        "SELECT c.id FROM collectors_collectors c LEFT JOIN collectors_presence p ON p.collector_id = c.id
+            WHERE {} AND c.id > ${} ORDER BY c.id LIMIT ${}",
+        filter.sql(),
+        args.len() - 1,
+        args.len()
+    );
+    let rows = db.fetch_all(&sql, args).await?;
+    rows.iter().map(|row| row.get("id")).collect()
+}
+
+/// What was known of an agent that is deleted.
+pub(crate) struct Deleted {
+    pub(crate) name: String,
+    pub(crate) host_name: String,
+}
+
+/// Deletes an agent with everything that is known about it, if it is still one of these.
+pub(crate) async fn delete_if(
+    db: &mut impl Executor,
+    filter: &Filter,
+    id: CollectorId,
+) -> Result<Option<Deleted>, StoreError> {
+    let mut args = filter.args.clone();
+    args.push(id.into());
+    let sql = format!(
+        "DELETE FROM collectors_collectors WHERE id = ${0} AND id IN (SELECT c.id FROM collectors_collectors c
+            LEFT JOIN collectors_presence p ON p.collector_id = c.id WHERE c.id = ${0} AND {1}) RETURNING name, host_name",
+        args.len(),
+        filter.sql()
+    );
+    let rows = db.execute_returning(&sql, args).await?;
+    let Some(row) = rows.first() else {
+        return Ok(None);
+    };
+    Ok(Some(Deleted {
+        name: row.get("name")?,
+        host_name: row.get("host_name")?,
+    }))
 }
 
 /// A page of agents.
@@ -297,12 +350,24 @@ pub(crate) async fn uids(
     rows.iter().map(|row| row.get("uid")).collect()
 }
 
-/// How many agents there are: by standing and by how far they are with their keys; all, and those that are there.
+/// How many of these agents there are: by standing and by how far they are with their keys; all, and those that are there.
 pub(crate) async fn counts(
     db: &mut impl Executor,
+    filter: &Filter,
     now: Timestamp,
 ) -> Result<HashMap<(String, String), (u64, u64)>, StoreError> {
-    let rows = db.fetch_all(COUNTS, args![now]).await?;
+    let mut args = filter.args.clone();
+    args.push(now.into());
+    let sql = format!(
+        "SELECT c.standing, c.key_status, COUNT(*) AS total,
+            COUNT(CASE WHEN p.seen_at >= CAST(${} AS BIGINT) - 3 * 1000000 * c.interval_seconds
+                AND (p.gone_at IS NULL OR p.gone_at < p.seen_at) THEN 1 END) AS online
+            FROM collectors_collectors c LEFT JOIN collectors_presence p ON p.collector_id = c.id
+            WHERE {} GROUP BY c.standing, c.key_status",
+        args.len(),
+        filter.sql()
+    );
+    let rows = db.fetch_all(&sql, args).await?;
     rows.iter()
         .map(|row| {
             let number = |name: &str| row.get::<i64>(name).map(|n| u64::try_from(n).unwrap_or(0));

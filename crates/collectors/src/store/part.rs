@@ -1,7 +1,7 @@
 //! What agents say at length.
 
 use muster_clock::Timestamp;
-use muster_identity::CollectorId;
+use muster_identity::{CollectorId, TeamId};
 use muster_store::{Executor, StoreError, Value as Column, args, placeholders, statements};
 use muster_wire_opamp::proto::CustomMessage;
 use serde_json::Value;
@@ -20,6 +20,12 @@ statements! {
     ADD_COMPONENTS = "INSERT INTO collectors_components (hash, body, created_at) VALUES ($1, $2, $3)
         ON CONFLICT (hash) DO NOTHING";
     FIND_COMPONENTS = "SELECT body FROM collectors_components WHERE hash = $1";
+    NAME_COMPONENTS = "UPDATE collectors_collectors SET components_name = $2 WHERE id = $1";
+    /// What a name stands for in a team, as one that told it has it.
+    SHARED_COMPONENTS = "SELECT components_hash FROM collectors_collectors WHERE components_name = $1 AND team_id = $2
+        AND components_hash <> '' LIMIT 1";
+    SHARED_WITHOUT_TEAM = "SELECT components_hash FROM collectors_collectors WHERE components_name = $1 AND team_id IS NULL
+        AND components_hash <> '' LIMIT 1";
     /// Lists that no agent has any more.
     FORGET_COMPONENTS = "DELETE FROM collectors_components WHERE created_at < $1
         AND hash NOT IN (SELECT c.components_hash FROM collectors_collectors c)";
@@ -113,7 +119,32 @@ pub(crate) async fn add_components(
         .map(drop)
 }
 
-/// The components that a hash stands for.
+/// Notes what an agent calls its components together.
+pub(crate) async fn name_components(
+    db: &mut impl Executor,
+    id: CollectorId,
+    name: &str,
+) -> Result<(), StoreError> {
+    db.execute(NAME_COMPONENTS, args![id, name]).await.map(drop)
+}
+
+/// The digest of the list that agents of a team call so.
+pub(crate) async fn shared_components(
+    db: &mut impl Executor,
+    team: Option<TeamId>,
+    name: &str,
+) -> Result<Option<String>, StoreError> {
+    let row = match team {
+        Some(team) => {
+            db.fetch_optional(SHARED_COMPONENTS, args![name, team])
+                .await?
+        }
+        None => db.fetch_optional(SHARED_WITHOUT_TEAM, args![name]).await?,
+    };
+    row.map(|row| row.get("components_hash")).transpose()
+}
+
+/// The components that a digest stands for.
 pub(crate) async fn components(
     db: &mut impl Executor,
     hash: &str,

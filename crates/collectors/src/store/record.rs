@@ -71,7 +71,7 @@ fn values(record: &Record, state: String, now: Timestamp) -> Vec<Value> {
         durable
             .components
             .as_ref()
-            .map(|known| known.hash.clone())
+            .and_then(|known| known.content.clone())
             .unwrap_or_default(),
         state,
     ]

@@ -124,6 +124,36 @@ on_both_databases! {
         assert_eq!(fixture.post(&key, &message(7, 2, SETTINGS)).await.0, 200);
     }
 
+    async fn a_stolen_key_stays_worthless_and_a_key_that_is_gone_is_not_promised(db: TestDatabase) {
+        let fixture = Fixture::new(&db).await;
+        let token = fixture.token(KnownAgents::Adopt).await;
+        let stolen = key_of(&fixture.send(&token, &described(7, 0, SETTINGS)).await).unwrap();
+        fixture.send(&stolen, &described(7, 0, SETTINGS)).await;
+        let change = async |action: &str, body: Value| {
+            fixture.call(&admin(), "POST", &format!("/collectors/1/{action}"), body).await
+        };
+        change("revoke", json!({ "reason": "stolen" })).await;
+        assert_eq!(change("unrevoke", json!({})).await.0, 204);
+        assert_eq!(change("unrevoke", json!({ "with_its_key": true })).await.0, 409, "it came back without");
+        change("revoke", json!({ "reason": "in error" })).await;
+        let (status, why) = change("unrevoke", json!({ "with_its_key": true })).await;
+        assert_eq!(status, 409, "{why}");
+        assert!(why.to_string().contains("unrevoke it without its key"), "{why}");
+        assert_eq!(fixture.look(1).await["standing"], "revoked", "nothing was changed");
+        assert_eq!(fixture.post(&stolen, &message(7, 1, SETTINGS)).await.0, 401);
+
+        change("unrevoke", json!({})).await;
+        let key = key_of(&fixture.send(&token, &described(7, 0, SETTINGS)).await).unwrap();
+        fixture.send(&key, &described(7, 0, SETTINGS)).await;
+        change("revoke", json!({ "reason": "in error" })).await;
+        fixture.wait(31 * 24 * 60 * 60);
+        fixture.identity.agent_keys.purge().await.unwrap();
+        assert_eq!(change("unrevoke", json!({ "with_its_key": true })).await.0, 409, "it was deleted since");
+        assert_eq!(change("unrevoke", json!({})).await.0, 204);
+        assert_eq!(fixture.post(&key, &message(7, 1, SETTINGS)).await.0, 401);
+        assert_eq!(fixture.post(&token, &described(7, 0, SETTINGS)).await.0, 200);
+    }
+
     async fn of_two_agents_that_use_the_last_use_of_a_token_one_enrolls(db: TestDatabase) {
         let fixture = Fixture::new(&db).await;
         let other = fixture.another(&db, 2).await;

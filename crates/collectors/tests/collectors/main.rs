@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
+mod components;
 mod configurations;
 mod damaged;
+mod forgetting;
 mod keys;
 mod links;
 mod native;
@@ -172,6 +174,22 @@ impl Fixture {
             .await
             .unwrap()
             .1
+    }
+
+    /// A team, and a token for agents that come into it.
+    async fn team(&self, name: &str) -> (TeamId, String) {
+        let actor = Actor::system();
+        let team = self.identity.teams.create(&actor, name, "").await;
+        let team = team.unwrap().id;
+        let new = NewEnrollmentToken {
+            name: name.to_owned(),
+            team_id: Some(team),
+            families: vec![Family::Opamp],
+            ..NewEnrollmentToken::default()
+        };
+        let tokens = &self.identity.enrollment_tokens;
+        let token = tokens.create(&actor, new).await.unwrap().1;
+        (team, token)
     }
 
     fn agents(&self) -> Router {

@@ -2,10 +2,11 @@
 
 use muster_identity::{Actor, Family, KnownAgents, NewEnrollmentToken, Role};
 use muster_store::testing::on_both_databases;
+use muster_store::{Executor as _, args};
 use muster_wire_opamp::proto::ComponentHealth;
 use serde_json::{Value, json};
 
-use crate::{Fixture, RESTART, SETTINGS, admin, described, key_of, message, somebody};
+use crate::{Fixture, RESTART, SETTINGS, admin, described, goodbye, key_of, message, somebody};
 
 on_both_databases! {
     async fn collectors_are_listed_searched_and_filtered(db: TestDatabase) {
@@ -117,6 +118,83 @@ on_both_databases! {
         fixture.send(&token, &described(7, 0, SETTINGS)).await;
         let ids: Vec<i64> = fixture.list("").await.iter().map(|one| one["id"].as_i64().unwrap()).collect();
         assert_eq!(ids.len(), 1);
+    }
+
+    async fn a_transfer_names_its_team_and_null_takes_a_collector_out(db: TestDatabase) {
+        let fixture = Fixture::new(&db).await;
+        let team = fixture.identity.teams.create(&Actor::system(), "edge", "").await.unwrap().id;
+        let token = fixture.token(KnownAgents::Adopt).await;
+        fixture.send(&token, &described(7, 0, 0)).await;
+        let transfer = async |body: Value| fixture.call(&admin(), "POST", "/collectors/1/transfer", body).await;
+        assert_eq!(transfer(json!({ "team_id": team })).await.0, 204);
+        for wrong in [json!({}), json!({ "team": 3 })] {
+            let (status, problem) = transfer(wrong.clone()).await;
+            assert_eq!(status, 422, "{wrong}");
+            assert!(problem.to_string().contains("or null to take the collector out"), "{problem}");
+        }
+        assert_eq!(fixture.look(1).await["team_id"], json!(team));
+        assert_eq!(transfer(json!({ "team_id": null })).await.0, 204);
+        assert_eq!(fixture.look(1).await["team_id"], Value::Null);
+        let (status, _) = fixture.call(&admin(), "POST", "/collectors/1/unrevoke", json!({ "with_key": true })).await;
+        assert_eq!(status, 400, "a typing mistake is told");
+    }
+
+    async fn collectors_are_counted_for_those_who_see_some_of_them(db: TestDatabase) {
+        let fixture = Fixture::new(&db).await;
+        let token = fixture.token(KnownAgents::Adopt).await;
+        let (edge, edges) = fixture.team("edge").await;
+        fixture.send(&token, &described(7, 0, 0)).await;
+        fixture.send(&edges, &described(8, 0, 0)).await;
+        fixture.collectors.flush().await.unwrap();
+        let (other, _) = fixture.team("other").await;
+        let one = |total: u64| json!([{ "standing": "enrolled", "key_status": "none", "total": total, "online": total }]);
+        for (who, status, counts) in [
+            (admin(), 200, one(2)),
+            (somebody(None, vec![(edge, Role::Observer)]), 200, one(1)),
+            (somebody(None, vec![(other, Role::Admin)]), 200, json!([])),
+            (somebody(Some(Role::GitOps), Vec::new()), 403, Value::Null),
+        ] {
+            let (got, body) = fixture.call(&who, "GET", "/collectors/summary", Value::Null).await;
+            assert_eq!(got, status, "{:?} {:?}", who.global_role, who.teams);
+            if status == 200 {
+                assert_eq!(body, counts, "{:?} {:?}", who.global_role, who.teams);
+            }
+        }
+    }
+
+    async fn whoever_looks_at_a_collector_sees_the_last_moment_and_writes_nothing(db: TestDatabase) {
+        let fixture = Fixture::quiet(&db).await;
+        let token = fixture.token(KnownAgents::Adopt).await;
+        fixture.send(&token, &described(7, 0, 0)).await;
+        fixture.wait(5);
+        fixture.send(&token, &message(7, 1, 0)).await;
+        let detail = fixture.look(1).await;
+        assert_eq!((&detail["status"], &detail["seen_at"]), (&json!("online"), &json!("2026-11-23T00:00:05Z")));
+        let mut database = &*db;
+        let row = database.fetch_one("SELECT COUNT(*) AS total FROM collectors_presence", args![]).await.unwrap();
+        assert_eq!(row.get::<i64>("total").unwrap(), 0, "that is for whoever writes presence");
+        fixture.send(&token, &goodbye(7, 2, 0)).await;
+        assert_eq!(fixture.look(1).await["status"], "offline");
+    }
+
+    async fn of_what_happened_to_a_collector_the_newest_is_kept(db: TestDatabase) {
+        let fixture = Fixture::quiet(&db).await;
+        let token = fixture.token(KnownAgents::Adopt).await;
+        for uid in [7, 8] {
+            fixture.send(&token, &described(uid, 0, RESTART)).await;
+        }
+        for _ in 0..250 {
+            let (status, _) = fixture.call(&admin(), "POST", "/collectors/1/restart", Value::Null).await;
+            assert_eq!(status, 204);
+        }
+        let mut database = &*db;
+        let mut kept = async |id: i64| {
+            let sql = "SELECT COUNT(*) AS total FROM collectors_events WHERE collector_id = $1";
+            let row = database.fetch_one(sql, args![id]).await.unwrap();
+            row.get::<i64>("total").unwrap()
+        };
+        assert_eq!((kept(1).await, kept(2).await), (200, 1), "of each, and of no other");
+        assert_eq!(fixture.look(1).await["events"][0]["kind"], "restart_requested");
     }
 
     async fn roles_and_teams_decide_who_sees_and_changes_collectors(db: TestDatabase) {

@@ -2,8 +2,11 @@
 
 use muster_identity::{Actor, Family, KnownAgents, NewEnrollmentToken, Role};
 use muster_store::testing::on_both_databases;
+use muster_store::{Executor as _, args};
 use muster_wire_opamp::proto::{
-    AgentConfigMap, AgentConfigObject, ComponentHealth, EffectiveConfig,
+    AgentConfigMap, AgentConfigObject, AnyValue, ArrayValue, ComponentHealth,
+    ConnectionSettingsStatus, EffectiveConfig, KeyValue, PackageStatuses, RemoteConfigStatus,
+    any_value,
 };
 use serde_json::json;
 
@@ -61,6 +64,52 @@ on_both_databases! {
         assert_eq!(text, "exporters: {otlp: {headers: {api-key: \"[MASKED]\"}, endpoint: x}}\n");
         assert!(config["broken.yaml"]["withheld"]["reason"].is_string(), "{config}");
         assert!(!config.to_string().contains("hunter2"));
+    }
+
+    async fn secrets_of_attributes_and_errors_reach_no_table(db: TestDatabase) {
+        let fixture = Fixture::new(&db).await;
+        let token = fixture.token(KnownAgents::Adopt).await;
+        let text = |text: &str| AnyValue { value: Some(any_value::Value::StringValue(text.to_owned())) };
+        let arguments = ["otelcol", "--api-key", "hunter2", "--config=a.yaml"].map(text);
+        let mut said = described(7, 0, 0x800);
+        said.agent_description.as_mut().unwrap().non_identifying_attributes.extend([
+            KeyValue {
+                key: "process.command_args".to_owned(),
+                value: Some(AnyValue { value: Some(any_value::Value::ArrayValue(ArrayValue { values: arguments.into() })) }),
+            },
+            KeyValue::text("process.command_line", "otelcol --api-key hunter2"),
+            KeyValue::text("db.password", "hunter2"),
+            KeyValue::text("upstream", "https://ann:hunter2@example.com/path"),
+        ]);
+        let broken = "https://ann:hunter2@example.com/path".to_owned();
+        said.health = Some(ComponentHealth { last_error: broken.clone(), ..ComponentHealth::default() });
+        said.remote_config_status = Some(RemoteConfigStatus {
+            last_remote_config_hash: bytes::Bytes::from_static(b"hash"),
+            status: 3,
+            error_message: broken.clone(),
+        });
+        said.connection_settings_status =
+            Some(ConnectionSettingsStatus { status: 3, error_message: broken.clone(), ..ConnectionSettingsStatus::default() });
+        said.package_statuses = Some(PackageStatuses { error_message: broken, ..PackageStatuses::default() });
+        fixture.send(&token, &said).await;
+        let detail = fixture.look(1).await;
+        let attributes = &detail["attributes"];
+        assert_eq!(attributes["process.command_args"], json!(["otelcol", "--api-key", "[MASKED]", "--config=a.yaml"]));
+        assert_eq!(attributes["process.command_line"], "otelcol --api-key [MASKED]");
+        assert_eq!((&attributes["db.password"], &attributes["host.name"]), (&json!("[MASKED]"), &json!("box-7")));
+        let masked = json!("https://ann:[MASKED]@example.com/path");
+        for shown in [&attributes["upstream"], &detail["health"]["last_error"], &detail["remote_config"]["error"],
+            &detail["connection_settings"]["error"], &detail["packages"]["error"]] {
+            assert_eq!(shown, &masked);
+        }
+        assert_eq!(fixture.list("?search=hunter2").await.len(), 0);
+        assert_eq!(fixture.list("?attribute=db.password").await.len(), 1);
+        let mut database = &*db;
+        for (table, column) in [("collectors", "state"), ("parts", "body"), ("attributes", "value"), ("events", "details")] {
+            let sql = format!("SELECT COUNT(*) AS total FROM collectors_{table} WHERE {column} LIKE '%hunter2%'");
+            let found: i64 = database.fetch_one(&sql, args![]).await.unwrap().get("total").unwrap();
+            assert_eq!(found, 0, "{table}");
+        }
     }
 
     async fn a_tree_of_health_is_kept_as_deep_as_messages_may_be(db: TestDatabase) {

@@ -25,6 +25,8 @@ pub enum Family {
 impl Family {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Osquery, Self::Orbit, Self::Opamp, Self::Keylime];
+    /// Those of the hosts that Fleet's API knows.
+    pub const FLEETS: [Self; 2] = [Self::Osquery, Self::Orbit];
 
     /// The text in the database and on the wire.
     pub fn name(self) -> &'static str {

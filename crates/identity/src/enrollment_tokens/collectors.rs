@@ -53,8 +53,11 @@ impl KnownAgents {
         Self::ALL.into_iter().find(|known| known.name() == name)
     }
 
-    /// From the database: what a newer release wrote is refused rather than guessed at.
+    /// From the database: what a newer release wrote is refused rather than guessed at. A release before OpAMP wrote nothing.
     pub(crate) fn from_text(name: &str) -> Self {
+        if name.is_empty() {
+            return Self::default();
+        }
         Self::parse(name).unwrap_or(Self::Deny)
     }
 }

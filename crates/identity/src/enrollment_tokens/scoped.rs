@@ -1,4 +1,7 @@
 //! The secrets of a team or of the organisation, as Fleet's API has them: read and replaced together.
+//!
+//! Fleet knows hosts that run osquery or orbit. So what it sets admits those and no others, and tokens that admit none of them
+//! are not among its secrets: it neither shows nor revokes them.
 
 use std::collections::HashMap;
 
@@ -11,7 +14,9 @@ use super::{
     too_many,
 };
 use crate::store::tokens as store;
-use crate::{Actor, AuditEntry, IdentityError, NewEnrollmentToken, TeamFilter, TeamId, secret};
+use crate::{
+    Actor, AuditEntry, Family, IdentityError, NewEnrollmentToken, TeamFilter, TeamId, secret,
+};
 
 /// A secret together with when it came to be, as Fleet's API shows it.
 #[derive(Clone, PartialEq, Eq)]
@@ -22,14 +27,15 @@ pub struct ScopedSecret {
     pub created_at: Timestamp,
 }
 
-/// Those that did not run out, with those that will at the end.
+/// Those of Fleet's hosts that did not run out, with those that will at the end.
 fn usable<T>(
     mut rows: Vec<(EnrollmentToken, T)>,
     now: Timestamp,
 ) -> impl Iterator<Item = (EnrollmentToken, T)> {
     rows.sort_by_key(|(token, _)| token.expires_at.is_some());
-    rows.into_iter()
-        .filter(move |(token, _)| token.expires_at.is_none_or(|at| at > now))
+    rows.into_iter().filter(move |(token, _)| {
+        token.is_for_hosts() && token.expires_at.is_none_or(|at| at > now)
+    })
 }
 
 impl EnrollmentTokens {
@@ -122,7 +128,8 @@ impl EnrollmentTokens {
             .lock(&["identity.enroll_secrets".to_owned()])
             .await?;
         let present = store::load_valid(&mut transaction).await?;
-        for (hash, token) in present.iter().filter(|(_, token)| token.team_id == team) {
+        let is_one = |token: &EnrollmentToken| token.team_id == team && token.is_for_hosts();
+        for (hash, token) in present.iter().filter(|(_, token)| is_one(token)) {
             if hashes.remove(hash).is_none() {
                 store::revoke(&mut transaction, token.id, now).await?;
                 let entry =
@@ -138,6 +145,7 @@ impl EnrollmentTokens {
                 let new = NewEnrollmentToken {
                     name: "enroll secret".to_owned(),
                     team_id: team,
+                    families: Family::FLEETS.to_vec(),
                     ..NewEnrollmentToken::default()
                 };
                 let labels = LabelsFrom::Request(&[]);

@@ -95,9 +95,13 @@ async fn of_team(
             .enrollment_tokens
             .list(&TeamFilter::Only(vec![TeamId(id)]), false)
             .await?;
-        let masked = tokens.iter().rev().map(
-            |token| json!({ "secret": MASKED, "created_at": token.created_at, "team_id": id }),
-        );
+        let masked = tokens
+            .iter()
+            .rev()
+            .filter(|token| token.is_for_hosts())
+            .map(
+                |token| json!({ "secret": MASKED, "created_at": token.created_at, "team_id": id }),
+            );
         return Ok(axum::Json(json!({ "secrets": masked.collect::<Vec<_>>() })));
     }
     Ok(axum::Json(

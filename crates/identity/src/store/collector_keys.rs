@@ -59,6 +59,9 @@ muster_store::statements! {
         AND k.first_used_at IS NOT NULL AND k.superseded_at IS NULL ORDER BY k.first_used_at DESC, k.id DESC LIMIT 1)
         AND NOT EXISTS (SELECT 1 FROM identity_agent_keys a WHERE a.collector_id = $1 AND a.first_used_at IS NOT NULL
         AND a.superseded_at IS NULL AND a.revoked_at IS NULL) RETURNING id";
+    /// What was taken away with its collector and did not come back with it never does.
+    GIVE_UP = "UPDATE identity_agent_keys SET revoked_because = 'operator'
+        WHERE collector_id = $1 AND revoked_because = 'banned'";
     DELETE_COLLECTOR = "DELETE FROM identity_agent_keys WHERE collector_id = $1";
     DELETE_HOLDER = "DELETE FROM identity_key_holders WHERE collector_id = $1";
     MOVE_TO_TEAM = "UPDATE identity_agent_keys SET team_id = $2 WHERE collector_id = $1";
@@ -358,6 +361,14 @@ pub(crate) async fn restore(
 ) -> Result<Option<AgentKeyId>, StoreError> {
     let rows = db.execute_returning(RESTORE, args![collector]).await?;
     Ok(ids(&rows)?.first().copied())
+}
+
+/// Keys that were taken away with their collector stay taken away, whatever becomes of the collector later.
+pub(crate) async fn give_up(
+    db: &mut impl Executor,
+    collector: CollectorId,
+) -> Result<(), StoreError> {
+    db.execute(GIVE_UP, args![collector]).await.map(drop)
 }
 
 pub(crate) async fn delete_collector(

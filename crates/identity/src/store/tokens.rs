@@ -61,9 +61,14 @@ muster_store::statements! {
 fn token(row: &Row) -> Result<EnrollmentToken, StoreError> {
     let families: String = row.get("families")?;
     // A family that a newer release knows is left out.
-    let families: Vec<Family> = families.split(',').filter_map(Family::parse).collect();
+    let mut families: Vec<Family> = families.split(',').filter_map(Family::parse).collect();
+    let known_agents: String = row.get("known_agents")?;
+    if known_agents.is_empty() && families.len() == Family::ALL.len() {
+        // "All" was written by a release that did not serve OpAMP: whoever made the token meant hosts.
+        families.retain(|family| *family != Family::Opamp);
+    }
     let is_for_collectors = families.contains(&Family::Opamp);
-    let known_agents = KnownAgents::from_text(&row.get::<String>("known_agents")?);
+    let known_agents = KnownAgents::from_text(&known_agents);
     let ephemeral = row.get::<i64>("ephemeral")? != 0;
     Ok(EnrollmentToken {
         id: row.get("id")?,

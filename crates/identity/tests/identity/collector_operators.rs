@@ -76,6 +76,26 @@ on_both_databases! {
         assert!(is_unknown(&fixture.shown(&pending).await));
     }
 
+    async fn a_key_that_its_collector_came_back_without_never_comes_back(db: TestDatabase) {
+        let fixture = Fixture::new(db).await;
+        let stolen = fixture.active(ONE).await;
+        fixture.revoke_collector(ONE).await;
+        assert_eq!(fixture.readmit(ONE, ComeBack::WithoutKey).await, None);
+        fixture.revoke_collector(ONE).await;
+        assert_eq!(fixture.readmit(ONE, ComeBack::WithItsKey).await, None, "a revocation in error, later");
+        assert!(is_unknown(&fixture.shown(&stolen).await));
+        let second = fixture.active(ONE).await;
+        let id = fixture.shown(&second).await.unwrap().key_id;
+        fixture.keys().revoke(&Actor::system(), id).await.unwrap();
+        fixture.revoke_collector(ONE).await;
+        assert_eq!(fixture.readmit(ONE, ComeBack::WithItsKey).await, None, "its newest was taken away by itself");
+        let third = fixture.active(ONE).await;
+        fixture.revoke_collector(ONE).await;
+        assert!(fixture.readmit(ONE, ComeBack::WithItsKey).await.is_some());
+        assert!(fixture.shown(&third).await.is_ok());
+        assert!(is_unknown(&fixture.shown(&stolen).await) && is_unknown(&fixture.shown(&second).await));
+    }
+
     async fn keys_that_nobody_used_are_purged_a_month_later(db: TestDatabase) {
         let fixture = Fixture::new(db).await;
         let active = fixture.active(ONE).await;

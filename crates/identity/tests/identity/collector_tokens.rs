@@ -9,7 +9,7 @@ use muster_identity::{
     NewEnrollmentToken, Readmission, RefusalReason, Successor, TokenCollectors,
 };
 use muster_store::testing::on_both_databases;
-use muster_store::{Database, StoreError};
+use muster_store::{Database, Executor as _, StoreError, args};
 
 use crate::{Fixture, HERE, START, address};
 
@@ -76,6 +76,57 @@ on_both_databases! {
             let error = tokens.create(&actor, wrong).await.unwrap_err();
             assert!(matches!(error, IdentityError::Invalid { field: at, .. } if at == field), "{error}");
             assert!(error.to_string().contains("name opamp among the families"), "{error}");
+        }
+    }
+
+    async fn a_secret_that_fleets_api_sets_is_for_hosts_alone(db: TestDatabase) {
+        let fixture = Fixture::new(db).await;
+        let (tokens, actor) = (&fixture.identity.enrollment_tokens, Actor::system());
+        let (_, collectors) = tokens.create(&actor, opamp("collectors")).await.unwrap();
+        let all = NewEnrollmentToken { name: "all".into(), ..NewEnrollmentToken::default() };
+        let (all, everybodys) = tokens.create(&actor, all).await.unwrap();
+        assert_eq!(all.families, Family::ALL);
+        tokens.replace_secrets(&actor, None, &["fleets".to_owned(), everybodys.clone()]).await.unwrap();
+        for family in [Family::Osquery, Family::Orbit] {
+            assert!(tokens.admit("fleets", family, HERE, START).await.is_ok());
+        }
+        assert_eq!(refused(tokens.admit_collector("fleets", HERE, START).await), RefusalReason::OtherFamily);
+        assert!(tokens.admit_collector(&everybodys, HERE, START).await.is_ok(), "it was made for all, and is the same");
+        let shown: Vec<String> = tokens.secrets(&actor, None).await.unwrap().into_iter().map(|one| one.secret).collect();
+        assert_eq!(shown, [everybodys.as_str(), "fleets"], "no host comes by what is for collectors");
+        tokens.replace_secrets(&actor, None, &[]).await.unwrap();
+        assert_eq!(refused(tokens.admit_collector(&everybodys, HERE, START).await), RefusalReason::Revoked);
+        assert!(tokens.admit_collector(&collectors, HERE, START).await.is_ok(), "Fleet's API takes nothing from collectors");
+        let theirs = tokens.replace_secrets(&actor, None, &[collectors]).await.unwrap_err();
+        assert!(matches!(theirs, IdentityError::Duplicate { .. }), "{theirs}");
+    }
+
+    async fn a_token_for_all_of_a_release_before_opamp_admits_hosts_and_one_that_names_it_admits_collectors(db: TestDatabase) {
+        let fixture = Fixture::new(db).await;
+        let (tokens, actor) = (&fixture.identity.enrollment_tokens, Actor::system());
+        let mut db = &*fixture.db;
+        // What 0.1.0 to 0.3.0 write, whatever runs beside them: for all, and for families that were named.
+        for (families, admits) in [("osquery,orbit,opamp,keylime", false), ("opamp", true), ("orbit,opamp", true)] {
+            let (made, secret) = tokens.create(&actor, opamp("model")).await.unwrap();
+            tokens.revoke(&actor, made.id).await.unwrap();
+            let rows = db.execute_returning("INSERT INTO identity_enrollment_tokens (name, team_id, families, token_hash, sealed,
+                created_at, expires_at, max_uses, networks) SELECT 'old', team_id, $2, token_hash, sealed, created_at, expires_at,
+                max_uses, networks FROM identity_enrollment_tokens WHERE id = $1 RETURNING id", args![made.id, families])
+                .await.unwrap();
+            let id: EnrollmentTokenId = rows[0].get("id").unwrap();
+            let replica = fixture.replica().await.enrollment_tokens;
+            let admitted = replica.admit_collector(&secret, HERE, START).await;
+            if admits {
+                assert_eq!(admitted.unwrap().known_agents, KnownAgents::Adopt, "{families}");
+                continue;
+            }
+            assert_eq!(refused(admitted), RefusalReason::OtherFamily);
+            assert!(replica.admit(&secret, Family::Orbit, HERE, START).await.is_ok());
+            let old = tokens.find(id).await.unwrap();
+            let hosts = vec![Family::Osquery, Family::Orbit, Family::Keylime];
+            assert_eq!((&old.families, old.known_agents, old.ephemeral), (&hosts, None, None), "and people see it");
+            let rotated = tokens.rotate(&actor, id, Duration::from_secs(60), Successor::default()).await.unwrap();
+            assert_eq!(rotated.token.families, hosts);
         }
     }
 

@@ -206,8 +206,11 @@ impl Parts {
         }
     }
 
-    fn into_organisation(self) -> Organisation {
+    /// The organisation with what these say; the rest, which Fleet does not know, stays.
+    fn into_organisation(self, now: &Organisation) -> Organisation {
         Organisation {
+            collector_expiry_enabled: now.collector_expiry_enabled,
+            collector_expiry_days: now.collector_expiry_days,
             name: self.org_info.org_name,
             logo_url: self.org_info.org_logo_url,
             logo_url_light_background: self.org_info.org_logo_url_light_background,
@@ -260,7 +263,7 @@ fn merged(
     }
     let mut organisation = serde_json::from_value::<Parts>(value)
         .map_err(malformed)?
-        .into_organisation();
+        .into_organisation(&now.organisation);
     if organisation.server_url.is_empty() {
         return Err(SettingsError::invalid(
             "server_url",

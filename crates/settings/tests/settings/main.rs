@@ -12,6 +12,7 @@ use axum::{Extension, Router};
 use http_body_util::BodyExt as _;
 use muster_bus::LocalBus;
 use muster_clock::{ManualClock, SeededRandomness, Timestamp};
+use muster_collectors::CollectorExpirySource as _;
 use muster_hosts::{ExpiryRules, ExpirySource as _, OptionsSource as _};
 use muster_http::{ClientAddress, Listing, OrderDirection, Shape};
 use muster_identity::{
@@ -334,6 +335,16 @@ on_both_databases! {
         let settings = json!({ "audit_expiry_enabled": true, "audit_expiry_days": 400 });
         assert_eq!(fixture.as_admin(Method::PUT, "/native/settings", settings).await.0, 200);
         assert_eq!(fixture.settings.audit_expiry(), Some(400 * day));
+        assert_eq!(fixture.settings.collector_expiry(), None, "and so have collectors");
+        let wrong = json!({ "collector_expiry_enabled": true });
+        let wrong = fixture.as_admin(Method::PUT, "/native/settings", wrong).await;
+        assert_eq!((wrong.0, &wrong.1["fields"][0]["name"]), (422, &json!("collector_expiry_days")), "{wrong:?}");
+        let settings = json!({ "collector_expiry_enabled": true, "collector_expiry_days": 60 });
+        assert_eq!(fixture.as_admin(Method::PUT, "/native/settings", settings).await.0, 200);
+        assert_eq!(fixture.settings.collector_expiry(), Some(60 * day));
+        let fleets = fixture.as_admin(Method::PATCH, "/fleet/config", json!({ "org_info": { "org_name": "x" } })).await;
+        assert_eq!(fleets.0, 200, "{fleets:?}");
+        assert_eq!(fixture.settings.collector_expiry(), Some(60 * day), "what Fleet does not know stays");
         let (_, rule) = fixture.as_admin(Method::DELETE, &path, Value::Null).await;
         assert_eq!(rule["inherited"], true);
         assert!(fixture.settings.expiry().teams.is_empty());
