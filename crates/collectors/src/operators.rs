@@ -370,6 +370,9 @@ impl Collectors {
                 self.changed(id).await;
                 self.identity().collector_keys.changed(id).await;
             }
+            if matches!(wish, Wish::Transfer(_)) {
+                self.links().wish([id]);
+            }
             self.push_soon(Some(id)).await;
             return done.map(drop).map_err(Into::into);
         }
