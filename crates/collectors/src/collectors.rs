@@ -7,7 +7,7 @@ mod upkeep;
 mod writer;
 
 use std::hash::{Hash as _, Hasher as _};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -20,7 +20,9 @@ use muster_store::{Database, StoreError};
 use muster_wire_opamp::proto::AgentToServer;
 use muster_wire_opamp::{InstanceUid, Outgoing, Refusal as WireRefusal};
 
+use crate::knocks::Knocks;
 use crate::live::Live;
+use crate::newcomers::Newcomers;
 use crate::pace::Pace;
 use crate::presence::Presence;
 use crate::record::{ConfigReport, LineKey, Record};
@@ -47,8 +49,6 @@ const ATTEMPTS: usize = 6;
 const BURST_REQUESTS: u32 = 60;
 /// How often a further one.
 const REQUEST_INTERVAL: Duration = Duration::from_millis(500);
-/// How many hashes of known components are remembered.
-const MAX_KNOWN_COMPONENTS: usize = 10_000;
 
 /// Where remote configurations come from: which agent should run what. Asked at every message, so from memory.
 pub trait RemoteConfigs: Send + Sync + 'static {
@@ -102,6 +102,10 @@ struct Inner {
     queue: writer::Queue,
     presence: Presence,
     live: Live,
+    knocks: Knocks,
+    newcomers: Newcomers,
+    /// When a socket was last closed since the database was away, in microseconds.
+    away_at: AtomicI64,
 }
 
 /// Collectors. Cheap to clone.
@@ -111,7 +115,7 @@ pub struct Collectors(Arc<Inner>);
 /// What is answered.
 pub(crate) struct Reply {
     pub(crate) outgoing: Outgoing,
-    /// Which agent it was, if it is known.
+    /// Which agent it was, if it is known; of those who may not come only when it is revoked.
     pub(crate) collector: Option<CollectorId>,
     /// Whether a socket ends after it.
     pub(crate) closes: bool,
@@ -133,6 +137,7 @@ impl Collectors {
                  certificate, which is not known; set opamp.ca_file"
             );
         }
+        let newcomers = Newcomers::new(parts.settings.new_per_day);
         Self(Arc::new(Inner {
             presence: Presence::new(parts.database.clone()),
             database: parts.database,
@@ -151,6 +156,9 @@ impl Collectors {
             locks,
             queue: writer::Queue::default(),
             live: Live::default(),
+            knocks: Knocks::default(),
+            newcomers,
+            away_at: AtomicI64::new(i64::MIN),
         }))
     }
 
@@ -180,6 +188,10 @@ impl Collectors {
 
     pub(crate) fn live(&self) -> &Live {
         &self.0.live
+    }
+
+    pub(crate) fn knocks(&self) -> &Knocks {
+        &self.0.knocks
     }
 
     /// A number that no other connection has, on any replica.
@@ -304,7 +316,14 @@ impl Collectors {
             taken => taken,
         };
         match taken {
-            Step::Done(outcome) => self.finish(session, principal, outcome).await,
+            Step::Done(outcome) => {
+                let counted = self.count_newcomer(session, principal, &outcome)?;
+                let finished = self.finish(session, principal, outcome).await;
+                if let (Some(token), Err(_) | Ok(None)) = (counted, &finished) {
+                    self.0.newcomers.put_back(token, session.address);
+                }
+                finished
+            }
             Step::Refused(refusal) => {
                 let id = record.as_ref().map(|record| record.id);
                 Ok(Some(self.refuse(session, uid, id, refusal)))
@@ -337,7 +356,7 @@ impl Collectors {
         };
         Reply {
             outgoing: Outgoing::refusal(uid, WireRefusal::BadRequest, message),
-            collector: None,
+            collector: id.filter(|_| refusal == Refusal::REVOKED),
             closes,
             is_unauthorized: matches!(refusal, Refusal::Unauthorized { .. }),
         }
@@ -400,40 +419,6 @@ impl Collectors {
             [line.sequence, line.sequence.wrapping_add(1)].contains(&message.sequence_num)
         });
         (!is_next || record.durable.contested_at.is_some()) && self.0.bus.status().replicas > 1
-    }
-
-    async fn are_components_known(
-        &self,
-        message: &AgentToServer,
-        record: Option<&Record>,
-    ) -> Result<bool, StoreError> {
-        let said = message
-            .available_components
-            .as_ref()
-            .filter(|said| !said.hash.is_empty());
-        let asked = record
-            .and_then(|record| record.durable.components.as_ref())
-            .filter(|known| known.asked_at.is_some());
-        let hash = match (said, asked) {
-            (Some(said), _) => crate::values::hex(&said.hash[..said.hash.len().min(64)]),
-            (None, Some(known)) => known.hash.clone(),
-            (None, None) => return Ok(true),
-        };
-        if self.0.components.contains(&hash) {
-            return Ok(true);
-        }
-        let found = store::part::components(&mut &self.0.database, &hash).await?;
-        if found.is_some() {
-            self.remember_components(hash);
-        }
-        Ok(found.is_some())
-    }
-
-    fn remember_components(&self, hash: String) {
-        if self.0.components.len() >= MAX_KNOWN_COMPONENTS {
-            self.0.components.clear();
-        }
-        self.0.components.insert(hash);
     }
 
     /// Keeps what a step comes to and makes the answer; none when somebody else changed the agent meanwhile.

@@ -1,5 +1,11 @@
 //! Agents that speak OpAMP, over real TLS.
 
+mod away;
+mod damaged;
+mod drip;
+mod killed;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +22,9 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::program::folder;
 use crate::site::{Site, until};
@@ -123,6 +129,17 @@ async fn open(server: &Running, secret: &str) -> Result<Socket, Error> {
     Ok(tokio_tungstenite::client_async(request, stream).await?.0)
 }
 
+/// A socket without TLS.
+type PlainSocket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+async fn open_plain(address: SocketAddr, secret: &str) -> Result<PlainSocket, Error> {
+    let address = format!("ws://{address}/v1/opamp");
+    let mut request = address.into_client_request().unwrap();
+    let authorization = format!("Bearer {secret}").parse().unwrap();
+    request.headers_mut().insert("authorization", authorization);
+    Ok(tokio_tungstenite::connect_async(request).await?.0)
+}
+
 async fn hear<S>(socket: &mut WebSocketStream<S>) -> Option<ServerToAgent>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
@@ -142,9 +159,12 @@ async fn ask<S>(socket: &mut WebSocketStream<S>, message: &AgentToServer) -> Ser
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
-    let bytes = encode_frame(message, Framing::Header, MessageLimit::default()).unwrap();
-    socket.send(Message::Binary(bytes)).await.unwrap();
+    socket.send(frame(message)).await.unwrap();
     hear(socket).await.expect("an answer")
+}
+
+fn frame(message: &AgentToServer) -> Message {
+    Message::Binary(encode_frame(message, Framing::Header, MessageLimit::default()).unwrap())
 }
 
 /// The key in an offer.
@@ -275,18 +295,12 @@ async fn a_revocation_on_one_server_ends_the_socket_on_another_within_a_second()
     let link = servers[0].setup_link.clone().unwrap();
     let site = Site::set_up(reqwest::Client::new(), base(0), &link).await;
     let (_, token) = token(&site).await;
-    let connect = async |secret: &str| {
-        let address = format!("ws://{}/v1/opamp", servers[1].address);
-        let mut request = address.into_client_request().unwrap();
-        let authorization = format!("Bearer {secret}").parse().unwrap();
-        request.headers_mut().insert("authorization", authorization);
-        tokio_tungstenite::connect_async(request).await
-    };
+    let connect = async |secret: &str| open_plain(servers[1].address, secret).await;
     let mut sockets = Vec::new();
     for uid in [7, 8] {
-        let (mut socket, _) = connect(&token).await.unwrap();
+        let mut socket = connect(&token).await.unwrap();
         let key = key_of(&ask(&mut socket, &described(uid, 0)).await);
-        let (mut socket, _) = connect(&key).await.unwrap();
+        let mut socket = connect(&key).await.unwrap();
         ask(&mut socket, &described(uid, 0)).await;
         sockets.push((key, socket));
     }

@@ -8,11 +8,15 @@ use muster_clock::Timestamp;
 use muster_identity::CollectorId;
 use muster_store::StoreError;
 use muster_wire_opamp::InstanceUid;
+use muster_wire_opamp::proto::AgentToServer;
 
 use super::{Collectors, Session};
 use crate::record::{LineKey, Record, Standing};
 use crate::service::{KeyGrant, Principal};
 use crate::{ExchangeError, store};
+
+/// How many hashes of known components are remembered.
+const MAX_KNOWN_COMPONENTS: usize = 10_000;
 
 impl Collectors {
     /// Whether a socket may go on: its credential is good, and not all of its agents were revoked or deleted. Gives those that
@@ -182,5 +186,47 @@ impl Collectors {
     pub(crate) fn forget(&self, id: CollectorId) {
         self.0.forgotten.fetch_add(1, Ordering::SeqCst);
         self.0.records.remove(&id);
+    }
+
+    pub(super) async fn are_components_known(
+        &self,
+        message: &AgentToServer,
+        record: Option<&Record>,
+    ) -> Result<bool, StoreError> {
+        let said = message
+            .available_components
+            .as_ref()
+            .filter(|said| !said.hash.is_empty());
+        let asked = record
+            .and_then(|record| record.durable.components.as_ref())
+            .filter(|known| known.asked_at.is_some());
+        let hash = match (said, asked) {
+            (Some(said), _) => crate::values::hex(&said.hash[..said.hash.len().min(64)]),
+            (None, Some(known)) => known.hash.clone(),
+            (None, None) => return Ok(true),
+        };
+        if self.0.components.contains(&hash) {
+            return Ok(true);
+        }
+        let found = store::part::components(&mut &self.0.database, &hash).await?;
+        if found.is_some() {
+            self.remember_components(hash);
+        }
+        Ok(found.is_some())
+    }
+
+    pub(super) fn remember_components(&self, hash: String) {
+        if self.0.components.len() >= MAX_KNOWN_COMPONENTS {
+            self.0.components.clear();
+        }
+        self.0.components.insert(hash);
+    }
+
+    /// Whether an agent that was revoked may come again: it was let in, or deleted. Not when that cannot be told now.
+    pub(crate) async fn may_come(&self, id: CollectorId) -> bool {
+        match self.by_id(id, false).await {
+            Ok(record) => record.is_none_or(|record| record.durable.standing != Standing::Revoked),
+            Err(_) => false,
+        }
     }
 }

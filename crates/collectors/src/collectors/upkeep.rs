@@ -131,6 +131,8 @@ impl Collectors {
             .retain(|_, record| !is_idle(record.seen_at()));
         self.0.uids.retain(|_, id| self.0.records.contains_key(id));
         self.0.paces.retain(|_, pace| !pace.is_even(now));
+        self.0.newcomers.forget_even(now);
+        self.0.knocks.forget_old(now);
         // Another replica may have forgotten lists that no agent has.
         self.0.components.clear();
         let known: Vec<(CollectorId, i64)> = self
