@@ -115,20 +115,37 @@ pub(super) async fn serve(
             .closed(&actor.session, actor.line, held)
             .await;
     }
-    let close = match end {
-        End::Gone => None,
-        End::Close(code, reason) => Some((code, reason)),
+    let Actor {
+        mut socket,
+        collectors,
+        handle,
+        ..
+    } = actor;
+    // Nobody is reached here any more.
+    drop(handle);
+    let (code, reason) = match end {
+        End::Gone => return,
+        End::Close(code, reason) => (code, reason),
         End::CloseLater(code, reason, who) => {
-            actor.linger(who, &stopping).await;
-            Some((code, reason))
+            linger(&collectors, who, &stopping).await;
+            (code, reason)
         }
     };
-    if let Some((code, reason)) = close {
-        let frame = CloseFrame {
-            code,
-            reason: reason.into(),
-        };
-        let _ = actor.socket.send(Message::Close(Some(frame))).await;
+    let frame = CloseFrame {
+        code,
+        reason: reason.into(),
+    };
+    let _ = socket.send(Message::Close(Some(frame))).await;
+}
+
+/// Before somebody is told why its socket ends: clients connect again at once, and do the same.
+async fn linger(collectors: &Collectors, who: Knocker, stopping: &CancellationToken) {
+    let hold = collectors.knocks().hold(who, collectors.now());
+    if let Some(hold) = hold {
+        tokio::select! {
+            () = stopping.cancelled() => {}
+            () = tokio::time::sleep(hold.wait) => {}
+        }
     }
 }
 
@@ -308,17 +325,6 @@ impl Actor {
         self.handle.watch_nobody();
         if let Some(uid) = uid {
             self.collectors.knocks().forget(uid);
-        }
-    }
-
-    /// Before somebody is told why its socket ends: clients connect again at once, and do the same.
-    async fn linger(&mut self, who: Knocker, stopping: &CancellationToken) {
-        let hold = self.collectors.knocks().hold(who, self.collectors.now());
-        if let Some(hold) = hold {
-            tokio::select! {
-                () = stopping.cancelled() => {}
-                () = tokio::time::sleep(hold.wait) => {}
-            }
         }
     }
 

@@ -4,7 +4,10 @@ use muster_store::testing::on_both_databases;
 use muster_wire_opamp::AgentCapabilities;
 use serde_json::{Value, json};
 
-use super::{APPLIED, APPLYING, Agent, FAILED, Site, body_of, components, good, supervisor};
+use super::{
+    APPLIED, APPLYING, Agent, AgentRemoteConfig, FAILED, Site, body_of, components, good,
+    supervisor,
+};
 use crate::{described, message};
 
 on_both_databases! {
@@ -276,15 +279,13 @@ on_both_databases! {
         // Names and types count, too.
         let beside = 3 * ("a.yaml".len() + "text/yaml".len());
         let files = |bytes: usize| {
-            let mut files = good(1);
-            let first = files["otelcol.yaml"]["body"].as_str().unwrap().to_owned();
+            let first = good(1)["otelcol.yaml"]["body"].as_str().unwrap().to_owned();
             let padded = |start: &str, bytes: usize| format!("{start}#{}\n", "x".repeat(bytes - start.len() - 2));
-            files = json!({
+            json!({
                 "a.yaml": { "body": padded(&first, 200_000) },
                 "b.yaml": { "body": padded("", 200_000) },
                 "c.yaml": { "body": padded("", bytes - beside - 400_000) },
-            });
-            files
+            })
         };
         let id = site.create("gateway", files(MOST)).await;
         let path = format!("/collector-configs/{id}/versions");
