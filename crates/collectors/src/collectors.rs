@@ -20,6 +20,7 @@ use muster_store::{Database, StoreError};
 use muster_wire_opamp::proto::AgentToServer;
 use muster_wire_opamp::{InstanceUid, Outgoing, Refusal as WireRefusal};
 
+use crate::ExchangeError;
 use crate::knocks::Knocks;
 use crate::live::Live;
 use crate::newcomers::Newcomers;
@@ -30,7 +31,6 @@ use crate::service::{
     Carrier, DesiredConfig, Effect, Exchange, Outcome, Principal, Refusal, Settings, Step, push,
     step,
 };
-use crate::{ExchangeError, store};
 
 use commit::Committed;
 pub(crate) use session::Session;
