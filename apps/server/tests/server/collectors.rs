@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use muster_server::config::{Layered, Settings};
 use muster_server::start::{Ambient, Running, start};
 use muster_store::Dialect;
 use muster_store::testing::TestDatabase;
@@ -339,4 +340,33 @@ async fn a_revocation_on_one_server_ends_the_socket_on_another_within_a_second()
     for server in servers {
         server.shut_down().await;
     }
+}
+
+#[tokio::test]
+async fn authorities_and_headers_that_no_message_could_carry_are_told_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("authorities.pem");
+    std::fs::write(&file, "x".repeat(256 * 1024 + 1)).unwrap();
+    let more = [("opamp.ca_file", file.to_str().unwrap())];
+    let data = folder.path().join("data");
+    let started = start(settings(&data, &more), Ambient::default()).await;
+    let error = started.err().expect("it does not start");
+    let why = std::error::Error::source(&error).unwrap().to_string();
+    assert!(
+        error.to_string().starts_with("use opamp.ca_file "),
+        "{error}"
+    );
+    assert!(why.contains("at most 262144 are allowed"), "{why}");
+
+    let long = format!("X-Tenant: {}", "x".repeat(16 * 1024));
+    let flags = vec![("opamp.headers".to_owned(), long)];
+    let layers = Layered::resolve(&flags, &Vec::new(), None).unwrap();
+    let error = Settings::from_layers(&layers)
+        .err()
+        .expect("it is too long");
+    let told = error.to_string();
+    assert!(
+        told.contains("at most 16384 bytes") && !told.contains("xxx"),
+        "{told}"
+    );
 }
