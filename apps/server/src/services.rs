@@ -160,6 +160,7 @@ impl Services {
                     heartbeat_seconds: configuration.opamp_heartbeat_seconds,
                 }),
                 masking: Masking::new(&configuration.opamp_masked_keys),
+                new_per_day: configuration.opamp_new_per_day,
             },
         });
         identity.teams.attach(Arc::new(collectors.clone()));

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use muster_bus::{Bus, LocalBus, Relay};
 use muster_clock::{Clock, Randomness, SystemClock, SystemRandomness};
+use muster_collectors::MAX_AUTHORITY_BYTES;
 use muster_identity::{Identity, IdentityError};
 use muster_store::{Database, Options};
 use rustix::fs::FlockOperation;
@@ -351,6 +352,18 @@ fn agents_authority(settings: &Settings, tls: Option<&Tls>) -> Result<Option<Str
             path: path.clone(),
             source,
         })?;
+        if read.len() > MAX_AUTHORITY_BYTES {
+            let reason = format!(
+                "it has {} bytes; at most {MAX_AUTHORITY_BYTES} are allowed, since every offer of a key has them: name only \
+                 those authorities that sign this server's certificate",
+                read.len()
+            );
+            return Err(StartError::Folder {
+                attempt: "use opamp.ca_file",
+                path: path.clone(),
+                source: io::Error::new(io::ErrorKind::InvalidData, reason),
+            });
+        }
         return Ok(Some(read));
     }
     let Some(tls) = tls else {

@@ -10,7 +10,7 @@ mod upkeep;
 mod writer;
 
 use std::hash::{Hash as _, Hasher as _};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -24,8 +24,10 @@ use muster_wire_opamp::proto::AgentToServer;
 use muster_wire_opamp::{InstanceUid, Outgoing, Refusal as WireRefusal};
 
 use crate::ExchangeError;
+use crate::knocks::Knocks;
 use crate::links::Links;
 use crate::live::Live;
+use crate::newcomers::Newcomers;
 use crate::pace::Pace;
 use crate::presence::Presence;
 use crate::record::{ConfigReport, LineKey, Part, Record};
@@ -110,6 +112,10 @@ struct Inner {
     queue: writer::Queue,
     presence: Presence,
     live: Live,
+    knocks: Knocks,
+    newcomers: Newcomers,
+    /// When a socket was last closed since the database was away, in microseconds.
+    away_at: AtomicI64,
 }
 
 /// Collectors. Cheap to clone.
@@ -130,6 +136,7 @@ impl Collectors {
                  certificate, which is not known; set opamp.ca_file"
             );
         }
+        let newcomers = Newcomers::new(parts.settings.new_per_day);
         Self(Arc::new(Inner {
             presence: Presence::new(parts.database.clone()),
             database: parts.database,
@@ -151,6 +158,9 @@ impl Collectors {
             locks,
             queue: writer::Queue::default(),
             live: Live::default(),
+            knocks: Knocks::default(),
+            newcomers,
+            away_at: AtomicI64::new(i64::MIN),
         }))
     }
 
@@ -201,6 +211,10 @@ impl Collectors {
 
     pub(crate) fn live(&self) -> &Live {
         &self.0.live
+    }
+
+    pub(crate) fn knocks(&self) -> &Knocks {
+        &self.0.knocks
     }
 
     /// A number that no other connection has, on any replica.
@@ -344,7 +358,13 @@ impl Collectors {
                 if is_owners {
                     mark = owner_mark;
                 }
-                self.finish(session, principal, outcome, mark).await
+                let counted = self.count_newcomer(session, principal, &outcome)?;
+                let finished = self.finish(session, principal, outcome, mark).await;
+                let is_let_in = matches!(&finished, Ok(Some(reply)) if !reply.is_unauthorized);
+                if let (Some(token), false) = (counted, is_let_in) {
+                    self.0.newcomers.put_back(token, session.address);
+                }
+                finished
             }
             Step::Refused(refusal) => {
                 let id = record.as_ref().map(|record| record.id);
@@ -371,7 +391,10 @@ impl Collectors {
             subject,
         );
         match refusal {
-            Refusal::Unauthorized { .. } => Reply::unauthorized(uid),
+            Refusal::Unauthorized { .. } => Reply {
+                collector: id.filter(|_| refusal == Refusal::REVOKED),
+                ..Reply::unauthorized(uid)
+            },
             Refusal::BadRequest {
                 message, closes, ..
             } => Reply {

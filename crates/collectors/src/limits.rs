@@ -2,14 +2,28 @@
 
 use std::time::Duration;
 
-/// The largest message of an agent, after decompression, and the largest to one, before compression, in bytes.
-pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
+use muster_wire_opamp::limits::DEFAULT_MESSAGE_BYTES;
 
-/// The same as the wire has it.
-pub(crate) fn message_limit() -> muster_wire_opamp::MessageLimit {
-    muster_wire_opamp::MessageLimit::new(MAX_MESSAGE_BYTES).unwrap_or_default()
-}
+use crate::configurations::MAX_VERSION_BYTES;
 
+/// The most bytes of the authorities that an offer names: those of a whole operating system are fewer.
+pub const MAX_AUTHORITY_BYTES: usize = 256 * 1024;
+/// The most bytes of the further headers that an offer names, names and values together.
+pub const MAX_HEADERS_BYTES: usize = 16 * 1024;
+/// The most bytes of whatever else is in an answer: uids, hashes, an address, a key, what tells fields apart.
+const REST_OF_ANSWER_BYTES: usize = 16 * 1024;
+
+// An offer and a configuration may come in one answer, and no answer may be larger than agents take.
+const _: () = assert!(
+    MAX_VERSION_BYTES + MAX_AUTHORITY_BYTES + MAX_HEADERS_BYTES + REST_OF_ANSWER_BYTES
+        <= DEFAULT_MESSAGE_BYTES
+);
+
+/// How many new agents may come by one token from one address in a day when nobody decided otherwise: more than any fleet that
+/// comes at once by one gateway, and less than fills a disk within days when the token leaked.
+pub const DEFAULT_NEW_PER_DAY: u32 = 50_000;
+/// For how many pairs of token and address that is counted. When there are more, those go first that have most left.
+pub(crate) const MAX_NEWCOMERS: usize = 10_000;
 /// How often an agent is to be heard when nobody decided otherwise.
 pub const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(30);
 /// The least time between two requests for a full state, per agent.

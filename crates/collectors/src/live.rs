@@ -52,6 +52,8 @@ pub(crate) struct Handle {
     id: u64,
     socket: Arc<Socket>,
     held: BTreeMap<CollectorId, InstanceUid>,
+    /// Agents that were turned away here, and are waited for.
+    watched: BTreeSet<CollectorId>,
 }
 
 impl Live {
@@ -68,6 +70,7 @@ impl Live {
             id,
             socket,
             held: BTreeMap::new(),
+            watched: BTreeSet::new(),
         }
     }
 
@@ -193,6 +196,25 @@ impl Handle {
         true
     }
 
+    /// An agent was turned away here: this socket looks when something about it changes. It is not reached here.
+    pub(crate) fn watch(&mut self, collector: CollectorId) {
+        if self.held.contains_key(&collector) || !self.watched.insert(collector) {
+            return;
+        }
+        let mut sockets = self.live.0.agents.entry(collector).or_default();
+        // Where it may be reached stays last.
+        sockets.insert(0, self.id);
+    }
+
+    /// Nobody who was turned away is waited for any more.
+    pub(crate) fn watch_nobody(&mut self) {
+        for collector in std::mem::take(&mut self.watched) {
+            if !self.held.contains_key(&collector) {
+                self.live.leave(collector, self.id);
+            }
+        }
+    }
+
     /// Agents may not come any more, while others on this socket may.
     pub(crate) fn let_go(&mut self, gone: &[CollectorId]) {
         for collector in gone {
@@ -210,7 +232,7 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.live.0.sockets.remove(&self.id);
-        for collector in self.held.keys() {
+        for collector in self.held.keys().chain(&self.watched) {
             self.live.leave(*collector, self.id);
         }
     }
@@ -256,6 +278,24 @@ mod tests {
         assert_eq!(live.of(CollectorId(7)), [2]);
         drop(second);
         assert!(live.0.agents.is_empty() && live.count() == 0);
+    }
+
+    #[tokio::test]
+    async fn a_socket_on_which_an_agent_was_turned_away_hears_of_changes_and_does_not_stand_in_its_way()
+     {
+        let live = Live::default();
+        let (mut first, mut held_off) = (live.open(1, NOW), live.open(2, NOW));
+        first.hold(CollectorId(7), UID);
+        held_off.watch(CollectorId(7));
+        held_off.watch(CollectorId(7));
+        assert_eq!(live.of(CollectorId(7)), [2, 1]);
+        live.check(CollectorId(7));
+        assert!(held_off.wishes().await.check);
+        held_off.watch_nobody();
+        assert_eq!(live.of(CollectorId(7)), [1]);
+        held_off.watch(CollectorId(7));
+        drop(held_off);
+        assert_eq!(live.of(CollectorId(7)), [1]);
     }
 
     #[test]

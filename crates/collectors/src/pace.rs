@@ -38,6 +38,16 @@ impl Pace {
         is_admitted
     }
 
+    /// One that was taken does not count.
+    pub(crate) fn put_back(&mut self, every: Duration) {
+        self.due = self.due.minus(every);
+    }
+
+    /// When what was sent so far will have been due.
+    pub(crate) fn due(self) -> Timestamp {
+        self.due
+    }
+
     /// Whether nothing is left of what was sent.
     pub(crate) fn is_even(self, now: Timestamp) -> bool {
         self.due <= now

@@ -139,6 +139,8 @@ pub struct Settings {
     pub offers: Option<OfferSettings>,
     /// Which values are masked in effective configurations.
     pub masking: Masking,
+    /// How many new agents may come by one token from one address in a day: all of them at once, then evenly.
+    pub new_per_day: u32,
 }
 
 /// A message with its surroundings.
@@ -204,6 +206,9 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// The agent is revoked.
+    pub const REVOKED: Self = Self::Unauthorized { reason: "revoked" };
+
     /// The class of the reason.
     pub fn reason(&self) -> &'static str {
         match self {

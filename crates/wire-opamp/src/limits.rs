@@ -9,9 +9,11 @@ use std::fmt;
 
 use crate::error::DecodeError;
 
-/// Bytes of a message that are read or sent when nothing else is configured.
-pub const DEFAULT_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
-/// Bytes of a message that can be configured at most: the specification's own default, beyond which peers do not go.
+/// Bytes of a message that are read or sent, unless somebody says otherwise. Clients bear more: opamp-go before 0.24 has no
+/// limit, later releases have the specification's. But what real agents send has some tens of kilobytes, and a server may
+/// hold one message for each of ten thousand connections.
+pub const DEFAULT_MESSAGE_BYTES: usize = 1024 * 1024;
+/// Bytes of a message that there can be at most: the specification's own default, beyond which peers do not go.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 /// Levels of values within values, components within components and their health, counted together along one path.
 /// Collectors have four.

@@ -249,6 +249,13 @@ pub const KEYS: &[Key] = &[
          their case and separators.",
     ),
     key(
+        "opamp.new_per_day",
+        Kind::Number,
+        "50000",
+        "How many new collectors may come by one enrollment token from one address (of IPv6, one network of 64 bits) to one \
+         server in a day: all of them at once, and then evenly over the day. Those that are known are not counted.",
+    ),
+    key(
         "access_key.lifetime",
         Kind::Span,
         "90d",

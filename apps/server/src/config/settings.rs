@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::http::HeaderName;
+use muster_collectors::MAX_HEADERS_BYTES;
 use muster_http::{ClientAddress, Network, NotANetwork};
 use muster_negotiation::{Capability, Offer, Release};
 use muster_store::Address;
@@ -118,6 +119,8 @@ pub struct Settings {
     pub opamp_headers: Vec<(String, String)>,
     /// Words in keys whose values are masked in configurations of collectors.
     pub opamp_masked_keys: Vec<String>,
+    /// How many new collectors may come by one token from one address in a day.
+    pub opamp_new_per_day: u32,
     /// Collectors are offered a new access key after so long; none for never.
     pub access_key_lifetime: Option<Duration>,
     /// Folder of what hosts log.
@@ -204,6 +207,7 @@ impl Settings {
             opamp_masked_keys: items(layers, "opamp.masked_keys")
                 .map(str::to_owned)
                 .collect(),
+            opamp_new_per_day: number(layers, "opamp.new_per_day", 1, 1_000_000_000)? as u32,
             access_key_lifetime: match layers.text("access_key.lifetime").trim() {
                 "never" => None,
                 _ => Some(span(layers, "access_key.lifetime")?),
@@ -238,6 +242,11 @@ fn opamp_heartbeat(layers: &Layered) -> Result<u32, ConfigError> {
 
 fn opamp_headers(layers: &Layered) -> Result<Vec<(String, String)>, ConfigError> {
     let name = "opamp.headers";
+    if layers.text(name).len() > MAX_HEADERS_BYTES {
+        let reason =
+            format!("must be at most {MAX_HEADERS_BYTES} bytes, since every offer has them");
+        return Err(layers.wrong(name, reason));
+    }
     items(layers, name)
         .map(|item| {
             let (key, value) = item.split_once(':').unwrap_or((item, ""));

@@ -1,9 +1,16 @@
 //! Agents that speak OpAMP, over real TLS.
 
+mod away;
+mod damaged;
+mod drip;
+mod killed;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use muster_server::config::{Layered, Settings};
 use muster_server::start::{Ambient, Running, start};
 use muster_store::Dialect;
 use muster_store::testing::{TestDatabase, on_both_databases};
@@ -16,9 +23,9 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::program::folder;
 use crate::site::{Site, until};
@@ -143,6 +150,17 @@ async fn open(server: &Running, secret: &str) -> Result<Socket, Error> {
     Ok(tokio_tungstenite::client_async(request, stream).await?.0)
 }
 
+/// A socket without TLS.
+type PlainSocket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+async fn open_plain(address: SocketAddr, secret: &str) -> Result<PlainSocket, Error> {
+    let address = format!("ws://{address}/v1/opamp");
+    let mut request = address.into_client_request().unwrap();
+    let authorization = format!("Bearer {secret}").parse().unwrap();
+    request.headers_mut().insert("authorization", authorization);
+    Ok(tokio_tungstenite::connect_async(request).await?.0)
+}
+
 async fn hear<S>(socket: &mut WebSocketStream<S>) -> Option<ServerToAgent>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
@@ -162,9 +180,12 @@ async fn ask<S>(socket: &mut WebSocketStream<S>, message: &AgentToServer) -> Ser
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
-    let bytes = encode_frame(message, Framing::Header, MessageLimit::default()).unwrap();
-    socket.send(Message::Binary(bytes)).await.unwrap();
+    socket.send(frame(message)).await.unwrap();
     hear(socket).await.expect("an answer")
+}
+
+fn frame(message: &AgentToServer) -> Message {
+    Message::Binary(encode_frame(message, Framing::Header, MessageLimit::default()).unwrap())
 }
 
 /// The key in an offer.
@@ -295,18 +316,12 @@ async fn a_revocation_on_one_server_ends_the_socket_on_another_within_a_second()
     let link = servers[0].setup_link.clone().unwrap();
     let site = Site::set_up(reqwest::Client::new(), base(0), &link).await;
     let (_, token) = token(&site).await;
-    let connect = async |secret: &str| {
-        let address = format!("ws://{}/v1/opamp", servers[1].address);
-        let mut request = address.into_client_request().unwrap();
-        let authorization = format!("Bearer {secret}").parse().unwrap();
-        request.headers_mut().insert("authorization", authorization);
-        tokio_tungstenite::connect_async(request).await
-    };
+    let connect = async |secret: &str| open_plain(servers[1].address, secret).await;
     let mut sockets = Vec::new();
     for uid in [7, 8] {
-        let (mut socket, _) = connect(&token).await.unwrap();
+        let mut socket = connect(&token).await.unwrap();
         let key = key_of(&ask(&mut socket, &described(uid, 0)).await);
-        let (mut socket, _) = connect(&key).await.unwrap();
+        let mut socket = connect(&key).await.unwrap();
         ask(&mut socket, &described(uid, 0)).await;
         sockets.push((key, socket));
     }
@@ -371,4 +386,33 @@ on_both_databases! {
         assert_eq!(collector().await["events"][0]["kind"], "host_unlinked");
         server.shut_down().await;
     }
+}
+
+#[tokio::test]
+async fn authorities_and_headers_that_no_message_could_carry_are_told_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("authorities.pem");
+    std::fs::write(&file, "x".repeat(256 * 1024 + 1)).unwrap();
+    let more = [("opamp.ca_file", file.to_str().unwrap())];
+    let data = folder.path().join("data");
+    let started = start(settings(&data, &more), Ambient::default()).await;
+    let error = started.err().expect("it does not start");
+    let why = std::error::Error::source(&error).unwrap().to_string();
+    assert!(
+        error.to_string().starts_with("use opamp.ca_file "),
+        "{error}"
+    );
+    assert!(why.contains("at most 262144 are allowed"), "{why}");
+
+    let long = format!("X-Tenant: {}", "x".repeat(16 * 1024));
+    let flags = vec![("opamp.headers".to_owned(), long)];
+    let layers = Layered::resolve(&flags, &Vec::new(), None).unwrap();
+    let error = Settings::from_layers(&layers)
+        .err()
+        .expect("it is too long");
+    let told = error.to_string();
+    assert!(
+        told.contains("at most 16384 bytes") && !told.contains("xxx"),
+        "{told}"
+    );
 }

@@ -8,6 +8,7 @@ use muster_clock::Timestamp;
 use muster_identity::CollectorId;
 use muster_store::StoreError;
 use muster_wire_opamp::InstanceUid;
+use muster_wire_opamp::proto::AgentToServer;
 
 use super::{Collectors, Session};
 use crate::record::{LineKey, Record, Standing};
@@ -236,5 +237,13 @@ impl Collectors {
         self.0.uids.clear();
         self.0.telemetry.forget_all();
         mark_all();
+    }
+
+    /// Whether an agent that was revoked may come again: it was let in, or deleted. Not when that cannot be told now.
+    pub(crate) async fn may_come(&self, id: CollectorId) -> bool {
+        match self.by_id(id, false).await {
+            Ok(record) => record.is_none_or(|record| record.durable.standing != Standing::Revoked),
+            Err(_) => false,
+        }
     }
 }

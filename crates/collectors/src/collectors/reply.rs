@@ -9,7 +9,7 @@ const NO_ADMISSION: &str = "authentication required";
 /// What is answered.
 pub(crate) struct Reply {
     pub(crate) outgoing: Outgoing,
-    /// Which agent it was, if it is known.
+    /// Which agent it was, if it is known; of those who may not come only when it is revoked.
     pub(crate) collector: Option<CollectorId>,
     /// Whether whoever sent the message may be told what is for the agent alone.
     pub(crate) is_told: bool,

@@ -1,14 +1,19 @@
 //! Who is on the other end of a connection, looked at again for every message.
 
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use muster_clock::Timestamp;
 use muster_http::ClientAddress;
 use muster_identity::{
-    Actor, CollectorAdmission, CollectorKeys, DENIED_ENROLLMENT, Denial, KeyHolder, KeyState,
-    PresentedKey, SecretHash,
+    Actor, CollectorAdmission, CollectorKeys, DENIED_ENROLLMENT, Denial, EnrollmentTokenId,
+    KeyHolder, KeyState, PresentedKey, SecretHash,
 };
+use muster_store::StoreError;
 
 use super::{Collectors, refused};
 use crate::ExchangeError;
-use crate::service::{Carrier, Connection, KeyGrant, Principal, TokenGrant};
+use crate::service::{Carrier, Connection, KeyGrant, Outcome, Principal, TokenGrant};
 
 /// By what somebody who speaks OpAMP proved who it is: looked at again for every message.
 #[derive(Debug, Clone, Copy)]
@@ -102,6 +107,48 @@ impl Collectors {
             subject_kind,
             subject_id,
         });
+    }
+}
+
+/// For how long sockets are refused after one had to be closed since the database was away.
+const AWAY_FOR: Duration = Duration::from_secs(5);
+
+impl Collectors {
+    /// A socket is closed, since something that we depend on is away.
+    pub(crate) fn found_away(&self, error: &StoreError) {
+        if error.is_unavailable() {
+            let now = self.now().as_micros();
+            self.0.away_at.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether that was a moment ago.
+    pub(crate) fn was_away(&self) -> bool {
+        let (at, now) = (self.0.away_at.load(Ordering::Relaxed), self.now());
+        at <= now.as_micros() && now.since(Timestamp::from_micros(at)) < AWAY_FOR
+    }
+
+    /// Counts an agent that is new and came by a token; gives the token.
+    pub(super) fn count_newcomer(
+        &self,
+        session: &Session,
+        principal: &Principal,
+        outcome: &Outcome,
+    ) -> Result<Option<EnrollmentTokenId>, ExchangeError> {
+        let Principal::Token(token) = principal else {
+            return Ok(None);
+        };
+        if !outcome.is_new {
+            return Ok(None);
+        }
+        let newcomers = &self.0.newcomers;
+        if newcomers.admits(token.id, session.address, self.now()) {
+            return Ok(Some(token.id));
+        }
+        refused("too_many_new");
+        let (action, kind) = (DENIED_ENROLLMENT, "enrollment_token");
+        self.deny(session, action, "too_many_new", kind, token.id.to_string());
+        Err(ExchangeError::TooMany)
     }
 }
 

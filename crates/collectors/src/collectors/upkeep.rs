@@ -162,6 +162,8 @@ impl Collectors {
         });
         self.0.paces.retain(|_, pace| !pace.is_even(now));
         self.0.components.forget();
+        self.0.newcomers.forget_even(now);
+        self.0.knocks.forget_old(now);
         let known: Vec<(CollectorId, i64)> = self
             .0
             .records

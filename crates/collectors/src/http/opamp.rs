@@ -14,12 +14,13 @@ use axum::routing::any;
 use bytes::Bytes;
 use muster_http::{ClientAddress, Problem, read_body};
 use muster_wire_opamp::proto::AgentToServer;
-use muster_wire_opamp::{DecodeError, InstanceUid, Outgoing, Update, decode_body, encode_body};
+use muster_wire_opamp::{
+    DecodeError, InstanceUid, MessageLimit, Outgoing, Update, decode_body, encode_body,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::socket;
 use crate::collectors::Session;
-use crate::limits::{MAX_MESSAGE_BYTES, message_limit};
 use crate::service::{Carrier, SERVER_CAPABILITIES};
 use crate::{Collectors, ExchangeError};
 
@@ -131,6 +132,11 @@ fn unauthenticated() -> Problem {
     Problem::unauthenticated("authentication required")
 }
 
+/// Sockets had to be closed a moment ago, since what their agents said could not be kept.
+#[derive(Debug, thiserror::Error)]
+#[error("the database was away a moment ago")]
+struct AwayJustNow;
+
 /// How an exchange that came to nothing is told over HTTP.
 fn problem(error: ExchangeError) -> Problem {
     match error {
@@ -148,8 +154,8 @@ async fn plain(
     let headers = request.headers();
     let session = admit(collectors, headers, address, Carrier::Http).await?;
     let compresses = accepts_gzip(headers);
-    let body = read_body(request, MAX_MESSAGE_BYTES).await?;
-    let limit = message_limit();
+    let limit = MessageLimit::default();
+    let body = read_body(request, limit.bytes()).await?;
     let message: AgentToServer = decode_body(body, limit).map_err(|error| match error {
         DecodeError::TooLarge { .. } => Problem::too_large(error.to_string()),
         _ => Problem::bad_request(error.to_string()),
@@ -166,7 +172,7 @@ async fn plain(
 }
 
 fn encoded(outgoing: &Outgoing, message: &AgentToServer) -> Bytes {
-    let limit = message_limit();
+    let limit = MessageLimit::default();
     match encode_body(outgoing, limit) {
         Ok(bytes) => bytes,
         Err(error) => {
@@ -239,6 +245,10 @@ async fn upgrade(
         Err(rejection) => return Ok(rejection.into_response()),
     };
     let collectors = shared.collectors.clone();
+    if collectors.was_away() {
+        // Clients wait for as long as they are told before they connect, but not when a socket of theirs ends.
+        return Err(Problem::unavailable(&AwayJustNow));
+    }
     let session = admit(&collectors, &parts.headers, address, Carrier::WebSocket).await?;
     let line = collectors
         .principal(&session)

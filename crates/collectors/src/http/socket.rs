@@ -10,14 +10,16 @@ use muster_clock::Timestamp;
 use muster_http::error_chain;
 use muster_identity::CollectorId;
 use muster_wire_opamp::proto::AgentToServer;
-use muster_wire_opamp::{DecodeError, Framing, Outgoing, Refusal, decode_frame, encode_frame};
+use muster_wire_opamp::{
+    DecodeError, Framing, InstanceUid, MessageLimit, Outgoing, Refusal, decode_frame, encode_frame,
+};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Error as SocketError;
 use tokio_util::sync::CancellationToken;
 
 use super::opamp::without_content;
-use crate::collectors::Session;
-use crate::limits::{MAX_MESSAGE_BYTES, message_limit};
+use crate::collectors::{Reply, Session};
+use crate::knocks::{Hold, Knocker};
 use crate::live::{Handle, Wishes};
 use crate::pace::Pace;
 use crate::record::LineKey;
@@ -25,8 +27,9 @@ use crate::{Collectors, ExchangeError};
 
 /// Room for what an agent sends, in bytes; more is found when it is needed. The default is 128 KiB, for each of thousands.
 pub(super) const READ_BUFFER_BYTES: usize = 4 * 1024;
-/// The largest frame that is read at all, in bytes.
-pub(super) const MAX_FRAME_BYTES: usize = MAX_MESSAGE_BYTES + 16;
+/// The largest frame that is read at all, in bytes: a little more than a message may have, so that most that are too large are
+/// told so in good order.
+pub(super) const MAX_FRAME_BYTES: usize = DEFAULT_MESSAGE_BYTES + 16;
 /// How often the server tries whether a peer is there that says nothing.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// Without any sign of life for so long a socket is closed.
@@ -50,13 +53,22 @@ enum End {
     Gone,
     /// The server stops, or wants it closed: with this code.
     Close(CloseCode, &'static str),
+    /// The same; whoever comes again and again for the same is told later each time.
+    CloseLater(CloseCode, &'static str, Knocker),
 }
 
 type Going = Result<(), End>;
 
 const UNAUTHORIZED: End = End::Close(close_code::POLICY, "");
-const TOO_LARGE: End = End::Close(close_code::SIZE, "the message is too large");
 const TRY_AGAIN: End = End::Close(close_code::AGAIN, "try again");
+
+/// Whoever came by this socket was turned away; it stays open for a while.
+struct HeldOff {
+    until: Instant,
+    /// An agent that is revoked: when it is let in again, it is to come at once.
+    revoked: Option<CollectorId>,
+    _hold: Hold,
+}
 
 struct Actor {
     socket: WebSocket,
@@ -75,6 +87,7 @@ struct Actor {
     is_tried: bool,
     /// Agents that could not be told what there is, since a dependency was away.
     owed: BTreeSet<CollectorId>,
+    held_off: Option<HeldOff>,
 }
 
 /// Serves a socket until it ends.
@@ -100,6 +113,7 @@ pub(super) async fn serve(
         look_at: None,
         is_tried: false,
         owed: BTreeSet::new(),
+        held_off: None,
         collectors,
     };
     let end = actor.run(&stopping).await;
@@ -111,12 +125,38 @@ pub(super) async fn serve(
             .closed(&actor.session, actor.line, held)
             .await;
     }
-    if let End::Close(code, reason) = end {
-        let frame = CloseFrame {
-            code,
-            reason: reason.into(),
-        };
-        let _ = actor.write(Message::Close(Some(frame))).await;
+    let Actor {
+        mut socket,
+        collectors,
+        handle,
+        ..
+    } = actor;
+    // Nobody is reached here any more.
+    drop(handle);
+    let (code, reason) = match end {
+        End::Gone => return,
+        End::Close(code, reason) => (code, reason),
+        End::CloseLater(code, reason, who) => {
+            linger(&collectors, who, &stopping).await;
+            (code, reason)
+        }
+    };
+    let frame = CloseFrame {
+        code,
+        reason: reason.into(),
+    };
+    let closing = socket.send(Message::Close(Some(frame)));
+    let _ = tokio::time::timeout(SEND_TIMEOUT, closing).await;
+}
+
+/// Before somebody is told why its socket ends: clients connect again at once, and do the same.
+async fn linger(collectors: &Collectors, who: Knocker, stopping: &CancellationToken) {
+    let hold = collectors.knocks().hold(who, collectors.now());
+    if let Some(hold) = hold {
+        tokio::select! {
+            () = stopping.cancelled() => {}
+            () = tokio::time::sleep(hold.wait) => {}
+        }
     }
 }
 
@@ -126,13 +166,14 @@ impl Actor {
         ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let look_at = self.look_at.unwrap_or_else(|| Instant::now() + SILENCE);
+            let held_until = self.held_off.as_ref().map(|held| held.until);
             let may_read = Instant::now() >= self.read_after;
             let going = tokio::select! {
                 () = stopping.cancelled() => Err(End::Close(close_code::RESTART, "the server stops")),
                 wishes = self.handle.wishes() => self.look(wishes).await,
                 frame = self.socket.recv(), if may_read => match frame {
                     Some(Ok(message)) => self.take(message).await,
-                    Some(Err(error)) => Err(end_of(error)),
+                    Some(Err(error)) => Err(self.end_of(error)),
                     None => Err(End::Gone),
                 },
                 () = tokio::time::sleep_until(self.read_after), if !may_read => Ok(()),
@@ -144,6 +185,7 @@ impl Actor {
                         end => end,
                     }
                 }
+                () = tokio::time::sleep_until(held_until.unwrap_or(look_at)), if held_until.is_some() => Err(UNAUTHORIZED),
                 _ = ping.tick() => self.ping().await,
             };
             if let Err(end) = going {
@@ -201,25 +243,27 @@ impl Actor {
     }
 
     async fn answer(&mut self, bytes: Bytes) -> Going {
-        let limit = message_limit();
+        let limit = MessageLimit::default();
         let message: AgentToServer = match decode_frame(bytes, limit) {
             Ok((message, framing)) => {
                 self.framing = framing;
                 message
             }
-            Err(DecodeError::TooLarge { .. }) => return Err(TOO_LARGE),
+            Err(DecodeError::TooLarge { .. }) => return Err(self.too_large()),
             Err(DecodeError::UnknownHeader { .. }) => {
-                return Err(End::Close(
+                return Err(End::CloseLater(
                     close_code::PROTOCOL,
                     "the header of the message is not known",
+                    self.knocker(),
                 ));
             }
             Err(error) => {
                 self.bad_frames += 1;
                 if self.bad_frames > MAX_BAD_FRAMES {
-                    return Err(End::Close(
+                    return Err(End::CloseLater(
                         close_code::PROTOCOL,
                         "these are no OpAMP messages",
+                        self.knocker(),
                     ));
                 }
                 let outgoing =
@@ -228,25 +272,21 @@ impl Actor {
             }
         };
         self.bad_frames = 0;
-        let reply = self
-            .collectors
-            .exchange(&self.session, &message)
-            .await
-            .map_err(end_by)?;
-        if reply.is_unauthorized {
-            // Others on the same socket are not to suffer for it.
-            return if self.handle.held().is_empty() {
-                Err(UNAUTHORIZED)
-            } else {
-                self.send(&reply.outgoing).await
-            };
+        let uid = InstanceUid::from_wire(&message.instance_uid).ok();
+        let who = uid.map_or_else(|| self.knocker(), Knocker::Agent);
+        let reply = match self.collectors.exchange(&self.session, &message).await {
+            Ok(reply) => reply,
+            Err(error) => return Err(self.end_by(error, who)),
+        };
+        if reply.is_unauthorized || reply.closes {
+            return self.turn_away(reply, who).await;
         }
         if let Some(id) = reply.collector {
-            let uid = muster_wire_opamp::InstanceUid::from_wire(&message.instance_uid);
             if !self.handle.held().contains_key(&id) {
                 self.look_soon(SECOND_LOOK);
+                self.let_in(uid);
             }
-            if let Ok(uid) = uid
+            if let Some(uid) = uid
                 && !self.handle.hold(id, uid, reply.is_told)
             {
                 return Err(End::Close(
@@ -255,23 +295,92 @@ impl Actor {
                 ));
             }
         }
-        if encode_frame(&reply.outgoing, self.framing, message_limit()).is_err() {
+        if encode_frame(&reply.outgoing, self.framing, MessageLimit::default()).is_err() {
             tracing::error!(
                 "an answer to a collector is larger than agents take; it was answered without content"
             );
-            self.send(&without_content(&message)).await?;
+            self.send(&without_content(&message)).await
         } else {
-            self.send(&reply.outgoing).await?;
+            self.send(&reply.outgoing).await
         }
-        if reply.closes {
-            Err(UNAUTHORIZED)
-        } else {
-            Ok(())
+    }
+
+    /// Tells somebody that it may not come. Others on the same socket are not to suffer for it; when there are none, the socket
+    /// is closed, later each time.
+    async fn turn_away(&mut self, reply: Reply, who: Knocker) -> Going {
+        if !self.handle.held().is_empty() {
+            self.send(&reply.outgoing).await?;
+            return if reply.is_unauthorized {
+                Ok(())
+            } else {
+                Err(UNAUTHORIZED)
+            };
+        }
+        if self.held_off.is_none() {
+            let hold = self.collectors.knocks().hold(who, self.collectors.now());
+            let Some(hold) = hold else {
+                if !reply.is_unauthorized {
+                    self.send(&reply.outgoing).await?;
+                }
+                return Err(UNAUTHORIZED);
+            };
+            if let Some(id) = reply.collector {
+                self.handle.watch(id);
+                // It may have been let in at this moment.
+                self.look_soon(SECOND_LOOK);
+            }
+            self.held_off = Some(HeldOff {
+                until: Instant::now() + hold.wait,
+                revoked: reply.collector,
+                _hold: hold,
+            });
+        }
+        self.send(&reply.outgoing).await
+    }
+
+    /// An agent speaks on this socket that may.
+    fn let_in(&mut self, uid: Option<InstanceUid>) {
+        self.held_off = None;
+        self.handle.watch_nobody();
+        if let Some(uid) = uid {
+            self.collectors.knocks().forget(uid);
+        }
+    }
+
+    /// Who is on the other end, when no message says it.
+    fn knocker(&self) -> Knocker {
+        Knocker::line(self.line, self.session.address)
+    }
+
+    fn too_large(&self) -> End {
+        let who = self.knocker();
+        End::CloseLater(close_code::SIZE, "the message is too large", who)
+    }
+
+    fn end_of(&self, error: axum::Error) -> End {
+        match error.into_inner().downcast_ref::<SocketError>() {
+            Some(SocketError::Capacity(_)) => self.too_large(),
+            _ => End::Gone,
+        }
+    }
+
+    fn end_by(&self, error: ExchangeError, who: Knocker) -> End {
+        match error {
+            ExchangeError::Unauthorized { .. } => UNAUTHORIZED,
+            ExchangeError::TooMany => End::CloseLater(close_code::AGAIN, "try again", who),
+            ExchangeError::Unavailable(error) => {
+                self.collectors.found_away(&error);
+                tracing::warn!(
+                    error = error_chain(&error),
+                    "closed the socket of a collector: a dependency is unavailable"
+                );
+                TRY_AGAIN
+            }
         }
     }
 
     async fn send(&mut self, outgoing: &Outgoing) -> Going {
-        let limit = message_limit();
+        let limit = MessageLimit::default();
         match encode_frame(outgoing, self.framing, limit) {
             Ok(bytes) => self.write(Message::Binary(bytes)).await,
             Err(error) => {
@@ -308,7 +417,7 @@ impl Actor {
                     self.owed.insert(id);
                     self.look_soon(PUSH_AGAIN);
                 }
-                Err(error) => return Err(end_by(error)),
+                Err(error) => return Err(self.end_by(error, Knocker::Agent(uid))),
             }
         }
         Ok(())
@@ -321,7 +430,10 @@ impl Actor {
         match admits {
             Ok(gone) => {
                 self.handle.let_go(&gone);
-                Ok(())
+                match self.held_off.as_ref().and_then(|held| held.revoked) {
+                    Some(id) if self.collectors.may_come(id).await => Err(TRY_AGAIN),
+                    _ => Ok(()),
+                }
             }
             Err(ExchangeError::Unavailable(_) | ExchangeError::TooMany) => Ok(()),
             Err(ExchangeError::Unauthorized { .. }) => Err(UNAUTHORIZED),
@@ -355,27 +467,5 @@ impl Actor {
     /// The credential is looked at again after this time, or earlier when that was meant already.
     fn look_soon(&mut self, wait: Duration) {
         self.look_at.get_or_insert(Instant::now() + wait);
-    }
-}
-
-fn end_by(error: ExchangeError) -> End {
-    match error {
-        ExchangeError::Unauthorized { .. } => UNAUTHORIZED,
-        ExchangeError::TooMany => TRY_AGAIN,
-        ExchangeError::Unavailable(error) => {
-            tracing::warn!(
-                error = error_chain(&error),
-                "closed the socket of a collector: a dependency is unavailable"
-            );
-            TRY_AGAIN
-        }
-    }
-}
-
-fn end_of(error: axum::Error) -> End {
-    let inner = error.into_inner();
-    match inner.downcast_ref::<SocketError>() {
-        Some(SocketError::Capacity(_)) => TOO_LARGE,
-        _ => End::Gone,
     }
 }

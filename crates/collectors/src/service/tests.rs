@@ -65,6 +65,7 @@ impl World {
                     heartbeat_seconds: 30,
                 }),
                 masking: Masking::default(),
+                new_per_day: crate::DEFAULT_NEW_PER_DAY,
             },
             records: HashMap::new(),
             uids: HashMap::new(),

@@ -152,9 +152,7 @@ impl OwnTelemetry {
     /// The attributes that the selector asks for.
     pub(crate) fn named(&self) -> impl Iterator<Item = String> {
         let requirements = self.claim.selector.requirements();
-        requirements
-            .iter()
-            .map(|requirement| requirement.name.clone())
+        requirements.map(|requirement| requirement.name.clone())
     }
 
     /// The signals that an agent of these capabilities can be told of.

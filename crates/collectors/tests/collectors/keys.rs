@@ -183,7 +183,48 @@ on_both_databases! {
         let token = fixture.identity.enrollment_tokens.create(&Actor::system(), new).await.unwrap().1;
         fixture.send(&token, &described(7, 0, 0)).await;
         fixture.wait(61);
-        assert_eq!(fixture.post(&token, &message(7, 1, 0)).await.0, 401);
+        let refused = || async {
+            let body = muster_wire_opamp::encode_body(&message(7, 1, 0), muster_wire_opamp::MessageLimit::default()).unwrap();
+            let request = axum::extract::Request::post("/v1/opamp")
+                .header("content-type", "application/x-protobuf")
+                .header("authorization", format!("Bearer {token}"));
+            fixture.request(request.body(body.into()).unwrap()).await
+        };
+        let (status, _, body) = refused().await;
+        assert_eq!(status, 401);
+        let told = String::from_utf8_lossy(&body);
+        assert!(!told.contains("expired"), "{told}");
+        let listing = muster_http::ListingQuery::default().check(&["id"]).unwrap();
+        let logged = || async {
+            let page = fixture.identity.audit.list(&listing, &muster_identity::AuditFilter::default()).await.unwrap();
+            let text = serde_json::to_string(&page.items).unwrap();
+            text.contains("denied_enrollment") && text.contains("\"expired\"")
+        };
+        crate::until("the log says why", logged).await;
+    }
+
+    async fn an_agent_that_is_given_a_uid_and_a_key_in_one_answer_says_goodbye_by_both(db: TestDatabase) {
+        let fixture = Fixture::new(&db).await;
+        let token = fixture.token(KnownAgents::Adopt).await;
+        let (address, mut said) = (fixture.serve().await, described(7, 0, SETTINGS));
+        said.flags = 1;
+        let mut old = crate::socket::open(address, &token).await.unwrap();
+        let answer = crate::socket::ask(&mut old, &said).await;
+        let uid = answer.agent_identification.as_ref().unwrap().new_instance_uid.clone();
+        let key = key_of(&answer).expect("an offer in the same answer");
+        let with_uid = |said: muster_wire_opamp::proto::AgentToServer| {
+            muster_wire_opamp::proto::AgentToServer { instance_uid: uid.clone(), ..said }
+        };
+        let mut new = crate::socket::open(address, &key).await.unwrap();
+        assert!(crate::socket::ask(&mut new, &with_uid(described(7, 0, SETTINGS))).await.error_response.is_none());
+        // The end of the old connection, by the old credential and the new uid.
+        let farewell = crate::socket::ask(&mut old, &with_uid(goodbye(7, 1, SETTINGS))).await;
+        assert!(farewell.error_response.is_none(), "{farewell:?}");
+        old.close(None).await.unwrap();
+        crate::socket::ask(&mut new, &with_uid(message(7, 1, SETTINGS))).await;
+        let listed = fixture.list("").await;
+        assert_eq!(listed.len(), 1, "no new record");
+        assert_eq!((&listed[0]["status"], &listed[0]["key_status"]), (&json!("online"), &json!("adopted")));
     }
 
     async fn a_token_for_other_agents_lets_no_collector_in(db: TestDatabase) {

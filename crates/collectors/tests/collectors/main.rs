@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
+mod bounds;
 mod components;
 mod configurations;
 mod damaged;
@@ -10,6 +11,7 @@ mod keys;
 mod links;
 mod native;
 mod plain;
+mod refused;
 mod replicas;
 mod socket;
 mod store;
@@ -49,6 +51,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt as _;
 
 const START: Timestamp = Timestamp::from_seconds(1_795_392_000);
+/// How many new agents a token admits from one address in a day.
+const NEW_PER_DAY: u32 = 500;
 const SETTINGS: u64 = 0x100;
 const RESTART: u64 = 0x400;
 
@@ -112,6 +116,7 @@ impl Fixture {
                     heartbeat_seconds: 30,
                 }),
                 masking: Masking::default(),
+                new_per_day: NEW_PER_DAY,
             },
         });
         identity.teams.attach(Arc::new(collectors.clone()));

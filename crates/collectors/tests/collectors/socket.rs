@@ -41,7 +41,7 @@ pub(crate) async fn open(address: SocketAddr, secret: &str) -> Result<Socket, Er
     Ok(socket)
 }
 
-async fn say(socket: &mut Socket, message: &AgentToServer) {
+pub(crate) async fn say(socket: &mut Socket, message: &AgentToServer) {
     say_framed(socket, message, Framing::Header).await;
 }
 

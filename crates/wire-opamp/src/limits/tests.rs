@@ -218,7 +218,7 @@ fn texts_keys_and_hashes_may_be_as_long_as_their_limit_and_no_longer() {
 
 #[test]
 fn limits_of_messages_are_between_nothing_and_the_cap() {
-    assert_eq!(MessageLimit::default().bytes(), 4_194_304);
+    assert_eq!(MessageLimit::default().bytes(), 1_048_576);
     assert_eq!(MessageLimit::new(1).map(MessageLimit::bytes), Some(1));
     assert_eq!(
         MessageLimit::new(67_108_864).map(MessageLimit::bytes),

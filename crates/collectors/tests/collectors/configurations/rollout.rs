@@ -6,7 +6,10 @@ use muster_store::testing::on_both_databases;
 use muster_wire_opamp::AgentCapabilities;
 use serde_json::{Value, json};
 
-use super::{APPLIED, APPLYING, Agent, FAILED, Site, body_of, components, good, supervisor};
+use super::{
+    APPLIED, APPLYING, Agent, AgentRemoteConfig, FAILED, Site, body_of, components, good,
+    supervisor,
+};
 use crate::{described, message, row, until};
 
 on_both_databases! {
@@ -272,6 +275,40 @@ on_both_databases! {
         let pushed = crate::socket::hear(&mut socket).await.expect("a message").0;
         assert!(body_of(&pushed.remote_config.unwrap()).contains("timeout: 1s"));
         here.until_stage(1, "sent").await;
+    }
+
+    async fn the_largest_version_fits_into_a_message_and_a_larger_one_is_refused_when_it_is_made(db: TestDatabase) {
+        const MOST: usize = 512 * 1024;
+        let site = Site::new(&db).await;
+        // Names and types count, too.
+        let beside = 3 * ("a.yaml".len() + "text/yaml".len());
+        let files = |bytes: usize| {
+            let first = good(1)["otelcol.yaml"]["body"].as_str().unwrap().to_owned();
+            let padded = |start: &str, bytes: usize| format!("{start}#{}\n", "x".repeat(bytes - start.len() - 2));
+            json!({
+                "a.yaml": { "body": padded(&first, 200_000) },
+                "b.yaml": { "body": padded("", 200_000) },
+                "c.yaml": { "body": padded("", bytes - beside - 400_000) },
+            })
+        };
+        let id = site.create("gateway", files(MOST)).await;
+        let path = format!("/collector-configs/{id}/versions");
+        let (status, problem) = site.call("POST", &path, json!({ "files": files(MOST + 1) })).await;
+        assert_eq!(status, 422);
+        let told = problem["message"].as_str().unwrap();
+        assert!(told.contains("all files come to 524289 bytes; at most 524288 are allowed"), "{told}");
+        let whole = |config: &AgentRemoteConfig| -> usize {
+            config.config.as_ref().unwrap().config_map.values().map(|object| object.body.len()).sum()
+        };
+        let mut polls = Agent::with(&site, 7, supervisor() | crate::SETTINGS).await;
+        let token = polls.secret.clone();
+        let mut socket = crate::socket::open(site.fixture.serve().await, &token).await.unwrap();
+        crate::socket::ask(&mut socket, &described(8, 0, supervisor())).await;
+        site.until_state(2, "unmanaged").await;
+        site.assign(id, "*", json!({})).await;
+        assert_eq!(whole(&polls.receive().await), MOST - beside);
+        let pushed = crate::socket::hear(&mut socket).await.expect("a message").0;
+        assert_eq!(whole(&pushed.remote_config.unwrap()), MOST - beside);
     }
 
     async fn what_would_change_is_told_before_it_is_assigned(db: TestDatabase) {
