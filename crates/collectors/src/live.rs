@@ -285,7 +285,7 @@ mod tests {
      {
         let live = Live::default();
         let (mut first, mut held_off) = (live.open(1, NOW), live.open(2, NOW));
-        first.hold(CollectorId(7), UID);
+        first.hold(CollectorId(7), UID, true);
         held_off.watch(CollectorId(7));
         held_off.watch(CollectorId(7));
         assert_eq!(live.of(CollectorId(7)), [2, 1]);

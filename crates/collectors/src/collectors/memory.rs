@@ -8,7 +8,6 @@ use muster_clock::Timestamp;
 use muster_identity::CollectorId;
 use muster_store::StoreError;
 use muster_wire_opamp::InstanceUid;
-use muster_wire_opamp::proto::AgentToServer;
 
 use super::{Collectors, Session};
 use crate::record::{LineKey, Record, Standing};

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use muster_clock::Timestamp;
 use muster_http::error_chain;
 use muster_identity::CollectorId;
+use muster_wire_opamp::limits::DEFAULT_MESSAGE_BYTES;
 use muster_wire_opamp::proto::AgentToServer;
 use muster_wire_opamp::{
     DecodeError, Framing, InstanceUid, MessageLimit, Outgoing, Refusal, decode_frame, encode_frame,

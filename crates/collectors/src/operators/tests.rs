@@ -22,7 +22,11 @@ on_both_databases! {
         let (bus, randomness) = (Arc::new(LocalBus::new()), Arc::new(SeededRandomness::new(1)));
         let key = Arc::new(MasterKey::from_bytes(&[7; 32]));
         let identity = Identity::new(db.database(), bus.clone(), clock.clone(), randomness.clone(), key);
-        let settings = Settings { offers: None, masking: Masking::default() };
+        let settings = Settings {
+            offers: None,
+            masking: Masking::default(),
+            new_per_day: crate::DEFAULT_NEW_PER_DAY,
+        };
         let collectors =
             Collectors::new(CollectorParts { database: db.database(), bus, clock, randomness, identity, settings });
         let durable = json!({ "uid": "07070707-0707-0707-0707-070707070707", "team_id": 2, "standing": "enrolled",
