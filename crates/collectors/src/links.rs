@@ -1,8 +1,9 @@
 //! One record of a machine: which host a collector runs on.
 //!
-//! A collector is linked to a host by itself only where one of its attributes is an identifier of a machine ([`MACHINE_ATTRIBUTES`])
-//! that exactly one host of its team has. Where several have it, or where only the host's name is the same, the link is
-//! *suggested*, and somebody confirms it. Both teams are one, always: a link shows people of one team nothing of another.
+//! A collector is linked to a host by itself only where one of its attributes is an identifier of a machine
+//! ([`MACHINE_ATTRIBUTES`]) that exactly one host of its team has. Where several have it, or where only the host's name is
+//! the same, the link is *suggested*, and somebody confirms it. Both teams are one, always: a link shows people of one team
+//! nothing of another.
 //!
 //! What people decided stays: a link that was made or confirmed by hand holds whatever the attributes say, and one that was
 //! undone or rejected does not come back by itself. A link that came by itself holds as long as its reason does.

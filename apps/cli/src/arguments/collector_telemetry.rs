@@ -32,8 +32,8 @@ pub enum CollectorTelemetryCommand {
     },
     /// Make settings, or change those that have the name.
     #[command(
-        after_help = "What is left out stays as it is. A value of a header that begins with @ is read from that file, so that it\n\
-            is not seen by others on this machine.\n\nExamples:\n\
+        after_help = "What is left out stays as it is. A value of a header that begins with @ is read from that file, so that\n\
+            it is not seen by others on this machine.\n\nExamples:\n\
             \x20 muster collector-telemetry set backend --metrics https://otel.example.com/v1/metrics \\\n\
             \x20   --logs https://otel.example.com/v1/logs --header 'Authorization: @otel-token'\n\
             \x20 muster collector-telemetry set canaries --selector 'env=canary' --priority 10 \\\n\

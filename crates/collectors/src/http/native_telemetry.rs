@@ -228,8 +228,8 @@ pub(super) struct CollectorOwnTelemetry {
     settings_id: Option<i64>,
     /// What of it the collector can be told.
     signals: Vec<Signal>,
-    /// `waiting` (not offered yet: a key goes first), `offered`, `applying`, `applied` or `failed` as it says itself, `cannot` (it
-    /// does not report its own telemetry), or `left_alone` (nothing is for it any more, and it keeps what it was offered).
+    /// `waiting` (not offered yet: a key goes first), `offered`, `applying`, `applied` or `failed` as it says itself, `cannot`
+    /// (it does not report its own telemetry), or `left_alone` (nothing is for it any more, and it keeps what it was offered).
     status: &'static str,
     /// Its own words, when it failed.
     #[serde(skip_serializing_if = "String::is_empty")]

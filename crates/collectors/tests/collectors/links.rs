@@ -219,7 +219,8 @@ on_both_databases! {
     async fn a_host_that_enrolls_later_is_found_and_what_many_machines_have_links_nobody(db: TestDatabase) {
         let site = Site::quiet(&db).await;
         site.say(1, 0, &[("host.id", MACHINE)]).await;
-        for (uid, shared) in [(2, "03000200-0400-0500-0006-000700080009"), (3, "00000000000000000000000000000000"), (4, "i-0abc")] {
+        for (uid, shared) in [(2, "03000200-0400-0500-0006-000700080009"),
+            (3, "00000000000000000000000000000000"), (4, "i-0abc")] {
             site.say(uid, 0, &[("host.id", shared), ("host.name", "localhost")]).await;
             // Hosts keep such an identifier as none; one that a release before kept differently links nobody either.
             site.host(shared, "localhost", None).await;
@@ -390,7 +391,8 @@ on_both_databases! {
         let observer = somebody(None, vec![(edge, Role::Observer)]);
         let maintainer = somebody(None, vec![(edge, Role::Maintainer)]);
         let stranger = somebody(None, vec![(core, Role::Maintainer)]);
-        for (who, host, expected) in [(&observer, ours, 403), (&stranger, ours, 404), (&maintainer, theirs, 404), (&maintainer, ours, 204),
+        for (who, host, expected) in [(&observer, ours, 403), (&stranger, ours, 404), (&maintainer, theirs, 404),
+            (&maintainer, ours, 204),
             (&maintainer, 99, 404)] {
             let (status, problem) = site.call(who, "PUT", "/collectors/1/host", json!({ "host_id": host })).await;
             assert_eq!(status, expected, "{problem}");

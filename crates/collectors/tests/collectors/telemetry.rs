@@ -47,7 +47,8 @@ async fn call(
 fn settings(name: &str, selector: &str) -> Value {
     json!({
         "name": name, "selector": selector,
-        "metrics": { "endpoint": format!("https://{name}.example.com/v1/metrics"), "headers": { "Authorization": "Bearer hunter2" } },
+        "metrics": { "endpoint": format!("https://{name}.example.com/v1/metrics"),
+                     "headers": { "Authorization": "Bearer hunter2" } },
         "logs": { "endpoint": format!("https://{name}.example.com/v1/logs") },
     })
 }
