@@ -14,7 +14,8 @@ pub const MIGRATIONS: &[Migration] = &[
 /// `state` is `record::Durable` as JSON; the columns beside it are what lists are searched, filtered and sorted by, and
 /// follow from it and from the parts. `revision` counts changes: whoever writes names the one that was read. A uid leads to
 /// one agent, also the earlier ones. `lines` count the messages of an agent under one credential; they and `presence` are
-/// written in batches; `back_at` is when an agent was heard again after it was gone or silent for three of its intervals. Lists of components are shared by all agents that have the same.
+/// written in batches; `back_at` is when an agent was heard again after it was gone or silent for three of its intervals.
+/// Lists of components are shared by all agents that have the same.
 const COLLECTORS: &str = "
 CREATE TABLE collectors_collectors (
     id {{id}},
