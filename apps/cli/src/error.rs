@@ -81,7 +81,8 @@ pub(crate) enum CliError {
     RolloutFailed { message: String, which: String },
     /// Collectors take longer than somebody wants to wait.
     #[error(
-        "{applying} collector(s) are still on the way after {seconds} seconds\n  look at them: muster collector-config status {which} --state applying"
+        "{applying} collector(s) are still on the way after {seconds} seconds\n\
+            \x20 look at them: muster collector-config status {which} --state applying"
     )]
     StillApplying {
         applying: u64,
@@ -89,7 +90,10 @@ pub(crate) enum CliError {
         which: String,
     },
     /// No assignment is on the version from which one is to go back.
-    #[error("no assignment of `{name}` is on version {from}\n  they are: {}", if .versions.is_empty() { "none" } else { .versions })]
+    #[error(
+        "no assignment of `{name}` is on version {from}\n  they are: {}",
+        if .versions.is_empty() { "none" } else { .versions }
+    )]
     NotOnVersion {
         name: String,
         from: i64,

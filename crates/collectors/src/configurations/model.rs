@@ -271,8 +271,16 @@ mod tests {
 
     #[test]
     fn by_itself_it_goes_back_to_what_ran_well_and_failed_nowhere() {
-        for (title, version, previous, good, failed, expected) in [
-            ("the one before", 4, Some(3), &[3][..], &[4][..], Some(3)),
+        type Case = (
+            &'static str,
+            i64,
+            Option<i64>,
+            &'static [i64],
+            &'static [i64],
+            Option<i64>,
+        );
+        let cases: [Case; 7] = [
+            ("the one before", 4, Some(3), &[3], &[4], Some(3)),
             (
                 "the one before failed on some",
                 5,
@@ -314,7 +322,8 @@ mod tests {
                 &[5],
                 Some(3),
             ),
-        ] {
+        ];
+        for (title, version, previous, good, failed, expected) in cases {
             let assignment = assignment(version, previous);
             let previous_hash = previous.map(hash);
             let target =
