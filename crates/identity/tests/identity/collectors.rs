@@ -338,6 +338,9 @@ on_both_databases! {
         assert!(is_unknown(&fixture.shown(&key).await));
         assert_eq!(fixture.readmit(ONE, ComeBack::WithoutKey).await, None);
         assert!(is_unknown(&fixture.shown(&key).await), "it is enrolled, and comes by its token");
+        assert_eq!(fixture.readmit(ONE, ComeBack::WithItsKey).await, None, "that was decided");
+        let key = fixture.active(ONE).await;
+        fixture.revoke_collector(ONE).await;
         let again = fixture.readmit(ONE, ComeBack::WithItsKey).await;
         let presented = fixture.shown(&key).await.unwrap();
         assert_eq!((Some(presented.key_id), presented.state), (again, KeyState::Active));
