@@ -253,15 +253,14 @@ impl Services {
         tasks.spawn({
             let (collectors, lease) = (self.collectors.clone(), upkeep("collectors.upkeep"));
             let stop = stop.clone();
-            async move { collectors.run(&lease, stop).await }
+            async move { Box::pin(collectors.run(&lease, stop)).await }
         });
         tasks.spawn({
             let (collectors, settings) = (self.collectors.clone(), self.settings.clone());
             let (lease, stop) = (upkeep("collectors.expiry"), stop.clone());
             async move {
-                collectors
-                    .run_expiry(Arc::new(settings), &lease, stop)
-                    .await
+                let expiry = collectors.run_expiry(Arc::new(settings), &lease, stop);
+                expiry.await;
             }
         });
         tasks.spawn({

@@ -189,7 +189,9 @@ impl Collectors {
             let found = match found {
                 Ok(found) => found,
                 Err(error) => {
-                    ids.into_iter().for_each(|id| telemetry.wish(id));
+                    for id in ids {
+                        telemetry.wish(id);
+                    }
                     return Err(error);
                 }
             };

@@ -407,9 +407,7 @@ async fn authorities_and_headers_that_no_message_could_carry_are_told_at_the_sta
     let long = format!("X-Tenant: {}", "x".repeat(16 * 1024));
     let flags = vec![("opamp.headers".to_owned(), long)];
     let layers = Layered::resolve(&flags, &Vec::new(), None).unwrap();
-    let error = Settings::from_layers(&layers)
-        .err()
-        .expect("it is too long");
+    let error = Settings::from_layers(&layers).expect_err("it is too long");
     let told = error.to_string();
     assert!(
         told.contains("at most 16384 bytes") && !told.contains("xxx"),

@@ -458,17 +458,17 @@ mod tests {
     fn as_many_keys_as_a_file_may_have_are_read_at_once() {
         let begun = std::time::Instant::now();
         let mut text = String::from("a: &a\n");
-        for number in 0..MAX_YAML_VALUES / 5 {
+        for number in 0..MAX_YAML_VALUES / 10 {
             let _ = writeln!(text, "  key{number}:");
         }
         text.push_str("b:\n  <<: *a\n");
-        for number in 0..MAX_YAML_VALUES / 5 {
+        for number in 0..MAX_YAML_VALUES / 10 {
             let _ = writeln!(text, "  own{number}:");
         }
         let value = json_of(&text);
         assert_eq!(
             value["b"].as_object().unwrap().len(),
-            2 * (MAX_YAML_VALUES / 5)
+            2 * (MAX_YAML_VALUES / 10)
         );
         // Looking each key up among all others took minutes where this takes a fraction of a second.
         assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());

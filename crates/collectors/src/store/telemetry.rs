@@ -32,7 +32,7 @@ pub(crate) struct Sealed {
     selector: String,
     priority: i64,
     hash: String,
-    sealed: Vec<u8>,
+    secrets: Vec<u8>,
     created_at: Timestamp,
     updated_at: Timestamp,
 }
@@ -41,9 +41,9 @@ impl Sealed {
     /// With its secrets.
     pub(crate) fn open(self, identity: &Identity) -> Result<OwnTelemetry, StoreError> {
         let corrupt = |why: String| StoreError::corrupt("read settings of own telemetry", why);
-        let selector = Selector::parse(&self.selector);
+        let selector = Selector::read(&self.selector);
         let selector = selector.map_err(|error| corrupt(error.to_string()))?;
-        let opened = identity.open_secret(&self.sealed, &sealed_for(&self.hash));
+        let opened = identity.open_secret(&self.secrets, &sealed_for(&self.hash));
         let opened = opened.map_err(|error| corrupt(error.to_string()))?;
         // What cannot be read may hold a secret: nothing of it is told.
         let destinations = serde_json::from_str(&opened);
@@ -74,7 +74,7 @@ fn row(row: &Row) -> Result<Sealed, StoreError> {
         selector: row.get("selector")?,
         priority: row.get("priority")?,
         hash: row.get("hash")?,
-        sealed: row.get("sealed")?,
+        secrets: row.get("sealed")?,
         created_at: row.get("created_at")?,
         updated_at: row.get("updated_at")?,
     })

@@ -295,6 +295,8 @@ impl<'a> Agent<'a> {
         self.feel(true, "").await;
         self.report(config, APPLIED, "").await;
         self.site.until_stage(collector, "soaking").await;
+        // When it was heard is known before the clock goes on: else it would seem to have been away.
+        self.site.fixture.collectors.flush().await.unwrap();
         self.site.fixture.wait(31);
         self.is_heard().await;
         self.site.until_state(collector, "in_sync").await;

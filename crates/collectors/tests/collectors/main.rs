@@ -140,7 +140,7 @@ impl Fixture {
         });
         tokio::spawn({
             let (collectors, stop) = (self.collectors.clone(), self.stop.clone());
-            async move { collectors.run(&Lease::always(), stop).await }
+            async move { Box::pin(collectors.run(&Lease::always(), stop)).await }
         });
         self
     }

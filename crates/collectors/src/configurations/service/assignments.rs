@@ -162,7 +162,7 @@ impl Configurations {
                 "the configuration has {MAX_ASSIGNMENTS} assignments, and can have no more; join selectors"
             )));
         }
-        let mut after = before.clone().unwrap_or_else(|| Assignment {
+        let mut after = before.clone().unwrap_or(Assignment {
             claim: Claim {
                 id: 0,
                 team_id: configuration.team_id,

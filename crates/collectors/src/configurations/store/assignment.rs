@@ -207,7 +207,7 @@ pub(crate) async fn of_configuration(
     id: i64,
 ) -> Result<Vec<Assignment>, StoreError> {
     let rows = db.fetch_all(OF_CONFIGURATION, args![id]).await?;
-    rows.iter().map(assignment).collect()
+    readable(&rows)
 }
 
 pub(crate) async fn delete(db: &mut impl Executor, id: i64) -> Result<bool, StoreError> {

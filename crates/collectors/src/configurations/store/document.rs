@@ -227,7 +227,7 @@ pub(crate) async fn versions(
             let column = folded_column(column, [pattern.as_str()]);
             format!("{column} LIKE $2 ESCAPE '\\'")
         });
-        conditions.push_str(&format!(" AND ({})", like.join(" OR ")));
+        conditions = format!("{conditions} AND ({})", like.join(" OR "));
     }
     let sql =
         format!("SELECT COUNT(*) AS total FROM collectors_config_versions WHERE {conditions}");

@@ -34,7 +34,7 @@ on_both_databases! {
         agent.is_heard().await;
         let state = site.until_state(1, "in_sync").await;
         assert_eq!((&state["configuration_name"], &state["last_good_version"]), (&json!("gateway"), &json!(1)));
-        assert_eq!(state["assignments"][0]["selector"], "service.name=otelcol, host.name in (box-7, box-8)");
+        assert_eq!(state["assignments"][0]["selector"], "host.name in (box-7, box-8), service.name=otelcol");
         assert_eq!(agent.poll().await.remote_config, None, "it is not sent twice");
         let detail = site.ok("GET", "/collector-configs/1", Value::Null).await;
         assert_eq!(detail["states"], json!({ "in_sync": 1 }));
