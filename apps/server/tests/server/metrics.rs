@@ -12,7 +12,7 @@ use crate::site::Site;
 use crate::{client, running, url};
 
 /// Every label that a metric may have. What a label says must never grow with the number of hosts.
-const LABELS: [&str; 14] = [
+const LABELS: [&str; 15] = [
     "route",
     "method",
     "status",
@@ -27,6 +27,7 @@ const LABELS: [&str; 14] = [
     "class",
     "standing",
     "key",
+    "what",
 ];
 /// How many times a host asks in vain.
 const READS: u64 = 500;

@@ -249,8 +249,8 @@ on_both_databases! {
             assert_eq!(gone.status, if native { 204 } else { 200 }, "{gone:?}");
             let newest = changes(&site).await.remove(0);
             assert_eq!((&newest["action"], &newest["before"]["name"]), (&json!("deleted_team"), &json!("Laptops")));
-            let released = json!({ "access_keys": 0, "collector_configs": 0, "collectors": 0, "enrollment_tokens": 1,
-                "hosts": 1, "saved_queries": 1, "settings": 1 });
+            let released = json!({ "access_keys": 0, "collector_configs": 0, "collector_telemetry": 0, "collectors": 0,
+                "enrollment_tokens": 1, "hosts": 1, "saved_queries": 1, "settings": 1 });
             assert_eq!(newest["after"]["released"], released);
             assert_eq!(site.get(&format!("{FLEET}/teams/{id}")).await.status, 404);
             let host = site.get(&format!("{FLEET}/hosts/identifier/{identifier}")).await.body;
