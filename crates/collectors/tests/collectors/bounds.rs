@@ -223,7 +223,7 @@ on_both_databases! {
         for number in 0..30 {
             let began = std::time::Instant::now();
             ask(&mut neighbour, &described(8, number, 0)).await;
-            assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+            assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
         }
         assert_eq!(fixture.list("").await.len(), 5);
         for flood in floods {

@@ -36,7 +36,7 @@ async fn while_the_database_is_away_agents_are_told_to_come_again_on_both_carrie
     let folder = tempfile::tempdir().unwrap();
     let more = [
         ("database.url", through.as_str()),
-        ("database.timeout", "300ms"),
+        ("database.timeout", "2s"),
         ("tls.enabled", "false"),
     ];
     let server = running(folder.path(), &more).await;
@@ -137,8 +137,8 @@ on_both_databases! {
         let folder = tempfile::tempdir().unwrap();
         let more = [
             ("database.url", db.address()),
-            ("database.timeout", "300ms"),
-            ("database.statement_timeout", "300ms"),
+            ("database.timeout", "2s"),
+            ("database.statement_timeout", "2s"),
             ("tls.enabled", "false"),
         ];
         let server = running(folder.path(), &more).await;
