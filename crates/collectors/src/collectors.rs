@@ -32,7 +32,7 @@ use crate::pace::Pace;
 use crate::presence::Presence;
 use crate::record::{ConfigReport, LineKey, Part, Record};
 use crate::service::{
-    Carrier, DesiredConfig, Effect, Exchange, Outcome, Principal, Refusal, Settings, Step,
+    Carrier, DesiredConfig, Effect, Exchange, Other, Outcome, Principal, Refusal, Settings, Step,
     speaks_for, step,
 };
 use crate::telemetry::Telemetry;
@@ -310,54 +310,54 @@ impl Collectors {
         {
             known = self.by_uid(uid, true).await?;
         }
-        let mut mark = known.as_ref().map(|known| known.mark);
+        let mark = known.as_ref().map(|known| known.mark);
         let record = known.map(|known| known.record);
         let owner = self.owner(principal, record.as_deref()).await?;
-        let owner_mark = owner.as_ref().map(|owner| owner.mark);
-        let owner = owner.map(|owner| owner.record);
-        let taken = self
-            .take(
+        let mut tried = Vec::new();
+        let (taken, mark, judged) = loop {
+            let step = self.take(
                 session,
                 principal,
                 uid,
                 message,
-                record.as_deref(),
-                owner.as_deref(),
-                false,
-            )
-            .await?;
-        let taken = match taken {
-            Step::Other(id) => {
-                let other = self.known(id, is_again).await?;
-                mark = other.as_ref().map(|other| other.mark);
-                let other = other.map(|other| other.record);
-                match self
-                    .take(
-                        session,
-                        principal,
-                        uid,
-                        message,
-                        other.as_deref(),
-                        None,
-                        true,
-                    )
-                    .await?
-                {
-                    // It was deleted meanwhile, or became somebody else.
-                    Step::Other(_) => return Ok(None),
-                    taken => taken,
-                }
+                Whose {
+                    record: record.as_deref(),
+                    owner: owner.as_ref().map(|owner| &*owner.record),
+                    other: None,
+                    tried: &tried,
+                },
+            );
+            let (id, other) = match step.await? {
+                Step::Other(id, other) => (id, other),
+                taken => break (taken, mark, record.clone()),
+            };
+            let Some(named) = self.known(id, is_again).await? else {
+                // It was deleted.
+                tried.push(id);
+                continue;
+            };
+            let step = self.take(
+                session,
+                principal,
+                uid,
+                message,
+                Whose {
+                    record: Some(&named.record),
+                    owner: None,
+                    other: Some(other),
+                    tried: &[],
+                },
+            );
+            match step.await? {
+                Step::Another => tried.push(id),
+                taken => break (taken, Some(named.mark), Some(named.record)),
             }
-            taken => taken,
         };
         match taken {
             Step::Done(outcome) => {
-                let is_owners = owner
-                    .as_ref()
-                    .is_some_and(|owner| owner.id == outcome.record.id);
-                if is_owners {
-                    mark = owner_mark;
-                }
+                let owners = owner.filter(|owner| owner.record.id == outcome.record.id);
+                let mark = owners.map_or(mark, |owner| Some(owner.mark));
+                let mark = mark.filter(|_| !outcome.is_new);
                 let counted = self.count_newcomer(session, principal, &outcome)?;
                 let finished = self.finish(session, principal, outcome, mark).await;
                 let is_let_in = matches!(&finished, Ok(Some(reply)) if !reply.is_unauthorized);
@@ -367,10 +367,11 @@ impl Collectors {
                 finished
             }
             Step::Refused(refusal) => {
-                let id = record.as_ref().map(|record| record.id);
+                let id = judged.map(|record| record.id);
                 Ok(Some(self.refuse(session, uid, id, refusal)))
             }
-            Step::Other(_) => Ok(None),
+            // Nobody was named who could be another: it is looked at anew.
+            Step::Other(..) | Step::Another => Ok(None),
         }
     }
 
@@ -404,20 +405,15 @@ impl Collectors {
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "all of it is one message's surroundings"
-    )]
     async fn take(
         &self,
         session: &Session,
         principal: &Principal,
         uid: InstanceUid,
         message: &AgentToServer,
-        record: Option<&Record>,
-        owner: Option<&Record>,
-        is_other: bool,
+        whose: Whose<'_>,
     ) -> Result<Step, StoreError> {
+        let record = whose.record;
         let now = self.now();
         let shared_components = self.shared_components(message, record, principal).await?;
         let desired = record.and_then(|record| self.0.configs.get()?.desired(record));
@@ -427,8 +423,9 @@ impl Collectors {
             uid,
             principal,
             record,
-            is_other,
-            owner,
+            other: whose.other,
+            tried: whose.tried,
+            owner: whose.owner,
             connection: session.connection,
             is_key_live: record.is_some_and(|record| self.is_key_live(record, session, now)),
             shared_components: shared_components.as_deref(),
@@ -565,6 +562,14 @@ impl Collectors {
                 .await;
         }
     }
+}
+
+/// Whose message it may be.
+struct Whose<'a> {
+    record: Option<&'a Record>,
+    owner: Option<&'a Record>,
+    other: Option<Other>,
+    tried: &'a [CollectorId],
 }
 
 fn refused(reason: &'static str) {

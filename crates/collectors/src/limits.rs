@@ -25,7 +25,9 @@ pub const DEFAULT_NEW_PER_DAY: u32 = 50_000;
 /// For how many pairs of token and address that is counted. When there are more, those go first that have most left.
 pub(crate) const MAX_NEWCOMERS: usize = 10_000;
 /// How often an agent is to be heard when nobody decided otherwise.
-pub const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(30);
+pub const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(DEFAULT_HEARTBEAT_SECONDS as u64);
+/// The same, in seconds.
+pub(crate) const DEFAULT_HEARTBEAT_SECONDS: u32 = 30;
 /// The least time between two requests for a full state, per agent.
 pub(crate) const FULL_STATE_PAUSE: Duration = Duration::from_secs(30);
 /// How often a full state is asked for in a row without getting one.
@@ -64,7 +66,7 @@ pub(crate) const MAX_UIDS: i64 = 32;
 /// How many lines (pairs of agent and credential) are told apart per agent.
 pub(crate) const MAX_LINES: usize = 4;
 /// How many other machines that show an agent's uid are told apart.
-pub(crate) const MAX_SEPARATED: usize = 8;
+pub(crate) const MAX_SEPARATED: usize = 32;
 /// The most attributes of a list that are kept.
 pub(crate) const MAX_ATTRIBUTES: usize = 200;
 /// The longest text inside an attribute that is kept, in bytes.

@@ -17,6 +17,7 @@ use crate::record::{Record, Standing, Status};
 use crate::store::event::Event;
 use crate::store::operator::{Filter, Listed};
 use crate::store::part::KeptMessage;
+use crate::store::record::ListedParts;
 use crate::telemetry::TelemetryState;
 use crate::{Collectors, OperatorError, attribute_list, store};
 
@@ -427,7 +428,7 @@ impl Collectors {
             // It is so already.
             return Ok(true);
         }
-        if !store::record::update(&mut db, &record, now).await? {
+        if !store::record::update(&mut db, &record, &ListedParts::default(), now).await? {
             return Ok(false);
         }
         self.change_keys(&mut db, actor, id, wish, now).await?;

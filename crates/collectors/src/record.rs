@@ -3,6 +3,8 @@
 //! What agents say at length (attributes, health, configurations) is kept in the database only; here are its digests, so that
 //! a message that changes nothing costs nothing. What survives a restart is [`Durable`]; [`Line`]s are written in batches.
 
+mod later;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -24,10 +26,13 @@ pub struct Record {
     pub durable: Durable,
     /// Its connections, the newest last.
     pub lines: Vec<Line>,
+    /// What tells the effective configuration that it said last from others, before anything of it is masked; none until it
+    /// says one to this server. Never written.
+    pub(crate) said_config: Option<u64>,
 }
 
 /// What an agent may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
     /// It is served.
@@ -76,7 +81,7 @@ pub struct Durable {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traits: Option<String>,
     /// The digests of what it last said, by the part's name.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "later::parts")]
     pub parts: BTreeMap<Part, String>,
     /// Its components.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -192,7 +197,7 @@ pub struct Components {
 }
 
 /// How far a remote configuration or connection settings came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Progress {
     /// Nothing was said.
@@ -317,6 +322,9 @@ pub struct Separated {
     pub id: CollectorId,
     /// The token that it showed.
     pub token_id: EnrollmentTokenId,
+    /// What told it from agents on other machines then; none when it did not describe itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traits: Option<String>,
 }
 
 /// A uid as a UUID's text.

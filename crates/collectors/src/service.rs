@@ -26,7 +26,9 @@ use muster_wire_opamp::proto::{AgentToServer, CustomMessage};
 use muster_wire_opamp::{InstanceUid, ServerFlags, Update};
 use serde_json::{Value, json};
 
-use crate::limits::{COMEBACKS_PER_DAY, CONTEST_LASTS, REASSIGNMENT_PAUSE, UNDER_WAY};
+use crate::limits::{
+    COMEBACKS_PER_DAY, CONTEST_LASTS, DEFAULT_HEARTBEAT_SECONDS, REASSIGNMENT_PAUSE, UNDER_WAY,
+};
 use crate::masking::Masking;
 use crate::record::{Comebacks, ConfigReport, Durable, LineKey, Part, Record, Standing};
 use crate::telemetry::OwnTelemetry;
@@ -45,6 +47,7 @@ pub(crate) mod bits {
     pub(crate) const ACCEPTS_RESTART: u64 = Can::ACCEPTS_RESTART_COMMAND.bits();
     pub(crate) const REPORTS_HEALTH: u64 = Can::REPORTS_HEALTH.bits();
     pub(crate) const REPORTS_REMOTE_CONFIG: u64 = Can::REPORTS_REMOTE_CONFIG.bits();
+    pub(crate) const REPORTS_HEARTBEAT: u64 = Can::REPORTS_HEARTBEAT.bits();
     /// The agent asks for a uid.
     pub(crate) const REQUEST_INSTANCE_UID: u64 = AgentFlags::REQUEST_INSTANCE_UID.bits();
 }
@@ -155,8 +158,10 @@ pub struct Exchange<'a> {
     pub principal: &'a Principal,
     /// The agent that goes or went by the uid, or that [`Step::Other`] named.
     pub record: Option<&'a Record>,
-    /// Whether the record is the one that [`Step::Other`] named.
-    pub is_other: bool,
+    /// What there is to know of the record when it is the one that [`Step::Other`] named.
+    pub other: Option<Other>,
+    /// Agents that [`Step::Other`] named and that are gone, or turned out not to be who sent this.
+    pub tried: &'a [CollectorId],
     /// The agent whose key was shown, when it is not the record.
     pub owner: Option<&'a Record>,
     /// Where it came.
@@ -177,13 +182,22 @@ pub struct Exchange<'a> {
     pub randomness: &'a dyn Randomness,
 }
 
+/// An agent that was separated from the one whose uid is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Other {
+    /// Whether no other agent was separated by the same token.
+    pub is_only: bool,
+}
+
 /// What becomes of a message.
 #[derive(Debug)]
 pub enum Step {
     /// It is answered.
     Done(Box<Outcome>),
-    /// It comes from another agent than the one that goes by its uid: take the step again with that one.
-    Other(CollectorId),
+    /// It may come from another agent than the one that goes by its uid: take the step again with that one.
+    Other(CollectorId, Other),
+    /// It does not come from the agent that was named so: take the first step again, with that one among those that were tried.
+    Another,
     /// It is refused, and nothing changes.
     Refused(Refusal),
 }
@@ -333,7 +347,8 @@ pub fn step(x: &Exchange<'_>) -> Step {
     let before = x.record.map(|record| &record.durable);
     match judge::judge(x) {
         Judgement::Refuse(refusal) => refused(refusal),
-        Judgement::Other(id) => Step::Other(id),
+        Judgement::Other { id, is_only } => Step::Other(id, Other { is_only }),
+        Judgement::Another => Step::Another,
         Judgement::Echo => match x.record {
             // Whoever is not known and says goodbye leaves nothing behind.
             None => {
@@ -360,7 +375,8 @@ pub fn step(x: &Exchange<'_>) -> Step {
             if let Some(from) = from {
                 outcome.event("separated", json!({ "from": from }));
             } else {
-                if uid != x.uid && !answer::is_nil(x.uid) {
+                // Of several that show the same, the first one goes by it, too.
+                if uid != x.uid && !answer::is_nil(x.uid) && x.record.is_none() {
                     outcome.effects.push(Effect::Uid(x.uid));
                 }
                 outcome.event("enrolled", how(x));
@@ -496,7 +512,13 @@ fn adopt(x: &Exchange<'_>, outcome: &mut Outcome) {
             if let Some(offers) = &x.settings.offers
                 && durable.premade_key_id != Some(key.id)
             {
-                durable.heartbeat_seconds = Some(offers.heartbeat_seconds);
+                // Who does not say that it obeys is heard as often as it decides, which is mostly the default.
+                let obeys = durable.capabilities | x.message.capabilities;
+                durable.heartbeat_seconds = Some(if obeys & bits::REPORTS_HEARTBEAT != 0 {
+                    offers.heartbeat_seconds
+                } else {
+                    offers.heartbeat_seconds.max(DEFAULT_HEARTBEAT_SECONDS)
+                });
             }
             // A client that polls says no goodbye when it changes to another key.
             for line in &mut outcome.record.lines {
@@ -556,6 +578,9 @@ fn reassign(x: &Exchange<'_>, outcome: &mut Outcome) {
 
 /// Whatever the agent is to be told: a command alone, or a configuration and a key.
 fn tell(x: &Exchange<'_>, outcome: &mut Outcome) {
+    if !speaks_for(x.principal, &outcome.record) {
+        return;
+    }
     if config::command(x, outcome) {
         return;
     }

@@ -4,13 +4,14 @@
 //! back. Here they are cut to what may be kept, and sorted: the same said in another order is nothing new to write.
 
 use std::fmt::Write as _;
+use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use muster_wire_opamp::proto::any_value::Value as Kind;
 use muster_wire_opamp::proto::{
-    AgentDescription, AnyValue, AvailableComponents, ComponentDetails, ComponentHealth, KeyValue,
-    PackageStatuses,
+    AgentDescription, AnyValue, AvailableComponents, ComponentDetails, ComponentHealth,
+    EffectiveConfig, KeyValue, PackageStatuses,
 };
 use serde_json::{Map, Value, json};
 
@@ -118,6 +119,19 @@ pub(crate) fn traits(said: &AgentDescription) -> String {
         }
     }
     digest(&text)
+}
+
+/// Tells an effective configuration from others in this process: what stands in it is not to be had from it.
+pub(crate) fn fingerprint(said: &EffectiveConfig) -> u64 {
+    static KEY: std::sync::LazyLock<RandomState> = std::sync::LazyLock::new(RandomState::new);
+    let mut hasher = KEY.build_hasher();
+    let map = said.config_map.iter().flat_map(|map| &map.config_map);
+    let mut files: Vec<_> = map.collect();
+    files.sort_by_key(|(name, _)| *name);
+    for (name, file) in files {
+        (name, &file.content_type, &file.body).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 fn nanoseconds(time: u64) -> Value {

@@ -15,6 +15,7 @@
 //!
 //! Not responsible for: who the collector is and whether it may come, and when an offer is made.
 
+mod first_use;
 mod kinds;
 mod made;
 mod memory;
@@ -43,6 +44,7 @@ use crate::{
     secret,
 };
 
+use first_use::FirstUses;
 use memory::CollectorsKey;
 
 /// Hints that keys of a collector changed. The hint's key is the collector's id, or empty when keys of many did: then compare
@@ -75,6 +77,8 @@ struct Inner {
     audit: Audit,
     denials: Denials,
     memory: KeyMemory<CollectorId, CollectorsKey>,
+    /// Keys that are used for the first time, until that is written.
+    first_uses: FirstUses,
     /// After which age keys are to be renewed; never without one.
     lifetime: Option<Duration>,
     /// Whether what is in memory is to be compared soon.
@@ -97,6 +101,7 @@ impl CollectorKeys {
             audit,
             denials,
             memory: KeyMemory::new(),
+            first_uses: FirstUses::default(),
             lifetime,
             is_to_compare: AtomicBool::new(false),
         }))
@@ -129,7 +134,9 @@ impl CollectorKeys {
     ) -> Result<Offered, StoreError> {
         let collector = offer.collector_id;
         let generation = store::next_generation(db, collector).await?;
-        if let Some(there) = store::outstanding(db, collector, now).await?
+        let is_first = generation == 1;
+        if !is_first
+            && let Some(there) = store::outstanding(db, collector, now).await?
             && offer.instead_of != Some(there.key_id)
         {
             return Ok(Offered::Outstanding(there));
@@ -138,10 +145,12 @@ impl CollectorKeys {
         let hash = secret::hash(&text);
         let expires_at = now.plus(PENDING_FOR);
         let key_id = store::offer(db, &hash, &offer, generation, expires_at, now).await?;
-        store::end_pending_beyond(db, collector, i64::from(MAX_PENDING_KEYS), now).await?;
-        store::trim(db, collector, MAX_ENDED_KEYS, now).await?;
+        if !is_first {
+            store::end_pending_beyond(db, collector, i64::from(MAX_PENDING_KEYS), now).await?;
+            store::trim(db, collector, MAX_ENDED_KEYS, now).await?;
+        }
         let details = json!({ "key_id": key_id, "enrollment_token_id": offer.token_id });
-        self.keep(db, actor, OFFERED, collector, details, now)
+        self.keep(db, actor, (OFFERED, is_first), collector, details, now)
             .await?;
         Ok(Offered::Made(IssuedKey { text, key_id }))
     }
@@ -161,7 +170,8 @@ impl CollectorKeys {
         if !store::bind(db, key, collector, generation, now).await? {
             return Ok(false);
         }
-        self.keep(db, actor, BOUND, collector, json!({ "key_id": key }), now)
+        let details = json!({ "key_id": key });
+        self.keep(db, actor, (BOUND, false), collector, details, now)
             .await?;
         // It may have been made long ago: none that was offered since is worth more.
         let newest = AgentKeyId(i64::MAX);
@@ -182,7 +192,7 @@ impl CollectorKeys {
         let ends_at = now.plus(SUPERSEDED_FOR);
         for old in store::supersede(db, collector, key, ends_at, now).await? {
             let details = json!({ "key_id": old, "by_key_id": key, "ends_at": ends_at });
-            self.keep(db, actor, SUPERSEDED, collector, details, now)
+            self.keep(db, actor, (SUPERSEDED, false), collector, details, now)
                 .await?;
         }
         store::end_superseded_beyond(db, collector, MAX_SUPERSEDED_KEYS, now).await?;
@@ -292,17 +302,20 @@ impl CollectorKeys {
         self.0.context.hint(COLLECTOR_KEYS_TOPIC, collector).await;
     }
 
-    /// Keeps what an agent did in the log of changes, now and then.
+    /// Keeps what an agent did in the log of changes: the first time, and then now and then.
     async fn keep(
         &self,
         db: &mut Transaction,
         actor: &Actor,
-        action: &'static str,
+        (action, is_first): (&'static str, bool),
         collector: CollectorId,
         details: Value,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let entry = AuditEntry::new(action, "collector", collector).after(details);
+        if is_first {
+            return self.0.audit.record(db, actor, entry, now).await;
+        }
         self.0.audit.record_sparsely(db, actor, entry, now).await
     }
 }

@@ -10,6 +10,10 @@ use crate::limits::{MAX_KEPT_MESSAGES, MAX_SEPARATED};
 use crate::record::{Record, Separated};
 use crate::service::{Effect, Outcome};
 use crate::store;
+use crate::store::record::ListedParts;
+
+/// At every how many changes of an agent its timeline is cut to what is kept.
+const EVENTS_TRIMMED_EACH: i64 = 8;
 
 /// What became of it.
 pub(super) enum Committed {
@@ -26,7 +30,8 @@ pub(super) enum Committed {
 }
 
 impl Collectors {
-    /// Writes what is to be kept for one agent, in a unit of work that may be others' as well; gives the offer with its key.
+    /// Writes what is to be kept for one agent, in a unit of work that may be others' as well, but for what it said at length
+    /// ([`write_said`](Self::write_said)); gives the offer with its key.
     pub(super) async fn write(
         &self,
         db: &mut Transaction,
@@ -36,18 +41,20 @@ impl Collectors {
         let now = self.now();
         let (principal, outcome) = (&job.principal, &*job.outcome);
         let actor = Actor::agent(job.session.address);
+        let mut listed = store::part::listed(&outcome.parts);
+        listed.components_name = outcome.components.as_ref().map(|said| said.name.clone());
         // The agent's own row first: whoever changes its keys too waits here.
         if outcome.is_new {
-            record.id = store::record::insert(db, record, now).await?;
+            record.id = store::record::insert(db, record, &listed, now).await?;
             record.revision = 0;
-        } else if !store::record::update(db, record, now).await? {
+        } else if !store::record::update(db, record, &listed, now).await? {
             return Ok(Err(Committed::Conflict));
         }
         let id = record.id;
         for effect in &outcome.effects {
             match effect {
                 Effect::Uid(uid) => {
-                    let is_ours = store::record::add_uid(db, *uid, id, now).await?;
+                    let is_ours = store::record::add_uid(db, *uid, id, outcome.is_new, now).await?;
                     if !is_ours {
                         return Ok(Err(Committed::Conflict));
                     }
@@ -82,32 +89,59 @@ impl Collectors {
                 Err(EnrollError::Unavailable(error)) => return Err(error),
             }
             if let Some(from) = record.durable.separated_from
-                && !self.note_separated(db, from, id, token.id).await?
+                && !self.note_separated(db, from, record, token.id).await?
             {
                 return Ok(Err(Committed::Conflict));
             }
         }
-        for (part, value) in &outcome.parts {
-            store::part::put(db, id, *part, value, now).await?;
-        }
         if let Some(said) = &outcome.components {
-            self.keep_components(db, id, said).await?;
+            self.keep_components(db, said).await?;
         }
         if let Some(message) = &outcome.custom {
             store::part::add_message(db, id, message, MAX_KEPT_MESSAGES, now).await?;
         }
-        let events: Vec<_> = outcome
-            .effects
-            .iter()
-            .filter_map(|effect| match effect {
-                Effect::Event { kind, details } => Some((*kind, details)),
-                _ => None,
-            })
-            .collect();
-        store::event::add(db, id, &events, now).await?;
         self.offer(db, &actor, principal, outcome, record)
             .await
             .map(Ok)
+    }
+
+    /// Writes what several agents said at length and what happened to them, each of them named once, after all that
+    /// [`write`](Self::write) keeps of them: by some statements for all.
+    pub(super) async fn write_said(
+        &self,
+        db: &mut Transaction,
+        written: &[(&Outcome, &Record)],
+    ) -> Result<(), StoreError> {
+        let now = self.now();
+        let said: Vec<_> = written
+            .iter()
+            .map(|(outcome, record)| store::part::Said {
+                id: record.id,
+                is_new: outcome.is_new,
+                parts: &outcome.parts,
+            })
+            .collect();
+        store::part::put_all(db, &said, now).await?;
+        let mut events = Vec::new();
+        let mut trimmed = Vec::new();
+        for (outcome, record) in written {
+            let before = events.len();
+            events.extend(outcome.effects.iter().filter_map(|effect| match effect {
+                Effect::Event { kind, details } => Some((record.id, *kind, details)),
+                _ => None,
+            }));
+            if events.len() > before
+                && record.revision % EVENTS_TRIMMED_EACH == 0
+                && !outcome.is_new
+            {
+                trimmed.push(record.id);
+            }
+        }
+        store::event::add_all(db, &events, now).await?;
+        for id in trimmed {
+            store::event::trim(db, id).await?;
+        }
+        Ok(())
     }
 
     /// The agent whose uid was shown remembers whom that turned out to be.
@@ -115,10 +149,10 @@ impl Collectors {
         &self,
         db: &mut Transaction,
         from: CollectorId,
-        id: CollectorId,
+        record: &Record,
         token_id: muster_identity::EnrollmentTokenId,
     ) -> Result<bool, StoreError> {
-        let now = self.now();
+        let (now, id) = (self.now(), record.id);
         let Some(mut other) = store::record::find(db, from).await? else {
             return Ok(true);
         };
@@ -126,13 +160,16 @@ impl Collectors {
         if separated.len() >= MAX_SEPARATED {
             separated.remove(0);
         }
-        separated.push(Separated { id, token_id });
+        separated.push(Separated {
+            id,
+            token_id,
+            traits: record.durable.traits.clone(),
+        });
         other.durable.contested_at = None;
-        let done = store::record::update(db, &other, now).await?;
+        let done = store::record::update(db, &other, &ListedParts::default(), now).await?;
         if done {
             let details = serde_json::json!({ "collector_id": id });
             store::event::add(db, from, &[("duplicate_found", &details)], now).await?;
-            self.forget(from);
         }
         Ok(done)
     }

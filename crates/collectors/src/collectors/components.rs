@@ -4,7 +4,7 @@
 //! for a list that others told only within a team: nobody decides what collectors of other teams are built of.
 
 use dashmap::{DashMap, DashSet};
-use muster_identity::{CollectorId, TeamId};
+use muster_identity::TeamId;
 use muster_store::{StoreError, Transaction};
 use muster_wire_opamp::proto::AgentToServer;
 
@@ -88,11 +88,10 @@ impl Collectors {
         Ok(content)
     }
 
-    /// Keeps what an agent said of its components, in the unit of work that keeps its record.
+    /// Keeps the list of components that an agent told, in the unit of work that keeps its record.
     pub(super) async fn keep_components(
         &self,
         db: &mut Transaction,
-        id: CollectorId,
         said: &SaidComponents,
     ) -> Result<(), StoreError> {
         if let (Some(content), Some(list)) = (&said.content, &said.list)
@@ -100,6 +99,6 @@ impl Collectors {
         {
             store::part::add_components(db, content, list, self.now()).await?;
         }
-        store::part::name_components(db, id, &said.name).await
+        Ok(())
     }
 }

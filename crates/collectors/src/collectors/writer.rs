@@ -11,7 +11,7 @@ use muster_wire_opamp::proto::ConnectionSettingsOffers;
 use tokio::sync::oneshot;
 
 use super::commit::Committed;
-use super::{Collectors, Session};
+use super::{CHANGED_TOPIC, Collectors, Session};
 use crate::record::Record;
 use crate::service::{Effect, Outcome, Principal};
 
@@ -150,6 +150,13 @@ impl Collectors {
                 Ok(Err(_)) | Err(_) => return Ok(None),
             }
         }
+        let outcomes = batch.iter().map(|job| &*job.outcome);
+        let written: Vec<_> = outcomes
+            .zip(done.iter().map(|(record, _)| record))
+            .collect();
+        if self.write_said(&mut db, &written).await.is_err() {
+            return Ok(None);
+        }
         // When the answer to a commit is lost it may have been kept: whoever writes by itself then finds that out.
         Ok(db.commit().await.is_ok().then_some(done))
     }
@@ -164,6 +171,11 @@ impl Collectors {
             Err(error) if error.is_duplicate() => return Ok(Committed::Conflict),
             Err(error) => return Err(error),
         };
+        match self.write_said(&mut db, &[(&job.outcome, &record)]).await {
+            Ok(()) => {}
+            Err(error) if error.is_duplicate() => return Ok(Committed::Conflict),
+            Err(error) => return Err(error),
+        }
         db.commit().await?;
         Ok(self.written(job, record, offer).await)
     }
@@ -179,6 +191,14 @@ impl Collectors {
         let mut effects = job.outcome.effects.iter();
         if effects.any(|effect| matches!(effect, Effect::BindKey(_))) {
             self.0.identity.collector_keys.changed(record.id).await;
+        }
+        if let Some(from) = record.durable.separated_from
+            && job.outcome.is_new
+        {
+            // It remembers that one from now on.
+            self.forget(from);
+            self.hint(CHANGED_TOPIC, format!("{from} {}", self.0.origin))
+                .await;
         }
         if let Some(said) = &job.outcome.components {
             self.0.components.remember(record.durable.team_id, said);

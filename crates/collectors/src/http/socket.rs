@@ -45,6 +45,10 @@ const PUSH_AGAIN: Duration = Duration::from_secs(5);
 const BURST_MESSAGES: u32 = 100;
 /// How often a further one is taken, per agent on the socket.
 const MESSAGE_INTERVAL: Duration = Duration::from_millis(100);
+/// What an agent is told to wait that is one too many, on a socket that others share.
+const TOO_MANY_WAIT: Duration = Duration::from_secs(60);
+/// How long a peer may hold a socket before its first message.
+const FIRST_MESSAGE_TIME: Duration = Duration::from_secs(60);
 /// How many frames in a row may make no sense.
 const MAX_BAD_FRAMES: u32 = 20;
 
@@ -83,6 +87,8 @@ struct Actor {
     pace: Pace,
     read_after: Instant,
     bad_frames: u32,
+    /// Whether any message came that could be read.
+    has_spoken: bool,
     look_at: Option<Instant>,
     /// Whether the peer owes an answer to a ping.
     is_tried: bool,
@@ -111,6 +117,7 @@ pub(super) async fn serve(
         pace: Pace::new(Timestamp::EPOCH),
         read_after: Instant::now(),
         bad_frames: 0,
+        has_spoken: false,
         look_at: None,
         is_tried: false,
         owed: BTreeSet::new(),
@@ -208,7 +215,7 @@ impl Actor {
                 // Only what was asked for is taken for an answer.
                 if std::mem::take(&mut self.is_tried) {
                     let held = self.handle.held();
-                    self.collectors.alive(&self.session, self.line, held).await;
+                    Box::pin(self.collectors.alive(&self.session, self.line, held)).await;
                 } else {
                     self.slow_down();
                 }
@@ -273,10 +280,20 @@ impl Actor {
             }
         };
         self.bad_frames = 0;
+        self.has_spoken = true;
         let uid = InstanceUid::from_wire(&message.instance_uid).ok();
         let who = uid.map_or_else(|| self.knocker(), Knocker::Agent);
-        let reply = match self.collectors.exchange(&self.session, &message).await {
+        // On the heap only while it lasts: thousands of sockets have nothing to answer.
+        let exchange = Box::pin(self.collectors.exchange(&self.session, &message));
+        let reply = match exchange.await {
             Ok(reply) => reply,
+            // Others on the same socket are not to suffer for one agent that is too many.
+            Err(ExchangeError::TooMany) if !self.handle.held().is_empty() => {
+                let retry_after = Some(TOO_MANY_WAIT);
+                let refusal = Refusal::Unavailable { retry_after };
+                let outgoing = Outgoing::refusal(message.instance_uid, refusal, "too many agents");
+                return self.send(&outgoing).await;
+            }
             Err(error) => return Err(self.end_by(error, who)),
         };
         if reply.is_unauthorized || reply.closes {
@@ -375,7 +392,12 @@ impl Actor {
                     error = error_chain(&error),
                     "closed the socket of a collector: a dependency is unavailable"
                 );
-                TRY_AGAIN
+                if error.is_unavailable() {
+                    TRY_AGAIN
+                } else {
+                    // It will not be better at once.
+                    End::CloseLater(close_code::AGAIN, "try again", who)
+                }
             }
         }
     }
@@ -411,7 +433,7 @@ impl Actor {
             let Some(uid) = self.handle.held().get(&id).copied() else {
                 continue;
             };
-            match self.collectors.push(&self.session, id, uid).await {
+            match Box::pin(self.collectors.push(&self.session, id, uid)).await {
                 Ok(Some(outgoing)) => self.send(&outgoing).await?,
                 Ok(None) => {}
                 Err(ExchangeError::Unavailable(_) | ExchangeError::TooMany) => {
@@ -427,7 +449,7 @@ impl Actor {
     /// Whether the credential is still good, and every agent on it still there. A database that is away takes nothing away.
     async fn check(&mut self) -> Going {
         let held = self.handle.held();
-        let admits = self.collectors.still_admits(&self.session, held).await;
+        let admits = Box::pin(self.collectors.still_admits(&self.session, held)).await;
         match admits {
             Ok(gone) => {
                 self.handle.let_go(&gone);
@@ -444,6 +466,10 @@ impl Actor {
     async fn ping(&mut self) -> Going {
         if self.heard.elapsed() > SILENCE {
             return Err(End::Gone);
+        }
+        if !self.has_spoken && self.opened.elapsed() > FIRST_MESSAGE_TIME {
+            let who = self.knocker();
+            return Err(End::CloseLater(close_code::POLICY, "no message came", who));
         }
         self.check().await?;
         if self.heard.elapsed() + Duration::from_secs(1) < PING_INTERVAL {

@@ -36,8 +36,9 @@ on_both_databases! {
             revision: 0,
             durable: serde_json::from_value(durable).unwrap(),
             lines: Vec::new(),
+            said_config: None,
         };
-        let id = store::record::insert(&mut &db.database(), &record, collectors.now()).await.unwrap();
+        let id = store::record::insert(&mut &db.database(), &record, &Default::default(), collectors.now()).await.unwrap();
         let actor = Actor::system();
         for team in [None, Some(TeamId(1))] {
             for wish in [Wish::Restart, Wish::Revoke { reason: "" }, Wish::Transfer(None), Wish::Delete] {

@@ -3,9 +3,9 @@
 use muster_identity::{AgentKeyId, CollectorId, KnownAgents};
 use muster_wire_opamp::InstanceUid;
 
-use super::{Exchange, KeyGrant, Principal, Refusal, TokenGrant, answer, bits};
+use super::{Exchange, KeyGrant, Other, Principal, Refusal, TokenGrant, answer, bits};
 use crate::limits::UNDER_WAY;
-use crate::record::{LineKey, Record, Standing};
+use crate::record::{LineKey, Record, Separated, Standing};
 use crate::values;
 
 pub(super) enum Judgement<'a> {
@@ -30,7 +30,12 @@ pub(super) enum Judgement<'a> {
         wait: bool,
         ask: bool,
     },
-    Other(CollectorId),
+    Other {
+        id: CollectorId,
+        is_only: bool,
+    },
+    /// The record that was named so is not who sent this.
+    Another,
 }
 
 fn unauthorized<'a>(reason: &'static str) -> Judgement<'a> {
@@ -108,6 +113,11 @@ fn is_in_use(x: &Exchange<'_>, owner: &Record) -> bool {
 
 fn by_token<'a>(x: &Exchange<'a>, token: &TokenGrant, asks_for_uid: bool) -> Judgement<'a> {
     let goes = x.message.agent_disconnect.is_some();
+    if let (Some(record), Some(other)) = (x.record, x.other)
+        && !could_be(x, record, other)
+    {
+        return Judgement::Another;
+    }
     let Some(record) = x.record else {
         if goes {
             return Judgement::Echo;
@@ -248,15 +258,55 @@ fn without_key<'a>(
     Judgement::Continue(record)
 }
 
-/// The message is from another machine than the one whose uid it shows.
+/// Whether one of those that were separated from an agent may be who sent this.
+fn could_be(x: &Exchange<'_>, record: &Record, other: Other) -> bool {
+    match (&x.message.agent_description, &record.durable.traits) {
+        (Some(said), Some(known)) => values::traits(said) == *known,
+        (Some(_), None) => true,
+        // Polls have no connection that could be told from others.
+        (None, _) => {
+            let line = record.line(x.principal.line());
+            other.is_only
+                || x.connection.id != 0
+                    && line.is_some_and(|line| line.connection == x.connection.id)
+        }
+    }
+}
+
+/// The message is from another machine than the one whose uid it shows: one that was separated from it before, or a new one.
 fn separate<'a>(x: &Exchange<'a>, record: &'a Record, token: &TokenGrant) -> Judgement<'a> {
-    if x.message.agent_disconnect.is_some() || x.is_other {
-        // That one has a key of its own by now: nothing is given to whoever shows an uid that is not its own.
+    if x.message.agent_disconnect.is_some() {
         return Judgement::Echo;
     }
-    let mut separated = record.durable.separated.iter().rev();
-    if let Some(other) = separated.find(|other| other.token_id == token.id) {
-        return Judgement::Other(other.id);
+    if x.other.is_some() {
+        // What was under way when it began to use its key is still its own.
+        let has_begun = record.durable.adopted_at;
+        return match has_begun {
+            Some(at) if x.now.since(at) < UNDER_WAY => Judgement::Echo,
+            _ => Judgement::Another,
+        };
+    }
+    let said = x.message.agent_description.as_ref().map(values::traits);
+    let others = record.durable.separated.iter().rev();
+    let others: Vec<_> = others.filter(|other| other.token_id == token.id).collect();
+    let find = |may_be: &dyn Fn(&Separated) -> bool| {
+        let mut left = others.iter().filter(|other| !x.tried.contains(&other.id));
+        left.find(|other| may_be(other))
+    };
+    let alike = find(&|other| other.traits.is_some() && other.traits == said);
+    if let Some(other) = alike.or_else(|| find(&|other| said.is_none() || other.traits.is_none())) {
+        return Judgement::Other {
+            id: other.id,
+            is_only: others.len() == 1,
+        };
+    }
+    if said.is_none() && !x.tried.is_empty() {
+        // There are several who show this uid: whose message it is cannot be told.
+        return Judgement::Hold {
+            record,
+            wait: false,
+            ask: true,
+        };
     }
     if !token.admits_new {
         return unauthorized("used_up");

@@ -28,7 +28,12 @@ pub(super) fn merge(x: &Exchange<'_>, outcome: &mut Outcome) {
         put(outcome, Part::Health, health);
     }
     if let Some(said) = &message.effective_config {
-        put(outcome, Part::EffectiveConfig, masking.effective(said));
+        // To mask is dear, and after an offer everything is said again.
+        let unmasked = Some(values::fingerprint(said));
+        if outcome.record.said_config != unmasked {
+            put(outcome, Part::EffectiveConfig, masking.effective(said));
+            outcome.record.said_config = unmasked;
+        }
     }
     if let Some(said) = &message.package_statuses {
         let mut packages = values::packages(said);

@@ -61,5 +61,6 @@ pub(super) fn fresh(
             unknown: serde_json::Map::new(),
         },
         lines: Vec::new(),
+        said_config: None,
     }
 }

@@ -1,5 +1,6 @@
 //! The pure step, driven by a small world that keeps what steps come to.
 
+mod clones;
 mod identities;
 mod keys;
 mod properties;
@@ -8,7 +9,7 @@ mod sequence;
 mod strangers;
 mod telemetry;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use muster_clock::SeededRandomness;
@@ -33,7 +34,8 @@ struct World {
     telemetry: Option<OwnTelemetry>,
     /// What names of lists of components stand for.
     known_components: HashMap<String, String>,
-    live: bool,
+    /// Agents whose keys are in use on another socket.
+    live: HashSet<CollectorId>,
     last_key: i64,
     events: Vec<&'static str>,
 }
@@ -72,7 +74,7 @@ impl World {
             desired: None,
             telemetry: None,
             known_components: HashMap::new(),
-            live: false,
+            live: HashSet::new(),
             last_key: 100,
             events: Vec::new(),
         }
@@ -89,8 +91,9 @@ impl World {
         message: &AgentToServer,
     ) -> Result<Sent, Refusal> {
         let uid = InstanceUid::from_wire(&message.instance_uid).unwrap();
-        let mut record = self.uids.get(&uid).map(|id| self.records[id].clone());
-        let mut is_other = false;
+        let first = self.uids.get(&uid).map(|id| self.records[id].clone());
+        let (mut record, mut named) = (first.clone(), None);
+        let mut tried = Vec::new();
         let owner = match principal {
             Principal::Key(key) => key.collector.and_then(|id| self.records.get(&id).cloned()),
             Principal::Token(_) => None,
@@ -111,10 +114,13 @@ impl World {
                 uid,
                 principal,
                 record: record.as_ref(),
-                is_other,
+                other: named.map(|(_, other)| other),
+                tried: &tried,
                 owner,
                 connection,
-                is_key_live: self.live,
+                is_key_live: record
+                    .as_ref()
+                    .is_some_and(|record| self.live.contains(&record.id)),
                 shared_components: name
                     .and_then(|name| self.known_components.get(&name))
                     .map(String::as_str),
@@ -126,10 +132,22 @@ impl World {
             };
             match step(&exchange) {
                 Step::Refused(refusal) => return Err(refusal),
-                Step::Other(id) => {
-                    assert!(!is_other, "another agent's message is not sent on again");
-                    record = Some(self.records[&id].clone());
-                    is_other = true;
+                Step::Other(id, other) => {
+                    assert!(
+                        named.is_none(),
+                        "another agent's message is not sent on again"
+                    );
+                    match self.records.get(&id) {
+                        Some(other_record) => {
+                            record = Some(other_record.clone());
+                            named = Some((id, other));
+                        }
+                        None => tried.push(id),
+                    }
+                }
+                Step::Another => {
+                    tried.extend(named.take().map(|(id, _)| id));
+                    record = first.clone();
                 }
                 Step::Done(outcome) => return Ok(self.keep(outcome, principal)),
             }
@@ -165,6 +183,7 @@ impl World {
                 other.durable.separated.push(crate::record::Separated {
                     id,
                     token_id: token.id,
+                    traits: outcome.record.durable.traits.clone(),
                 });
                 other.durable.contested_at = None;
             }

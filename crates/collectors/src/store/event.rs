@@ -43,10 +43,15 @@ pub(crate) async fn add(
         return Ok(());
     }
     add_all(db, &events, now).await?;
+    trim(db, id).await
+}
+
+/// Forgets what is too much of an agent's events.
+pub(crate) async fn trim(db: &mut impl Executor, id: CollectorId) -> Result<(), StoreError> {
     db.execute(TRIM, args![id, MAX_EVENTS]).await.map(drop)
 }
 
-/// Keeps what happened to several agents. What becomes too much is forgotten with the next event of each alone.
+/// Keeps what happened to several agents; call [`trim`] now and then.
 pub(crate) async fn add_all<V: Borrow<Value>>(
     db: &mut impl Executor,
     events: &[(CollectorId, &str, V)],

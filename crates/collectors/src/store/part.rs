@@ -1,11 +1,14 @@
 //! What agents say at length.
 
+use std::collections::BTreeMap;
+
 use muster_clock::Timestamp;
 use muster_identity::{CollectorId, TeamId};
 use muster_store::{Executor, StoreError, Value as Column, args, placeholders, statements};
 use muster_wire_opamp::proto::CustomMessage;
 use serde_json::Value;
 
+use super::record::{Described, ListedParts};
 use crate::record::Part;
 use crate::values::{bounded, text_of};
 
@@ -13,14 +16,11 @@ statements! {
     PUT = "INSERT INTO collectors_parts (collector_id, part, body, changed_at) VALUES ($1, $2, $3, $4)
         ON CONFLICT (collector_id, part) DO UPDATE SET body = excluded.body, changed_at = excluded.changed_at";
     LIST = "SELECT part, body, changed_at FROM collectors_parts WHERE collector_id = $1";
-    DESCRIBE = "UPDATE collectors_collectors SET name = $2, version = $3, host_name = $4, host_id = $5 WHERE id = $1";
-    FEEL = "UPDATE collectors_collectors SET is_healthy = $2 WHERE id = $1";
-    CLEAR_ATTRIBUTES = "DELETE FROM collectors_attributes WHERE collector_id = $1";
+    CLEAR_ATTRIBUTES = "DELETE FROM collectors_attributes WHERE collector_id IN ($1)";
     ADD_ATTRIBUTES = "INSERT INTO collectors_attributes (collector_id, name, value) VALUES ($1, $2, $3)";
     ADD_COMPONENTS = "INSERT INTO collectors_components (hash, body, created_at) VALUES ($1, $2, $3)
         ON CONFLICT (hash) DO NOTHING";
     FIND_COMPONENTS = "SELECT body FROM collectors_components WHERE hash = $1";
-    NAME_COMPONENTS = "UPDATE collectors_collectors SET components_name = $2 WHERE id = $1";
     /// What a name stands for in a team, as one that told it has it.
     SHARED_COMPONENTS = "SELECT components_hash FROM collectors_collectors WHERE components_name = $1 AND team_id = $2
         AND components_hash <> '' LIMIT 1";
@@ -39,58 +39,102 @@ statements! {
 /// The longest value of an attribute by which agents are found, in bytes.
 const MAX_FOUND_BYTES: usize = 512;
 
-/// Keeps a part, and what lists need of it.
-pub(crate) async fn put(
-    db: &mut impl Executor,
-    id: CollectorId,
-    part: Part,
-    value: &Value,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let text = value.to_string();
-    db.execute(PUT, args![id, part.name(), text, now]).await?;
-    match part {
-        Part::Description => describe(db, id, value).await,
-        Part::Health => {
-            let is_healthy = value.get("healthy").and_then(Value::as_bool);
-            db.execute(FEEL, args![id, is_healthy]).await.map(drop)
-        }
-        Part::EffectiveConfig | Part::Packages | Part::CustomCapabilities => Ok(()),
-    }
+/// The most rows of one statement.
+const MAX_BATCH_ROWS: usize = 1_000;
+
+/// What an agent said at length.
+pub(crate) struct Said<'a> {
+    pub(crate) id: CollectorId,
+    /// Whether nothing was kept of it before.
+    pub(crate) is_new: bool,
+    pub(crate) parts: &'a [(Part, Value)],
 }
 
-async fn describe(
-    db: &mut impl Executor,
-    id: CollectorId,
-    description: &Value,
-) -> Result<(), StoreError> {
-    let mut all = std::collections::BTreeMap::new();
-    // Of a name that is in both, the identifying one counts.
+/// What lists need of the parts that an agent told.
+pub(crate) fn listed(parts: &[(Part, Value)]) -> ListedParts {
+    let mut listed = ListedParts::default();
+    for (part, value) in parts {
+        match part {
+            Part::Description => {
+                let all = attributes(value);
+                let text = |name: &str| all.get(name).cloned().unwrap_or_default();
+                listed.description = Some(Described {
+                    name: text("service.name"),
+                    version: text("service.version"),
+                    host_name: text("host.name"),
+                    host_id: text("host.id"),
+                });
+            }
+            Part::Health => {
+                listed.health = Some(value.get("healthy").and_then(Value::as_bool));
+            }
+            Part::EffectiveConfig | Part::Packages | Part::CustomCapabilities => {}
+        }
+    }
+    listed
+}
+
+/// The attributes of a description. Of a name that is identifying and not, the identifying one counts.
+fn attributes(description: &Value) -> BTreeMap<&str, String> {
+    let mut all = BTreeMap::new();
     for kind in ["non_identifying", "identifying"] {
         let attributes = description.get(kind).and_then(Value::as_object);
         for (name, value) in attributes.into_iter().flatten() {
             all.insert(name.as_str(), bounded(&text_of(value), MAX_FOUND_BYTES));
         }
     }
-    let text = |name: &str| all.get(name).cloned().unwrap_or_default();
-    let args = args![
-        id,
-        text("service.name"),
-        text("service.version"),
-        text("host.name"),
-        text("host.id")
-    ];
-    db.execute(DESCRIBE, args).await?;
-    db.execute(CLEAR_ATTRIBUTES, args![id]).await?;
-    if all.is_empty() {
-        return Ok(());
+    all
+}
+
+/// Keeps what several agents said, each named once: some statements for all of them.
+pub(crate) async fn put_all(
+    db: &mut impl Executor,
+    said: &[Said<'_>],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let parts: Vec<_> = said
+        .iter()
+        .flat_map(|one| one.parts.iter().map(|(part, value)| (one.id, *part, value)))
+        .collect();
+    for rows in parts.chunks(MAX_BATCH_ROWS) {
+        let mut values: Vec<Column> = Vec::with_capacity(rows.len() * 4);
+        for (id, part, value) in rows {
+            values.extend(args![*id, part.name(), value.to_string(), now]);
+        }
+        let sql = PUT.replace("($1, $2, $3, $4)", &placeholders(rows.len(), 4));
+        db.execute(&sql, values).await?;
     }
-    let mut values: Vec<Column> = Vec::with_capacity(all.len() * 3);
-    for (name, value) in &all {
-        values.extend(args![id, *name, value.as_str()]);
+    let described: Vec<_> = said
+        .iter()
+        .filter_map(|one| {
+            let mut parts = one.parts.iter();
+            let (_, value) = parts.find(|(part, _)| *part == Part::Description)?;
+            Some((one, attributes(value)))
+        })
+        .collect();
+    let known: Vec<Column> = described
+        .iter()
+        .filter(|(one, _)| !one.is_new)
+        .map(|(one, _)| one.id.into())
+        .collect();
+    for ids in known.chunks(MAX_BATCH_ROWS) {
+        let places: Vec<String> = (1..=ids.len()).map(|place| format!("${place}")).collect();
+        let sql = CLEAR_ATTRIBUTES.replace("$1", &places.join(", "));
+        db.execute(&sql, ids.to_vec()).await?;
     }
-    let sql = ADD_ATTRIBUTES.replace("($1, $2, $3)", &placeholders(all.len(), 3));
-    db.execute(&sql, values).await.map(drop)
+    let rows: Vec<_> = described
+        .iter()
+        .flat_map(|(one, all)| all.iter().map(|(name, value)| (one.id, *name, value)))
+        .collect();
+    for rows in rows.chunks(MAX_BATCH_ROWS) {
+        let mut values: Vec<Column> = Vec::with_capacity(rows.len() * 3);
+        for (id, name, value) in rows {
+            values.extend(args![*id, *name, value.as_str()]);
+        }
+        let sql = ADD_ATTRIBUTES.replace("($1, $2, $3)", &placeholders(rows.len(), 3));
+        db.execute(&sql, values).await?;
+    }
+    Ok(())
 }
 
 /// All parts of an agent, each with when it changed.
@@ -117,15 +161,6 @@ pub(crate) async fn add_components(
     db.execute(ADD_COMPONENTS, args![hash, list.to_string(), now])
         .await
         .map(drop)
-}
-
-/// Notes what an agent calls its components together.
-pub(crate) async fn name_components(
-    db: &mut impl Executor,
-    id: CollectorId,
-    name: &str,
-) -> Result<(), StoreError> {
-    db.execute(NAME_COMPONENTS, args![id, name]).await.map(drop)
 }
 
 /// The digest of the list that agents of a team call so.

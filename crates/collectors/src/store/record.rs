@@ -14,13 +14,20 @@ use crate::record::{Durable, Progress, Record};
 statements! {
     INSERT = "INSERT INTO collectors_collectors (revision, uid, team_id, enrollment_token_id, is_ephemeral, standing,
         updated_at, capabilities, interval_seconds, key_status, config_status, config_hash, components_hash, state,
-        created_at) VALUES (1, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) RETURNING id";
+        name, version, host_name, host_id, is_healthy, components_name, created_at)
+        VALUES (1, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, COALESCE($14, ''), COALESCE($15, ''),
+        COALESCE($16, ''), COALESCE($17, ''), CASE WHEN $18 = 1 THEN CAST($19 AS BIGINT) END, COALESCE($20, ''), $21) RETURNING id";
+    /// What is none of what lists need of its parts stays as it is.
     UPDATE = "UPDATE collectors_collectors SET revision = revision + 1, uid = $1, team_id = $2, enrollment_token_id = $3,
         is_ephemeral = $4, standing = $5, updated_at = $6, capabilities = $7, interval_seconds = $8, key_status = $9,
-        config_status = $10, config_hash = $11, components_hash = $12, state = $13 WHERE id = $14 AND revision = $15";
+        config_status = $10, config_hash = $11, components_hash = $12, state = $13, name = COALESCE($14, name),
+        version = COALESCE($15, version), host_name = COALESCE($16, host_name), host_id = COALESCE($17, host_id),
+        is_healthy = CASE WHEN $18 = 1 THEN CAST($19 AS BIGINT) ELSE is_healthy END, components_name = COALESCE($20, components_name)
+        WHERE id = $21 AND revision = $22";
     SET_STATE = "UPDATE collectors_collectors SET state = $2 WHERE id = $1";
     FIND = "SELECT id, revision, team_id, state FROM collectors_collectors WHERE id = $1";
-    ADD_UID = "INSERT INTO collectors_uids (uid, collector_id, since) VALUES ($1, $2, $3)";
+    ADD_UID = "INSERT INTO collectors_uids (uid, collector_id, since) VALUES ($1, $2, $3)
+        ON CONFLICT (uid) DO NOTHING";
     HAS_UID = "SELECT collector_id FROM collectors_uids WHERE uid = $1";
     DELETE = "DELETE FROM collectors_collectors WHERE id = $1";
     OWNERS = "SELECT DISTINCT team_id FROM collectors_collectors WHERE team_id IS NOT NULL";
@@ -53,9 +60,29 @@ fn key_status(durable: &Durable) -> &'static str {
     }
 }
 
-fn values(record: &Record, state: String, now: Timestamp) -> Vec<Value> {
+/// What lists need of an agent's parts; what did not change is none.
+#[derive(Debug, Default)]
+pub(crate) struct ListedParts {
+    pub(crate) description: Option<Described>,
+    /// Whether it says that it is well, which it need not.
+    pub(crate) health: Option<Option<bool>>,
+    /// What it calls its components together.
+    pub(crate) components_name: Option<String>,
+}
+
+/// The attributes by which agents are listed.
+#[derive(Debug)]
+pub(crate) struct Described {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) host_name: String,
+    pub(crate) host_id: String,
+}
+
+fn values(record: &Record, listed: &ListedParts, state: String, now: Timestamp) -> Vec<Value> {
     let durable = &record.durable;
     let config = durable.config.as_ref();
+    let described = listed.description.as_ref();
     args![
         durable.uid.to_string(),
         durable.team_id.map(|team| team.0),
@@ -74,6 +101,13 @@ fn values(record: &Record, state: String, now: Timestamp) -> Vec<Value> {
             .and_then(|known| known.content.clone())
             .unwrap_or_default(),
         state,
+        described.map(|said| said.name.clone()),
+        described.map(|said| said.version.clone()),
+        described.map(|said| said.host_name.clone()),
+        described.map(|said| said.host_id.clone()),
+        listed.health.is_some(),
+        listed.health.flatten(),
+        listed.components_name.clone(),
     ]
 }
 
@@ -81,9 +115,10 @@ fn values(record: &Record, state: String, now: Timestamp) -> Vec<Value> {
 pub(crate) async fn insert(
     db: &mut impl Executor,
     record: &Record,
+    listed: &ListedParts,
     now: Timestamp,
 ) -> Result<CollectorId, StoreError> {
-    let mut values = values(record, state_of(&record.durable)?, now);
+    let mut values = values(record, listed, state_of(&record.durable)?, now);
     values.push(record.durable.created_at.into());
     let rows = db.execute_returning(INSERT, values).await?;
     let row = rows.first();
@@ -95,9 +130,10 @@ pub(crate) async fn insert(
 pub(crate) async fn update(
     db: &mut impl Executor,
     record: &Record,
+    listed: &ListedParts,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    let mut values = values(record, state_of(&record.durable)?, now);
+    let mut values = values(record, listed, state_of(&record.durable)?, now);
     values.push(record.id.into());
     values.push(record.revision.into());
     Ok(db.execute(UPDATE, values).await? == 1)
@@ -129,6 +165,7 @@ async fn whole(db: &mut impl Executor, row: Option<Row>) -> Result<Option<Record
         revision: row.get("revision")?,
         durable,
         lines: presence::lines(db, id).await?,
+        said_config: None,
     }))
 }
 
@@ -150,19 +187,23 @@ pub(crate) async fn id_of(
     row.map(|row| row.get("collector_id")).transpose()
 }
 
-/// Notes that an agent goes by a uid; false when another does.
+/// Notes that an agent, which is new or not, goes by a uid; false when another does.
 pub(crate) async fn add_uid(
     db: &mut impl Executor,
     uid: InstanceUid,
     id: CollectorId,
+    is_new: bool,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
     let text = uid.to_string();
-    if let Some(row) = db.fetch_optional(HAS_UID, args![&text]).await? {
-        return Ok(row.get::<CollectorId>("collector_id")? == id);
+    if db.execute(ADD_UID, args![&text, id, now]).await? == 0 {
+        let row = db.fetch_optional(HAS_UID, args![text]).await?;
+        let owner = row.map(|row| row.get::<CollectorId>("collector_id"));
+        return Ok(owner.transpose()? == Some(id));
     }
-    db.execute(ADD_UID, args![text, id, now]).await?;
-    db.execute(TRIM_UIDS, args![id, MAX_UIDS]).await?;
+    if !is_new {
+        db.execute(TRIM_UIDS, args![id, MAX_UIDS]).await?;
+    }
     Ok(true)
 }
 

@@ -52,6 +52,59 @@ on_both_databases! {
         assert_eq!(fixture.list("").await.len(), 3);
     }
 
+    async fn machines_that_made_up_the_same_uid_are_told_apart_when_they_ask_for_one(db: TestDatabase) {
+        let fixture = Fixture::new(&db).await;
+        let token = fixture.token(KnownAgents::Adopt).await;
+        let mut given = Vec::new();
+        for machine in [31, 32, 33] {
+            let mut asks = described(7, 0, SETTINGS);
+            asks.flags = ASKS_FOR_UID;
+            asks.agent_description = described(machine, 0, 0).agent_description;
+            let answer = fixture.send(&token, &asks).await;
+            given.push(answer.agent_identification.unwrap().new_instance_uid);
+        }
+        given.sort();
+        given.dedup();
+        assert_eq!((given.len(), fixture.list("").await.len()), (3, 3));
+    }
+
+    async fn machines_of_one_image_go_on_whatever_becomes_of_one_of_them(db: TestDatabase) {
+        let fixture = Fixture::new(&db).await;
+        let (address, token) = (fixture.serve().await, fixture.token(KnownAgents::Adopt).await);
+        let key = key_of(&fixture.send(&token, &described(7, 0, SETTINGS)).await).unwrap();
+        let mut first = open(address, &key).await.unwrap();
+        ask(&mut first, &described(7, 0, SETTINGS)).await;
+        let of = |machine: u8| {
+            let mut said = described(7, 0, 0);
+            said.agent_description = described(machine, 0, 0).agent_description;
+            said
+        };
+        let mut uids = Vec::new();
+        for machine in [31, 32, 33] {
+            let answer = fixture.send(&token, &of(machine)).await;
+            uids.push(answer.agent_identification.unwrap().new_instance_uid);
+        }
+        let ids = |list: &[Value]| list.iter().map(|one| one["id"].as_i64().unwrap()).collect::<Vec<_>>();
+        assert_eq!(fixture.list("").await.len(), 4);
+        // Each is known again, though none took the uid that it was given.
+        for (machine, uid) in [31, 32, 33].into_iter().zip(&uids) {
+            let answer = fixture.send(&token, &of(machine)).await;
+            assert_eq!(answer.agent_identification.unwrap().new_instance_uid, uid);
+        }
+        assert_eq!(fixture.list("").await.len(), 4);
+        let (status, _) = fixture.call(&admin(), "POST", "/collectors/2/revoke", json!({})).await;
+        assert_eq!(status, 204);
+        assert_eq!(fixture.post(&token, &of(31)).await.0, 401);
+        assert_eq!(fixture.post(&token, &of(32)).await.0, 200);
+        let (status, _) = fixture.call(&admin(), "DELETE", "/collectors/3", Value::Null).await;
+        assert_eq!(status, 204);
+        let answer = fixture.send(&token, &of(32)).await;
+        let uid = answer.agent_identification.expect("it is enrolled anew").new_instance_uid;
+        assert!(!uids.contains(&uid));
+        assert_eq!(ids(&fixture.list("").await).len(), 4);
+        assert!(ask(&mut first, &message(7, 1, SETTINGS)).await.error_response.is_none());
+    }
+
     async fn whoever_shows_the_token_and_a_uid_is_not_told_what_is_for_the_agent(db: TestDatabase) {
         let fixture = Fixture::new(&db).await;
         let (address, token) = (fixture.serve().await, fixture.token(KnownAgents::Adopt).await);

@@ -1,4 +1,4 @@
-//! Whose key it is, from memory, and what its first use changes.
+//! Whose key it is, from memory.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -7,13 +7,12 @@ use muster_bus::Received;
 use muster_clock::Timestamp;
 use muster_http::ClientAddress;
 use muster_store::StoreError;
-use serde_json::json;
 
-use super::{ACTIVATED, COLLECTOR_KEYS_TOPIC, CollectorKeys, KeyHolder, KeyState, PresentedKey};
+use super::{COLLECTOR_KEYS_TOPIC, CollectorKeys, KeyHolder, KeyState, PresentedKey};
 use crate::key_memory::MAX_KEY_BYTES;
 use crate::store::agent_keys::MAX_COMPARED;
 use crate::store::collector_keys as store;
-use crate::{Actor, AgentAuthError, AgentKeyId, CollectorId, SecretHash, TeamId};
+use crate::{AgentAuthError, AgentKeyId, CollectorId, SecretHash, TeamId};
 
 /// How long keys that nobody used in time are kept, for operators to look at.
 const UNUSED_KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -54,13 +53,6 @@ impl CollectorsKey {
             secret: SecretHash(hash),
         })
     }
-}
-
-/// Whether a pending key became active.
-enum FirstUse {
-    Done,
-    /// It was used, ended or revoked by others this moment.
-    Changed,
 }
 
 impl CollectorKeys {
@@ -132,11 +124,8 @@ impl CollectorKeys {
                 });
             };
             if row.dates.state(now) == KeyState::Pending {
-                let used = self.first_use(row.id, collector_id, address, now).await;
-                match used.map_err(AgentAuthError::Unavailable)? {
-                    FirstUse::Done => is_first_use = true,
-                    FirstUse::Changed => {}
-                }
+                let used = self.first_use(row.id, collector_id, address).await;
+                is_first_use |= used.map_err(AgentAuthError::Unavailable)?;
                 // Either way it is pending no more.
                 continue;
             }
@@ -164,29 +153,6 @@ impl CollectorKeys {
             since.plus(lifetime.saturating_sub(Duration::from_secs(early)))
         });
         by_age.into_iter().chain(dates.due_at).min()
-    }
-
-    async fn first_use(
-        &self,
-        key: AgentKeyId,
-        collector: CollectorId,
-        address: ClientAddress,
-        now: Timestamp,
-    ) -> Result<FirstUse, StoreError> {
-        let actor = Actor::agent(address);
-        let mut db = self.0.context.database.begin().await?;
-        store::hold(&mut db, collector).await?;
-        if !store::activate(&mut db, key, now).await? {
-            return Ok(FirstUse::Changed);
-        }
-        let details = json!({ "key_id": key });
-        self.keep(&mut db, &actor, ACTIVATED, collector, details, now)
-            .await?;
-        store::end_pending_before(&mut db, collector, key, now).await?;
-        self.succeed(&mut db, &actor, key, collector, now).await?;
-        db.commit().await?;
-        self.changed(collector).await;
-        Ok(FirstUse::Done)
     }
 
     /// Forgets the keys of a collector that are in memory here: the next use of each is looked up.

@@ -19,7 +19,7 @@ muster_store::statements! {
         revoked_because, due_at FROM identity_agent_keys WHERE key_hash = $1 AND family = 'opamp' AND host_id = 0";
     /// Keeps others from changing the keys of a collector until the unit of work ends.
     HOLD = "INSERT INTO identity_key_holders (collector_id, generation) VALUES ($1, 0)
-        ON CONFLICT (collector_id) DO UPDATE SET generation = identity_key_holders.generation";
+        ON CONFLICT (collector_id) DO UPDATE SET generation = identity_key_holders.generation RETURNING generation";
     /// The same, and counts its keys.
     NEXT_GENERATION = "INSERT INTO identity_key_holders (collector_id, generation) VALUES ($1, 1)
         ON CONFLICT (collector_id) DO UPDATE SET generation = identity_key_holders.generation + 1 RETURNING generation";
@@ -194,9 +194,13 @@ pub(crate) async fn standing(
         .collect()
 }
 
-/// Keeps others from changing the keys of a collector until the unit of work ends.
-pub(crate) async fn hold(db: &mut impl Executor, collector: CollectorId) -> Result<(), StoreError> {
-    db.execute(HOLD, args![collector]).await.map(drop)
+/// Keeps others from changing the keys of a collector until the unit of work ends; gives how many it ever had.
+pub(crate) async fn hold(
+    db: &mut impl Executor,
+    collector: CollectorId,
+) -> Result<i64, StoreError> {
+    let rows = db.execute_returning(HOLD, args![collector]).await?;
+    first(&rows, "hold the keys of a collector")?.get("generation")
 }
 
 /// The same, and gives which key of it comes next.

@@ -292,7 +292,7 @@ fn a_copy_that_comes_while_the_key_is_live_becomes_another_agent_whatever_the_po
     for policy in [KnownAgents::Adopt, KnownAgents::NewIdentity] {
         let mut world = World::new();
         adopted(&mut world);
-        world.live = true;
+        world.live.insert(CollectorId(1));
         let sent = world.send(&by_policy(policy), socket(3), &described(0, SETTINGS));
         assert!(sent.answer.agent_identification.is_some(), "{policy:?}");
         assert_eq!(world.records.len(), 2);
@@ -303,7 +303,7 @@ fn a_copy_that_comes_while_the_key_is_live_becomes_another_agent_whatever_the_po
 fn a_client_that_ignores_its_new_uid_does_not_become_a_new_agent_at_each_message() {
     let mut world = World::new();
     adopted(&mut world);
-    world.live = true;
+    world.live.insert(CollectorId(1));
     for number in 0..10 {
         world.wait(30);
         let said = if number == 0 {

@@ -11,7 +11,8 @@ fn pushed(world: &World, by: &Principal, on: Connection) -> Option<Box<Outcome>>
         uid: InstanceUid::from_bytes(UID),
         principal: by,
         record: Some(world.agent(1)),
-        is_other: false,
+        other: None,
+        tried: &[],
         owner: None,
         connection: on,
         is_key_live: false,
@@ -104,15 +105,12 @@ fn the_token_of_another_team_takes_nobody_back() {
 fn a_copy_never_keeps_an_agent_waiting_whose_key_is_in_use() {
     let (mut world, by) = (World::new(), by_policy(KnownAgents::Approve));
     let key = adopted(&mut world);
-    world.live = true;
+    world.live.insert(CollectorId(1));
     let sent = world.send(&by, socket(3), &described(0, SETTINGS));
     assert!(sent.answer.agent_identification.is_some());
     assert_eq!(world.agent(1).durable.standing, Standing::Enrolled);
     // Nor when it is seen only later that it is.
-    let mut world = World {
-        live: false,
-        ..World::new()
-    };
+    let mut world = World::new();
     let again = adopted(&mut world);
     assert_eq!(again, key);
     world.wait(3_600);
@@ -212,4 +210,10 @@ fn what_a_later_release_wrote_about_an_agent_is_kept() {
     written["of_a_later_release"] = json!({ "a": [1] });
     let read: Durable = serde_json::from_value(written.clone()).unwrap();
     assert_eq!(serde_json::to_value(&read).unwrap(), written);
+    written["standing"] = json!("on_probation");
+    written["parts"]["of_a_later_release"] = json!("abc");
+    written["config"] = json!({ "hash": "", "progress": "half_way", "at": written["created_at"] });
+    let read: Durable = serde_json::from_value(written).unwrap();
+    assert_eq!(read.standing, Standing::Waiting, "nothing is told to it");
+    assert_eq!(read.config.unwrap().progress.name(), "unset");
 }
