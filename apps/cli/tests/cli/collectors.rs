@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::real::Server;
 
+mod deleting;
 mod hosts;
 
 /// An agent that talks over plain HTTP, one message at a time.
@@ -530,60 +531,4 @@ async fn a_collector_that_comes_back_is_approved_where_its_token_wants_that() {
         look(&server, &restarted.uid()).await["standing"],
         "enrolled"
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn collectors_that_filters_name_are_deleted_by_whoever_is_sure() {
-    let server = Server::start().await;
-    server.log_in().await;
-    let token = token(&server, &[]).await;
-    for uid in 7..=9 {
-        let host = format!("box-{uid}");
-        let mut agent = Agent::new(&server, &token, uid, "otelcol", &host);
-        agent.report().await.unwrap();
-        if uid > 7 {
-            let goodbye = AgentToServer {
-                agent_disconnect: Some(AgentDisconnect::default()),
-                ..AgentToServer::default()
-            };
-            agent.send(goodbye).await.unwrap();
-        }
-    }
-    let delete = ["collectors", "--status", "offline", "--delete", "--yes"];
-    let told = server.run(&delete[..4]).await.ok();
-    assert_eq!(
-        told.stderr,
-        "2 collectors would be deleted: 0 online, 0 revoked (deleted, they may come again by an enrollment token)\n  \
-            nothing was deleted: add --yes to do it, or leave --delete out to see them\n"
-    );
-    assert_eq!(lines(&server, &["collectors"]).await.len(), 3);
-    let one = [
-        "collectors",
-        "--search",
-        "box-9",
-        "--healthy",
-        "--team",
-        "none",
-    ];
-    let told = server.run(&[&one[..], &["--delete"]].concat()).await.ok();
-    assert!(
-        told.stderr.starts_with("1 collector would be deleted"),
-        "{}",
-        told.stderr
-    );
-    assert_eq!(
-        server.run(&delete).await.ok().stderr,
-        "deleted 2 collectors\n"
-    );
-    let left = lines(&server, &["collectors"]).await;
-    assert_eq!((left.len(), &left[0]["host_name"]), (1, &"box-7".into()));
-    let all = server.run(&["collectors", "--delete", "--yes"]).await;
-    assert_eq!(all.code, Some(1));
-    assert!(all.stderr.contains("at least one filter"), "{}", all.stderr);
-    for wrong in [
-        &["collectors", "--status", "offline", "--yes"][..],
-        &["collectors", "--summary", "--delete"],
-    ] {
-        assert_eq!(server.run(wrong).await.code, Some(2), "{wrong:?}");
-    }
 }
