@@ -177,6 +177,9 @@ pub(super) async fn one(client: &Client, arguments: &Collector) -> Result<(), Cl
     if let Some(done) = change(client, arguments, id, &called(&found)).await? {
         if !arguments.json {
             output::say(&done);
+            if arguments.revoke.is_some() {
+                warn_of_token(client, &found).await;
+            }
             return Ok(());
         }
         let after = if arguments.delete {
@@ -230,7 +233,8 @@ async fn change(
     let said = if let Some(reason) = &arguments.revoke {
         post("revoke", json!({ "reason": reason })).await?;
         format!(
-            "{called} is revoked, and refused from now on\n  let it come again: muster collector {id} --unrevoke"
+            "{called} is revoked: its keys are refused from now on, and so is its uid\n\
+                \x20 let it come again: muster collector {id} --unrevoke"
         )
     } else if arguments.unrevoke {
         post(
@@ -292,6 +296,25 @@ async fn change(
         return Ok(None);
     };
     Ok(Some(said))
+}
+
+/// Says by what whoever has the machine of a revoked collector can still enroll as another one, if there is such a token.
+async fn warn_of_token(client: &Client, collector: &Value) {
+    let Some(token) = collector["enrollment_token_id"].as_i64() else {
+        return;
+    };
+    // Not everybody may look at tokens; then it is said of one that ended, too.
+    let found = client
+        .get(&["enrollment-tokens", &token.to_string()], &[])
+        .await;
+    if found.is_ok_and(|token| token["revoked_at"].is_string()) {
+        return;
+    }
+    output::say(&format!(
+        "  whoever has its files may know the enrollment token {token}, and can enroll as a new collector by it; end that, too:\n\
+            \x20   muster tokens rotate {token} --now        # the secret of its successor is printed\n\
+            \x20   muster tokens revoke {token}              # without a successor"
+    ));
 }
 
 /// What a collector is called in messages.

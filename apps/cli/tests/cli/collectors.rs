@@ -373,18 +373,23 @@ async fn a_collector_is_revoked_and_let_in_again_while_its_neighbour_goes_on() {
     neighbour.adopt().await;
     let revoke = ["collector", "box-7", "--revoke", "stolen"];
     let revoked = server.run(&revoke).await.ok();
-    let id = look(&server, "box-7").await["id"].clone();
+    let shown = look(&server, "box-7").await;
+    let (id, used) = (shown["id"].clone(), &shown["enrollment_token_id"]);
     assert_eq!(
         revoked.stderr,
         format!(
-            "collector {id} (otelcol on box-7) is revoked, and refused from now on\n  \
-                let it come again: muster collector {id} --unrevoke\n"
+            "collector {id} (otelcol on box-7) is revoked: its keys are refused from now on, and so is its uid\n  \
+                let it come again: muster collector {id} --unrevoke\n  \
+                whoever has its files may know the enrollment token {used}, and can enroll as a new collector by it; end that, \
+                too:\n    \
+                muster tokens rotate {used} --now        # the secret of its successor is printed\n    \
+                muster tokens revoke {used}              # without a successor\n"
         )
     );
     assert!(agent.report().await.is_none(), "401");
     assert!(neighbour.report().await.is_some());
     let mut again = Agent::new(&server, &token, 7, "otelcol", "box-7").with(TAKES_KEYS);
-    assert!(again.report().await.is_none(), "its token does not help");
+    assert!(again.report().await.is_none(), "not by its uid");
     let revoked = lines(&server, &["collectors", "--state", "revoked"]).await;
     assert_eq!((revoked.len(), &revoked[0]["id"]), (1, &id));
     let event = look(&server, "box-7").await["events"][0].clone();
@@ -429,6 +434,44 @@ async fn a_collector_is_revoked_and_let_in_again_while_its_neighbour_goes_on() {
     ] {
         assert_eq!(server.run(wrong).await.code, Some(2), "{wrong:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_the_token_of_a_revoked_collector_is_kept_out_by_ending_that() {
+    let server = Server::start().await;
+    server.log_in().await;
+    let token = token(&server, &[]).await;
+    let mut agent = Agent::new(&server, &token, 7, "otelcol", "box-7").with(TAKES_KEYS);
+    agent.adopt().await;
+    server
+        .run(&["collector", "box-7", "--revoke", "stolen"])
+        .await
+        .ok();
+    let mut same = Agent::new(&server, &token, 7, "otelcol", "box-7");
+    assert!(same.report().await.is_none(), "not by its uid");
+    let mut thief = Agent::new(&server, &token, 9, "otelcol", "box-7");
+    assert!(thief.report().await.is_some(), "but by any other");
+    let used = look(&server, &thief.uid()).await["enrollment_token_id"].to_string();
+    let end = ["tokens", "revoke", &used, "--cut-off"];
+    server.run(&end).await.ok();
+    assert!(thief.report().await.is_none());
+    let mut thief = Agent::new(&server, &token, 10, "otelcol", "box-7");
+    assert!(thief.report().await.is_none(), "and now by none");
+    let uid = "09090909-0909-0909-0909-090909090909";
+    let revoked = server
+        .run(&["collector", uid, "--revoke", "the same"])
+        .await;
+    let revoked = revoked.ok().stderr;
+    assert!(
+        !revoked.contains("tokens"),
+        "its token has ended: {revoked}"
+    );
+    let made = server.run(&["keys", "create", "--name", "it"]).await.ok();
+    let mut premade = Agent::new(&server, made.stdout.trim(), 11, "sdk", "box-11");
+    premade.report().await.unwrap();
+    let revoked = server.run(&["collector", "sdk", "--revoke", "x"]).await;
+    let revoked = revoked.ok().stderr;
+    assert!(!revoked.contains("tokens"), "it came by none: {revoked}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
