@@ -72,7 +72,8 @@ muster_store::statements! {
     MAKE = "INSERT INTO identity_agent_keys (key_hash, family, host_id, created_at, team_id, name, is_made_in_advance,
         expires_at) VALUES ($1, 'opamp', 0, $2, $3, $4, 1, $5) RETURNING id";
     COUNT_UNUSED = "SELECT COUNT(*) AS total FROM identity_agent_keys WHERE is_made_in_advance = 1
-        AND collector_id IS NULL AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1)";
+        AND collector_id IS NULL AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1)
+        AND COALESCE(team_id, 0) = $2";
     ROTATE_COLLECTOR = "UPDATE identity_agent_keys SET due_at = $2 WHERE collector_id = $1
         AND first_used_at IS NOT NULL AND superseded_at IS NULL AND revoked_at IS NULL";
     /// Each active key has its turn, so many a minute, in the order of their ids.
@@ -422,12 +423,14 @@ pub(crate) async fn make(
     first(&rows, "make a key")?.get("id")
 }
 
-/// How many keys were made in advance that a collector may still use first.
+/// How many keys of a team, or without one, were made in advance that a collector may still use first.
 pub(crate) async fn count_unused(
     db: &mut impl Executor,
+    team: Option<TeamId>,
     now: Timestamp,
 ) -> Result<u64, StoreError> {
-    let total: i64 = db.fetch_one(COUNT_UNUSED, args![now]).await?.get("total")?;
+    let args = args![now, team.map_or(0, |team| team.0)];
+    let total: i64 = db.fetch_one(COUNT_UNUSED, args).await?.get("total")?;
     Ok(u64::try_from(total).unwrap_or(0))
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use muster_http::ListingQuery;
 use muster_identity::{
-    Actor, AgentAuthError, CollectorId, ComeBack, EnrollmentTokenId, Family, HostId, KeyHolder,
-    KeyState, NewCollectorKey, NewEnrollmentToken, PENDING_FOR, RefusedKey,
+    Actor, AgentAuthError, CollectorId, CollectorKeyFilter, ComeBack, EnrollmentTokenId, Family,
+    HostId, KeyHolder, KeyState, NewCollectorKey, NewEnrollmentToken, PENDING_FOR, RefusedKey,
+    TeamFilter,
 };
 use muster_store::testing::on_both_databases;
 use muster_store::{Executor as _, args};
@@ -63,6 +64,46 @@ on_both_databases! {
             let error = keys.make(&Actor::system(), new).await.unwrap_err().to_string();
             assert!(error.starts_with(field), "{error}");
         }
+    }
+
+    async fn keys_that_wait_in_one_team_leave_room_for_those_of_others(db: TestDatabase) {
+        let fixture = Fixture::new(db).await;
+        let (keys, actor) = (fixture.keys(), Actor::system());
+        let edge = fixture.identity.teams.create(&actor, "Edge", "").await.unwrap().id;
+        let core = fixture.identity.teams.create(&actor, "Core", "").await.unwrap().id;
+        // What making them one by one would leave behind.
+        for chunk in (0_u32..9_995).collect::<Vec<_>>().chunks(500) {
+            let places = (1..=chunk.len()).map(|place| {
+                format!("(${place}, 'opamp', 0, 1, 'waits', 1, {})", edge.0)
+            });
+            let sql = format!("INSERT INTO identity_agent_keys (key_hash, family, host_id, created_at, name,
+                is_made_in_advance, team_id) VALUES {}", places.collect::<Vec<_>>().join(", "));
+            let mut hashes = Vec::new();
+            for number in chunk {
+                hashes.extend(args![&number.to_be_bytes()[..]]);
+            }
+            (&*fixture.db).execute(&sql, hashes).await.unwrap();
+        }
+        let new = |team_id| NewCollectorKey { name: "one more".into(), team_id, expires_at: None };
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..12 {
+            let (keys, new) = (fixture.keys(), new(Some(edge)));
+            tasks.spawn(async move { keys.make(&Actor::system(), new).await.map(drop) });
+        }
+        let results = tasks.join_all().await;
+        assert_eq!(results.iter().filter(|made| made.is_ok()).count(), 5, "however many come at once");
+        for refused in results.into_iter().filter_map(Result::err) {
+            assert!(refused.to_string().contains("10000 keys of this team wait"), "{refused}");
+        }
+        keys.make(&actor, new(Some(core))).await.unwrap();
+        let (free, _) = keys.make(&actor, new(None)).await.unwrap();
+        keys.revoke(&actor, free.id).await.unwrap();
+        let listing = ListingQuery { sort: Some("-id".into()), limit: Some(200), ..ListingQuery::default() };
+        let listing = listing.check(&["id"]).unwrap();
+        let all = keys.list(&TeamFilter::All, &listing, &CollectorKeyFilter::default()).await.unwrap();
+        let one = all.items.iter().find(|key| key.team_id == Some(edge)).unwrap();
+        keys.revoke(&actor, one.id).await.unwrap();
+        keys.make(&actor, new(Some(edge))).await.unwrap();
     }
 
     async fn a_key_that_was_made_in_advance_supersedes_what_its_collector_had(db: TestDatabase) {
