@@ -89,6 +89,10 @@ muster_store::statements! {
         AND superseded_at IS NULL AND revoked_at IS NULL";
     PURGE_UNUSED = "DELETE FROM identity_agent_keys WHERE id IN (SELECT k.id FROM identity_agent_keys k
         WHERE k.first_used_at IS NULL AND k.expires_at <= $1 ORDER BY k.id LIMIT 5000)";
+    /// Of collectors that were deleted, after their keys; one that is still there counts anew when it has a key again.
+    PURGE_HOLDERS = "DELETE FROM identity_key_holders WHERE collector_id IN (SELECT h.collector_id
+        FROM identity_key_holders h WHERE NOT EXISTS (SELECT 1 FROM identity_agent_keys k
+        WHERE k.collector_id = h.collector_id) ORDER BY h.collector_id LIMIT 5000)";
 }
 
 /// A key as it is looked up.
@@ -479,6 +483,11 @@ pub(crate) async fn purge_unused(
     before: Timestamp,
 ) -> Result<u64, StoreError> {
     db.execute(PURGE_UNUSED, args![before]).await
+}
+
+/// Deletes some thousand rows of collectors that have no key left.
+pub(crate) async fn purge_holders(db: &mut impl Executor) -> Result<u64, StoreError> {
+    db.execute(PURGE_HOLDERS, args![]).await
 }
 
 /// The enrollment token that a row names.

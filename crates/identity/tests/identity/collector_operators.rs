@@ -15,6 +15,28 @@ use muster_store::{Executor as _, args};
 use crate::collectors::{DAY, MINUTE, ONE, is_unknown};
 use crate::{Fixture, HERE, START};
 
+impl Fixture {
+    /// Runs what runs beside requests until something is so.
+    async fn maintain_until(&self, is_so: impl AsyncFn() -> bool) {
+        let stop = tokio_util::sync::CancellationToken::new();
+        let maintenance = tokio::spawn({
+            let (identity, stop) = (self.identity.clone(), stop.clone());
+            async move {
+                let lease = muster_replicas::Lease::always();
+                identity.run_maintenance(&lease, stop).await;
+            }
+        });
+        let waited = tokio::time::timeout(Duration::from_secs(10), async {
+            while !is_so().await {
+                tokio::task::yield_now().await;
+            }
+        });
+        waited.await.expect("the first upkeep does it");
+        stop.cancel();
+        maintenance.await.unwrap();
+    }
+}
+
 on_both_databases! {
     async fn a_key_that_was_made_in_advance_belongs_to_exactly_one_of_those_that_use_it(db: TestDatabase) {
         let fixture = Fixture::new(db).await;
@@ -142,20 +164,36 @@ on_both_databases! {
         let active = fixture.active(ONE).await;
         fixture.offer(CollectorId(8)).await;
         fixture.clock.advance(PENDING_FOR + 31 * DAY);
-        let stop = tokio_util::sync::CancellationToken::new();
-        let maintenance = tokio::spawn({
-            let (identity, stop) = (fixture.identity.clone(), stop.clone());
-            async move { identity.run_maintenance(&muster_replicas::Lease::always(), stop).await }
-        });
-        let waited = tokio::time::timeout(Duration::from_secs(10), async {
-            while !fixture.states(CollectorId(8)).await.is_empty() {
-                tokio::task::yield_now().await;
-            }
-        });
-        waited.await.expect("the first upkeep deletes it");
-        stop.cancel();
-        maintenance.await.unwrap();
+        fixture.maintain_until(async || fixture.states(CollectorId(8)).await.is_empty()).await;
         assert!(fixture.shown(&active).await.is_ok());
+    }
+
+    async fn nothing_is_left_of_a_collector_whose_last_key_is_purged(db: TestDatabase) {
+        let fixture = Fixture::new(db).await;
+        fixture.active(ONE).await;
+        let stays = fixture.active(CollectorId(8)).await;
+        let mut db = fixture.db.database().begin().await.unwrap();
+        let deleted = fixture.keys()
+            .revoke_collector(&mut db, &Actor::system(), ONE, RefusedKey::Deleted, fixture.now()).await.unwrap();
+        assert_eq!(deleted, 1);
+        // One that had no key leaves a row, too.
+        let none = fixture.keys()
+            .revoke_collector(&mut db, &Actor::system(), CollectorId(9), RefusedKey::Deleted, fixture.now()).await.unwrap();
+        assert_eq!(none, 0);
+        db.commit().await.unwrap();
+        let holders = async || fixture.count("SELECT COUNT(*) AS total FROM identity_key_holders").await;
+        assert_eq!(holders().await, 3);
+        fixture.maintain_until(async || holders().await == 2).await;
+        assert_eq!(fixture.states(ONE).await, [KeyState::Revoked], "its key tells for a month whose it was");
+        fixture.clock.advance(31 * DAY);
+        fixture.maintain_until(async || holders().await == 1).await;
+        assert_eq!(fixture.states(ONE).await, []);
+        assert!(fixture.shown(&stays).await.is_ok());
+        let next = fixture.offer(CollectorId(8)).await;
+        assert!(fixture.shown(&next).await.unwrap().is_first_use);
+        let generations = fixture.keys().of_collector(CollectorId(8)).await.unwrap();
+        let generations: Vec<i64> = generations.iter().map(|key| key.generation).collect();
+        assert_eq!(generations, [2, 1], "whoever is still there goes on counting");
     }
 
     async fn the_keys_of_a_collector_go_with_it(db: TestDatabase) {
