@@ -4,6 +4,7 @@ mod commit;
 mod components;
 mod memory;
 mod push;
+mod renewal;
 mod reply;
 mod session;
 mod settings;

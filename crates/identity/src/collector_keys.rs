@@ -24,10 +24,10 @@ pub use kinds::{
     CollectorKeyFilter, CollectorKeyInfo, CollectorKeyRotation, ComeBack, KeyHolder, KeyOffer,
     KeyState, NewCollectorKey, Offered, OutstandingOffer, PresentedKey,
 };
-pub use rotation::MAX_COLLECTORS_PER_MINUTE;
+pub use rotation::{KeyCollectors, MAX_COLLECTORS_PER_MINUTE, NotRenewable};
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use muster_bus::Topic;
@@ -75,6 +75,7 @@ struct Inner {
     audit: Audit,
     denials: Denials,
     memory: KeyMemory<CollectorId, CollectorsKey>,
+    collectors: OnceLock<Arc<dyn KeyCollectors>>,
     /// After which age keys are to be renewed; never without one.
     lifetime: Option<Duration>,
     /// Whether what is in memory is to be compared soon.
@@ -97,6 +98,7 @@ impl CollectorKeys {
             audit,
             denials,
             memory: KeyMemory::new(),
+            collectors: OnceLock::new(),
             lifetime,
             is_to_compare: AtomicBool::new(false),
         }))

@@ -12,6 +12,7 @@ use crate::real::Server;
 
 mod deleting;
 mod hosts;
+mod renewing;
 
 /// An agent that talks over plain HTTP, one message at a time.
 struct Agent<'a> {

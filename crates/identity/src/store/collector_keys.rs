@@ -85,6 +85,8 @@ muster_store::statements! {
     ROTATION = "SELECT COUNT(*) AS waiting, COUNT(CASE WHEN due_at <= $1 THEN 1 END) AS due, MAX(due_at) AS last_due_at
         FROM identity_agent_keys WHERE collector_id IS NOT NULL AND due_at IS NOT NULL AND first_used_at IS NOT NULL
         AND superseded_at IS NULL AND revoked_at IS NULL";
+    ROTATING = "SELECT DISTINCT collector_id FROM identity_agent_keys WHERE collector_id > $1 AND due_at IS NOT NULL
+        AND first_used_at IS NOT NULL AND superseded_at IS NULL AND revoked_at IS NULL ORDER BY collector_id LIMIT $2";
     STOP_ROTATION = "UPDATE identity_agent_keys SET due_at = NULL WHERE collector_id IS NOT NULL AND due_at > $1
         AND superseded_at IS NULL AND revoked_at IS NULL";
     PURGE_UNUSED = "DELETE FROM identity_agent_keys WHERE id IN (SELECT k.id FROM identity_agent_keys k
@@ -467,6 +469,18 @@ pub(crate) async fn rotation(
         Ok(u64::try_from(row.get::<i64>(column)?).unwrap_or(0))
     };
     Ok((count("waiting")?, count("due")?, row.get("last_due_at")?))
+}
+
+/// The collectors after one whose keys are to be renewed, by their ids, so many at most.
+pub(crate) async fn rotating(
+    db: &mut impl Executor,
+    after: CollectorId,
+    limit: usize,
+) -> Result<Vec<CollectorId>, StoreError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = db.fetch_all(ROTATING, args![after, limit]).await?;
+    let ids = rows.iter().map(|row| row.get("collector_id"));
+    ids.map(|id| id.map(CollectorId)).collect()
 }
 
 /// Leaves alone the keys whose turn has not come. Gives how many.
