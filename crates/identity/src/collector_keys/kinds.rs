@@ -217,8 +217,8 @@ pub struct CollectorKeyRotation {
     pub waiting: u64,
     /// For how many of them it is time: their collectors are offered a key at their next message, if they can take one.
     pub due: u64,
-    /// How many of those that wait belong to collectors whose agents cannot take another key. They stay good: make new ones
-    /// in advance, and revoke these.
+    /// How many of those that wait belong to collectors whose agents cannot take another key. They stay good, and are renewed
+    /// by hand only.
     pub cannot_take: u64,
     /// How many of the others that wait belong to collectors that are offline. They are renewed when these come back.
     pub away: u64,

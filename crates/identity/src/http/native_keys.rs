@@ -184,7 +184,8 @@ async fn revoke_access_key(
 ///
 /// Its collector is offered a new one at its next message; the old one stays good until the new one is used.
 #[utoipa::path(post, path = "/access-keys/{id}/rotate", tag = "keys", params(("id" = i64, Path)),
-    responses((status = 204), (status = 404), (status = 409, description = "the key is not active, or its agent cannot take another")))]
+    responses((status = 204), (status = 404),
+    (status = 409, description = "the key is not active, or its agent cannot take another")))]
 async fn rotate_access_key(
     State(identity): State<Identity>,
     principal: Principal,
