@@ -139,6 +139,21 @@ async fn lines(server: &Server, arguments: &[&str]) -> Vec<Value> {
         .collect()
 }
 
+/// Waits until so many are seen online: when they were heard is written once a second.
+async fn until_online(server: &Server, number: usize) {
+    for _ in 0..100 {
+        if lines(server, &["collectors", "--status", "online"])
+            .await
+            .len()
+            == number
+        {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("not so many came online");
+}
+
 async fn look(server: &Server, name: &str) -> Value {
     let shown = server.run(&["collector", name, "--json"]).await.ok();
     serde_json::from_str(&shown.stdout).unwrap()

@@ -7,7 +7,7 @@ use muster_cli::arguments::CommandLine;
 use muster_wire_opamp::proto::{AgentDisconnect, AgentToServer};
 
 use super::hosts::host;
-use super::{Agent, RESTARTS, lines, token};
+use super::{Agent, RESTARTS, lines, token, until_online};
 use crate::real::Server;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,6 +90,7 @@ async fn every_filter_of_the_list_names_what_is_deleted() {
     let used = used[0]["enrollment_token_id"].to_string();
     let link = ["collector", "box-1", "--link-host", "web-1"];
     server.run(&link).await.ok();
+    until_online(&server, 2).await;
     // One of the two has each, but for what both have.
     let table = [
         (&["--search", "box-1"][..], 1),

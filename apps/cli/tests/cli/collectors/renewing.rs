@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Agent, TAKES_KEYS, key_of, lines, token};
+use super::{Agent, TAKES_KEYS, key_of, lines, token, until_online};
 use crate::real::Server;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -16,6 +16,7 @@ async fn a_fleets_rotation_says_whose_keys_are_not_renewed_and_when_it_is_over()
     let made = server.run(&make).await.ok().stdout;
     let mut plain = Agent::new(&server, made.trim(), 8, "sdk", "box-8");
     plain.report().await.unwrap();
+    until_online(&server, 2).await;
     let premade = lines(&server, &["keys", "list", "--made-in-advance"]).await;
     let premade = premade[0]["id"].to_string();
     let refused = server.run(&["keys", "rotate", &premade]).await;
