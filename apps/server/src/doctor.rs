@@ -111,7 +111,7 @@ pub async fn examine(settings: &Settings, ambient: &Ambient) -> Report {
     machine::files(&mut report, settings);
     machine::disk(&mut report, settings);
     certificate::examine(&mut report, settings, ambient.clock.now());
-    certificate::collectors(&mut report, settings);
+    certificate::collectors(&mut report, settings, ambient.clock.now());
     let hosts = database::examine(&mut report, settings, ambient).await;
     machine::open_files(&mut report, settings, hosts);
     report

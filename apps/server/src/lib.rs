@@ -14,6 +14,7 @@
 //! Not responsible for: rules of any domain. What is here is wiring.
 
 pub mod backup;
+mod certificates;
 pub mod cli;
 pub mod compose;
 pub mod config;

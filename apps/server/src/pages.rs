@@ -92,16 +92,8 @@ impl ServerFacts for Pages {
     }
 
     fn certificate_pem(&self) -> String {
-        let Some(tls) = &self.tls else {
-            return String::new();
-        };
-        tls.chain_pem().unwrap_or_else(|error| {
-            tracing::warn!(
-                error = muster_http::error_chain(&error),
-                "the certificate could not be read"
-            );
-            String::new()
-        })
+        let tls = self.tls.as_ref();
+        tls.map(|tls| tls.trusted_pem()).unwrap_or_default()
     }
 }
 

@@ -170,6 +170,9 @@ impl Services {
         identity
             .enrollment_tokens
             .attach_collectors(Arc::new(collectors.clone()));
+        identity
+            .collector_keys
+            .attach_collectors(Arc::new(collectors.clone()));
         let configurations = Configurations::new(ConfigurationParts {
             database: database.clone(),
             bus: Arc::clone(&bus),

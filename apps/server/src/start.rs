@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use muster_bus::{Bus, LocalBus, Relay};
 use muster_clock::{Clock, Randomness, SystemClock, SystemRandomness};
-use muster_collectors::MAX_AUTHORITY_BYTES;
 use muster_identity::{Identity, IdentityError};
 use muster_store::{Database, Options};
 use rustix::fs::FlockOperation;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::certificates::Certificates;
 use crate::compose::{self, App};
 use crate::config::{BusSettings, Settings};
 use crate::gauges::Gauges;
@@ -26,9 +26,6 @@ use crate::pages::Pages;
 use crate::schema::schema;
 use crate::services::Services;
 use crate::tls::{Tls, TlsError};
-
-/// How often certificates are looked at again.
-const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The server could not start. Every message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -203,7 +200,7 @@ pub struct Running {
     pub authority_pem: Option<String>,
     /// The one-time link that makes the first administrator; none when there is one.
     pub setup_link: Option<String>,
-    tls: Option<Arc<Tls>>,
+    certificates: Arc<Certificates>,
     ambient: Ambient,
     services: Services,
     stop_serving: CancellationToken,
@@ -237,6 +234,7 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
         now,
     )?
     .map(Arc::new);
+    let certificates = Certificates::new(&settings, tls.clone(), &public_url);
     // Before anything measures.
     let metrics = Metrics::begin();
     let database = open_database(&settings).await?;
@@ -251,7 +249,7 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
     let services = Services::new(
         &settings,
         &public_url,
-        agents_authority(&settings, tls.as_deref())?,
+        certificates.authority(now)?,
         &name,
         database.clone(),
         bus,
@@ -281,13 +279,12 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
         let (metrics, stop) = (metrics.clone(), stop_tasks.clone());
         async move { metrics.run(stop).await }
     });
-    if let Some(tls) = &tls {
-        tasks.spawn(watch_certificates(
-            Arc::clone(tls),
-            ambient.clone(),
-            stop_tasks.clone(),
-        ));
-    }
+    let certificates = Arc::new(certificates);
+    tasks.spawn({
+        let (certificates, collectors) = (Arc::clone(&certificates), services.collectors.clone());
+        let (clock, stop) = (Arc::clone(&ambient.clock), stop_tasks.clone());
+        async move { certificates.watch(&collectors, &*clock, stop).await }
+    });
     tasks.close();
     let app = App {
         services: services.clone(),
@@ -329,7 +326,7 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
             .as_ref()
             .and_then(|tls| tls.authority_pem().map(str::to_owned)),
         setup_link,
-        tls,
+        certificates,
         ambient,
         services,
         stop_serving,
@@ -341,41 +338,6 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
         folder,
     })
 }
-
-/// What agents that are offered settings of their connection are told to trust: what the operator names, else what signs
-/// this server's certificate as far as that is known.
-fn agents_authority(settings: &Settings, tls: Option<&Tls>) -> Result<Option<String>, StartError> {
-    if let Some(path) = &settings.opamp_ca_file {
-        let read = fs::read_to_string(path);
-        let read = read.map_err(|source| StartError::Folder {
-            attempt: "read opamp.ca_file",
-            path: path.clone(),
-            source,
-        })?;
-        if read.len() > MAX_AUTHORITY_BYTES {
-            let reason = format!(
-                "it has {} bytes; at most {MAX_AUTHORITY_BYTES} are allowed, since every offer of a key has them: name only \
-                 those authorities that sign this server's certificate",
-                read.len()
-            );
-            return Err(StartError::Folder {
-                attempt: "use opamp.ca_file",
-                path: path.clone(),
-                source: io::Error::new(io::ErrorKind::InvalidData, reason),
-            });
-        }
-        return Ok(Some(read));
-    }
-    let Some(tls) = tls else {
-        return Ok(None);
-    };
-    let chain = tls.chain_pem()?;
-    // Of a chain its end: the certificate itself changes with each renewal.
-    Ok(chain.rfind(PEM_BEGIN).map(|at| chain[at..].to_owned()))
-}
-
-/// How a certificate begins in PEM.
-pub(crate) const PEM_BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 
 /// How long a start waits for the bus. Without it the server works, only later than it could.
 const BUS_PATIENCE: Duration = Duration::from_secs(3);
@@ -432,14 +394,8 @@ impl Running {
     /// Takes new certificates and reopens files, as on SIGHUP.
     pub async fn reload(&self) {
         self.services.reopen().await;
-        if let Some(tls) = &self.tls
-            && let Err(error) = tls.reload(self.ambient.clock.now())
-        {
-            tracing::error!(
-                error = muster_http::error_chain(&error),
-                "kept the old certificate"
-            );
-        }
+        let now = self.ambient.clock.now();
+        self.certificates.reload(&self.services.collectors, now);
     }
 
     /// Stops in order: takes no new connections, finishes requests, writes what is in memory, closes the database.
@@ -460,22 +416,6 @@ impl Running {
             .is_err()
         {
             tracing::error!("the database did not answer in time; ending without it");
-        }
-    }
-}
-
-async fn watch_certificates(tls: Arc<Tls>, ambient: Ambient, stop: CancellationToken) {
-    let mut timer = tokio::time::interval(CERTIFICATE_INTERVAL);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = timer.tick() => {}
-        }
-        if let Err(error) = tls.reload(ambient.clock.now()) {
-            tracing::error!(
-                error = muster_http::error_chain(&error),
-                "kept the old certificate"
-            );
         }
     }
 }

@@ -66,14 +66,46 @@ pub enum TlsError {
 
 /// The certificate that is in force; new connections get the newest.
 #[derive(Debug)]
-struct Current(RwLock<Arc<CertifiedKey>>);
+struct Current(RwLock<InForce>);
+
+/// A certificate with its chain and its key.
+#[derive(Debug, Clone)]
+struct InForce {
+    key: Arc<CertifiedKey>,
+    /// The chain as PEM, and nothing else.
+    chain_pem: String,
+}
+
+impl Current {
+    fn get(&self) -> InForce {
+        let current = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        current.clone()
+    }
+}
 
 impl ResolvesServerCert for Current {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(
-            &self.0.read().unwrap_or_else(PoisonError::into_inner),
-        ))
+        let current = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        Some(Arc::clone(&current.key))
     }
+}
+
+/// How a certificate begins and ends in PEM.
+const PEM_BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+const PEM_END: &str = "-----END CERTIFICATE-----";
+
+/// The certificates of a text in PEM, each by itself. What else is in it, such as a private key, is left out.
+pub(crate) fn certificates(pem: &str) -> impl Iterator<Item = &str> {
+    pem.match_indices(PEM_BEGIN).filter_map(|(begin, _)| {
+        let rest = &pem[begin..];
+        let end = rest.find(PEM_END)?;
+        Some(&rest[..end + PEM_END.len()])
+    })
+}
+
+/// They joined to one text.
+pub(crate) fn joined<'a>(certificates: impl Iterator<Item = &'a str>) -> String {
+    certificates.flat_map(|one| [one, "\n"]).collect()
 }
 
 /// TLS for the listener.
@@ -109,7 +141,7 @@ impl Tls {
             },
         };
         let (certified, authority_pem) = source.load(now)?;
-        let current = Arc::new(Current(RwLock::new(Arc::new(certified))));
+        let current = Arc::new(Current(RwLock::new(certified)));
         let mut provider = aws_lc_rs::default_provider();
         // Processors compute SHA-256 themselves, but not SHA-384: a handshake takes a tenth less with the former. Both are
         // good; clients that speak to others first say the larger number.
@@ -148,22 +180,24 @@ impl Tls {
         self.authority_pem.as_deref()
     }
 
-    /// The chain in force, as PEM, for clients that ask what to trust.
-    pub fn chain_pem(&self) -> Result<String, TlsError> {
+    /// What clients that ask are told to trust, as PEM: the server's own authority, or the chain in force.
+    pub fn trusted_pem(&self) -> String {
         match &self.source {
-            Source::Own { .. } => Ok(self.authority_pem.clone().unwrap_or_default()),
-            Source::Files { certificate, .. } => read(certificate),
+            Source::Own { .. } => self.authority_pem.clone().unwrap_or_default(),
+            Source::Files { .. } => self.current.get().chain_pem,
         }
+    }
+
+    /// The chain in force, from the server's certificate upwards, and the same as PEM.
+    pub(crate) fn chain(&self) -> (Vec<CertificateDer<'static>>, String) {
+        let current = self.current.get();
+        (current.key.cert.clone(), current.chain_pem)
     }
 
     /// When the certificate in force ends, in seconds since 1970.
     pub fn ends_at(&self) -> Option<i64> {
-        let current = self
-            .current
-            .0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        let (_, parsed) = x509_parser::parse_x509_certificate(current.cert.first()?).ok()?;
+        let current = self.current.get();
+        let (_, parsed) = x509_parser::parse_x509_certificate(current.key.cert.first()?).ok()?;
         Some(parsed.validity().not_after.timestamp())
     }
 
@@ -175,8 +209,8 @@ impl Tls {
             .0
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        if current.cert != certified.cert {
-            *current = Arc::new(certified);
+        if current.key.cert != certified.key.cert {
+            *current = certified;
             tracing::info!("took the new certificate");
         }
         Ok(())
@@ -184,7 +218,7 @@ impl Tls {
 }
 
 impl Source {
-    fn load(&self, now: Timestamp) -> Result<(CertifiedKey, Option<String>), TlsError> {
+    fn load(&self, now: Timestamp) -> Result<(InForce, Option<String>), TlsError> {
         match self {
             Self::Files { certificate, key } => Ok((certified(certificate, key)?, None)),
             Self::Own { folder, names } => {
@@ -227,13 +261,13 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), TlsError> {
     fs::rename(&new, path).map_err(file_error)
 }
 
-fn certified(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
+fn certified(certificate: &Path, key: &Path) -> Result<InForce, TlsError> {
     let content = |path: &Path, what| TlsError::Content {
         path: path.to_owned(),
         what,
     };
-    let chain: Result<Vec<_>, _> =
-        CertificateDer::pem_slice_iter(read(certificate)?.as_bytes()).collect();
+    let text = read(certificate)?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
     let chain = chain
         .ok()
         .filter(|chain| !chain.is_empty())
@@ -249,7 +283,10 @@ fn certified(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
     }
     let certified = CertifiedKey::from_der(chain, private, &aws_lc_rs::default_provider())?;
     certified.keys_match()?;
-    Ok(certified)
+    Ok(InForce {
+        key: Arc::new(certified),
+        chain_pem: joined(certificates(&text)),
+    })
 }
 
 fn is_authority(certificate: &CertificateDer<'_>) -> bool {
@@ -480,7 +517,7 @@ mod tests {
         let tls = Tls::open(&settings, folder.path(), vec![], NOW)
             .unwrap()
             .unwrap();
-        let in_force = || Arc::clone(&tls.current.0.read().unwrap()).cert.clone();
+        let in_force = || tls.chain().0;
         let before = in_force();
         fs::copy(two.join("tls/server.pem"), &certificate).unwrap();
         assert!(

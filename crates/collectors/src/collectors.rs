@@ -4,14 +4,16 @@ mod commit;
 mod components;
 mod memory;
 mod push;
+mod renewal;
 mod reply;
 mod session;
+mod settings;
 mod upkeep;
 mod writer;
 
 use std::hash::{Hash as _, Hasher as _};
 use std::sync::atomic::{AtomicI64, AtomicU64};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -93,7 +95,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     randomness: Arc<dyn Randomness>,
     identity: Identity,
-    settings: Settings,
+    settings: RwLock<Arc<Settings>>,
     configs: OnceLock<Arc<dyn RemoteConfigs>>,
     links: Links,
     telemetry: Telemetry,
@@ -128,14 +130,6 @@ impl Collectors {
         let mut origin = [0; 8];
         parts.randomness.fill(&mut origin);
         let locks = (0..LOCKS).map(|_| tokio::sync::Mutex::default()).collect();
-        if let Some(offers) = &parts.settings.offers
-            && !offers.is_usable()
-        {
-            tracing::warn!(
-                "collectors are not offered keys of their own: agents have to be told the authority of this server's \
-                 certificate, which is not known; set opamp.ca_file"
-            );
-        }
         let newcomers = Newcomers::new(parts.settings.new_per_day);
         Self(Arc::new(Inner {
             presence: Presence::new(parts.database.clone()),
@@ -144,7 +138,7 @@ impl Collectors {
             clock: parts.clock,
             randomness: parts.randomness,
             identity: parts.identity,
-            settings: parts.settings,
+            settings: RwLock::new(Arc::new(parts.settings)),
             configs: OnceLock::new(),
             links: Links::default(),
             telemetry: Telemetry::default(),
@@ -431,7 +425,7 @@ impl Collectors {
             shared_components: shared_components.as_deref(),
             desired_config: desired.as_deref(),
             telemetry: telemetry.as_deref(),
-            settings: &self.0.settings,
+            settings: &self.settings(),
             now,
             randomness: &*self.0.randomness,
         }))

@@ -25,10 +25,10 @@ pub use kinds::{
     CollectorKeyFilter, CollectorKeyInfo, CollectorKeyRotation, ComeBack, KeyHolder, KeyOffer,
     KeyState, NewCollectorKey, Offered, OutstandingOffer, PresentedKey,
 };
-pub use rotation::MAX_COLLECTORS_PER_MINUTE;
+pub use rotation::{KeyCollectors, MAX_COLLECTORS_PER_MINUTE, NotRenewable};
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use muster_bus::Topic;
@@ -79,6 +79,7 @@ struct Inner {
     memory: KeyMemory<CollectorId, CollectorsKey>,
     /// Keys that are used for the first time, until that is written.
     first_uses: FirstUses,
+    collectors: OnceLock<Arc<dyn KeyCollectors>>,
     /// After which age keys are to be renewed; never without one.
     lifetime: Option<Duration>,
     /// Whether what is in memory is to be compared soon.
@@ -102,6 +103,7 @@ impl CollectorKeys {
             denials,
             memory: KeyMemory::new(),
             first_uses: FirstUses::default(),
+            collectors: OnceLock::new(),
             lifetime,
             is_to_compare: AtomicBool::new(false),
         }))

@@ -48,9 +48,9 @@ pub use audit_expiry::AuditExpirySource;
 pub use belongings::TeamBelongings;
 pub use collector_keys::{
     COLLECTOR_KEYS_TOPIC, CollectorKeyFilter, CollectorKeyInfo, CollectorKeyRotation,
-    CollectorKeys, ComeBack, KeyHolder, KeyOffer, KeyState, MAX_COLLECTORS_PER_MINUTE,
-    MAX_PENDING_KEYS, NewCollectorKey, Offered, OutstandingOffer, PENDING_FOR, PresentedKey,
-    SUPERSEDED_FOR,
+    CollectorKeys, ComeBack, KeyCollectors, KeyHolder, KeyOffer, KeyState,
+    MAX_COLLECTORS_PER_MINUTE, MAX_PENDING_KEYS, NewCollectorKey, NotRenewable, Offered,
+    OutstandingOffer, PENDING_FOR, PresentedKey, SUPERSEDED_FOR,
 };
 pub use denials::{DENIED_AGENT, DENIED_ENROLLMENT, DENIED_REQUEST, Denial, Denials};
 pub use enrollment_tokens::{

@@ -30,7 +30,7 @@ Examples:
   muster collector 7 --events
   muster collector edge-1 --restart
   muster collector edge-1 --rotate-key
-  muster collector edge-1 --revoke 'stolen on Monday'
+  muster collector edge-1 --revoke 'misbehaves'
   muster collector edge-1 --unrevoke --with-its-key
   muster collector 7 --approve
   muster collector 7 --confirm-host web-1
@@ -119,7 +119,8 @@ pub struct Collector {
     /// List what happened to it, newest first.
     #[arg(long)]
     pub events: bool,
-    /// Revoke it: its keys are taken away and its connections end; it is refused, by its enrollment token too.
+    /// Revoke it: its keys are taken away, its connections end, and whoever shows its uid is refused, by a token too. Whoever has
+    /// an enrollment token can still enroll as another collector: after a theft rotate or revoke that as well.
     #[arg(long, value_name = "REASON")]
     pub revoke: Option<String>,
     /// Let it come again after it was revoked, by its enrollment token.

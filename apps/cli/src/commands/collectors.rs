@@ -40,49 +40,58 @@ pub(super) async fn list(client: &Client, arguments: &Collectors) -> Result<(), 
         let counts = counts.as_array().map(Vec::as_slice).unwrap_or_default();
         return output::list(style, COUNTS, counts);
     }
-    let mut query = Vec::new();
-    let wishes = [
-        ("search", &arguments.search),
-        ("status", &arguments.status),
-        ("standing", &arguments.state),
-        ("key_status", &arguments.key),
-        ("config_status", &arguments.config),
-        ("version", &arguments.version),
-    ];
-    for (name, wish) in wishes {
-        query.extend(wish.clone().map(|wish| (name, wish)));
-    }
-    for (name, wishes) in [
-        ("capability", &arguments.capability),
-        ("attribute", &arguments.attribute),
-    ] {
-        if !wishes.is_empty() {
-            let wishes: Vec<String> = wishes.iter().map(|wish| quoted(wish)).collect();
-            query.push((name, wishes.join(",")));
-        }
-    }
-    if let Some(token) = arguments.token {
-        query.push(("enrollment_token_id", token.to_string()));
-    }
-    if let Some(host) = &arguments.host {
-        query.push(("host_id", host_id(client, host).await?.to_string()));
-    }
-    query.extend(arguments.host_link.clone().map(|wish| ("host_link", wish)));
-    if arguments.healthy || arguments.unhealthy {
-        query.push(("healthy", arguments.healthy.to_string()));
-    }
-    match arguments.team.as_deref() {
-        None => {}
-        Some(NO_TEAM) => query.push(("team_id", "0".to_owned())),
-        Some(team) => query.push(("team_id", team_id(client, team).await?.to_string())),
-    }
+    let filters = filters(client, arguments).await?;
     if arguments.delete {
-        return delete_all(client, &query, arguments.yes).await;
+        return delete_all(client, filters, arguments.yes).await;
     }
+    let as_text = |(name, wish): (&'static str, Value)| match wish {
+        Value::String(text) => (name, text),
+        other => (name, other.to_string()),
+    };
+    let mut query: Vec<_> = filters.into_iter().map(as_text).collect();
     query.extend(arguments.sort.clone().map(|sort| ("sort", sort)));
     let mut collectors = client.list(&["collectors"], &query, ALL).await?;
     name_teams(client, &mut collectors).await?;
     output::list(style, COLUMNS, &collectors)
+}
+
+/// All filters of the list, each of the type that it has in the API.
+async fn filters(
+    client: &Client,
+    arguments: &Collectors,
+) -> Result<Vec<(&'static str, Value)>, CliError> {
+    let text = |wish: &Option<String>| wish.as_deref().map(Value::from);
+    let all = |wishes: &[String]| {
+        let wishes: Vec<String> = wishes.iter().map(|wish| quoted(wish)).collect();
+        (!wishes.is_empty()).then(|| Value::from(wishes.join(",")))
+    };
+    let host = match &arguments.host {
+        None => None,
+        Some(host) => Some(Value::from(host_id(client, host).await?)),
+    };
+    let team = match arguments.team.as_deref() {
+        None => None,
+        Some(NO_TEAM) => Some(Value::from(0)),
+        Some(team) => Some(Value::from(team_id(client, team).await?)),
+    };
+    let says_health = arguments.healthy || arguments.unhealthy;
+    let table = [
+        ("search", text(&arguments.search)),
+        ("status", text(&arguments.status)),
+        ("standing", text(&arguments.state)),
+        ("key_status", text(&arguments.key)),
+        ("config_status", text(&arguments.config)),
+        ("version", text(&arguments.version)),
+        ("capability", all(&arguments.capability)),
+        ("attribute", all(&arguments.attribute)),
+        ("enrollment_token_id", arguments.token.map(Value::from)),
+        ("host_id", host),
+        ("host_link", text(&arguments.host_link)),
+        ("healthy", says_health.then_some(arguments.healthy.into())),
+        ("team_id", team),
+    ];
+    let wished = |(name, wish): (_, Option<Value>)| Some((name, wish?));
+    Ok(table.into_iter().filter_map(wished).collect())
 }
 
 /// The id of the host that a name means.
@@ -115,20 +124,13 @@ fn word(text: &str) -> String {
 /// Deletes the collectors that filters name, or tells how many there are.
 async fn delete_all(
     client: &Client,
-    filters: &[(&'static str, String)],
+    filters: Vec<(&'static str, Value)>,
     is_sure: bool,
 ) -> Result<(), CliError> {
-    let mut filter = serde_json::Map::new();
-    for (name, wish) in filters {
-        let wish = match *name {
-            "healthy" => json!(wish == "true"),
-            "team_id" => wish
-                .parse::<i64>()
-                .map_or_else(|_| json!(wish), Value::from),
-            _ => json!(wish),
-        };
-        filter.insert((*name).to_owned(), wish);
-    }
+    let filters = filters.into_iter();
+    let filter: serde_json::Map<String, Value> = filters
+        .map(|(name, wish)| (name.to_owned(), wish))
+        .collect();
     let ask = async |dry_run: bool| {
         let body = json!({ "filter": filter, "dry_run": dry_run });
         let answer = client.post(&["collectors", "delete"], &body).await?;
@@ -175,6 +177,9 @@ pub(super) async fn one(client: &Client, arguments: &Collector) -> Result<(), Cl
     if let Some(done) = change(client, arguments, id, &called(&found)).await? {
         if !arguments.json {
             output::say(&done);
+            if arguments.revoke.is_some() {
+                warn_of_token(client, &found).await;
+            }
             return Ok(());
         }
         let after = if arguments.delete {
@@ -228,7 +233,8 @@ async fn change(
     let said = if let Some(reason) = &arguments.revoke {
         post("revoke", json!({ "reason": reason })).await?;
         format!(
-            "{called} is revoked, and refused from now on\n  let it come again: muster collector {id} --unrevoke"
+            "{called} is revoked: its keys are refused from now on, and so is its uid\n\
+                \x20 let it come again: muster collector {id} --unrevoke"
         )
     } else if arguments.unrevoke {
         post(
@@ -290,6 +296,25 @@ async fn change(
         return Ok(None);
     };
     Ok(Some(said))
+}
+
+/// Says by what whoever has the machine of a revoked collector can still enroll as another one, if there is such a token.
+async fn warn_of_token(client: &Client, collector: &Value) {
+    let Some(token) = collector["enrollment_token_id"].as_i64() else {
+        return;
+    };
+    // Not everybody may look at tokens; then it is said of one that ended, too.
+    let found = client
+        .get(&["enrollment-tokens", &token.to_string()], &[])
+        .await;
+    if found.is_ok_and(|token| token["revoked_at"].is_string()) {
+        return;
+    }
+    output::say(&format!(
+        "  whoever has its files may know the enrollment token {token}, and can enroll as a new collector by it; end that, too:\n\
+            \x20   muster tokens rotate {token} --now        # the secret of its successor is printed\n\
+            \x20   muster tokens revoke {token}              # without a successor"
+    ));
 }
 
 /// What a collector is called in messages.

@@ -91,7 +91,7 @@ pub(super) async fn run(client: &Client, command: KeysCommand) -> Result<(), Cli
             let path = ["access-keys", &id.to_string(), "rotate"];
             client.post(&path, &json!({})).await?;
             output::say(&format!(
-                "the collector of the access key {id} is offered a new one at its next message, if it can take one"
+                "the collector of the access key {id} is offered a new one at its next message"
             ));
         }
         KeysCommand::Rotate(KeysRotate {
@@ -105,6 +105,9 @@ pub(super) async fn run(client: &Client, command: KeysCommand) -> Result<(), Cli
                 "{} access keys are renewed, {per_minute} a minute; `muster keys rotations` shows how far that is",
                 rotation["waiting"]
             ));
+            for line in not_renewed(&rotation) {
+                output::say(&line);
+            }
         }
         KeysCommand::Rotate(KeysRotate { per_minute, .. }) => {
             let body = json!({ "hosts_per_minute": per_minute });
@@ -126,17 +129,14 @@ pub(super) async fn run(client: &Client, command: KeysCommand) -> Result<(), Cli
             match client.get(&["access-key-rotation"], &[]).await {
                 Ok(answer) if format.json => {
                     let mut line = json!({ "family": "opamp" });
-                    for member in ["waiting", "due", "collectors_per_minute"] {
+                    for member in ["waiting", "due", "cannot_take", "away", "last_due_at"] {
                         if !answer[member].is_null() {
                             line[member] = answer[member].clone();
                         }
                     }
                     output::print(&format!("{line}\n"))?;
                 }
-                Ok(answer) => output::say(&format!(
-                    "{} access keys of collectors are to be renewed and are not yet; {} of them are due now",
-                    answer["waiting"], answer["due"]
-                )),
+                Ok(answer) => output::say(&access_key_rotation(&answer)),
                 Err(CliError::NotServed { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -176,4 +176,38 @@ fn made(client: &Client, answer: &Value, as_json: bool) -> Result<(), CliError> 
         answer["key"]["id"]
     ));
     output::print(&format!("{}\n", output::printable(secret)))
+}
+
+/// How far the rotation of collectors' keys is.
+fn access_key_rotation(rotation: &Value) -> String {
+    let head = format!(
+        "{} access keys of collectors are to be renewed and are not yet; {} of them are due now",
+        rotation["waiting"], rotation["due"]
+    );
+    let lines = not_renewed(rotation);
+    std::iter::once(head)
+        .chain(lines)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// Which of those that wait are not renewed as things are. An older server does not tell.
+fn not_renewed(rotation: &Value) -> Vec<String> {
+    let number = |member: &str| rotation[member].as_u64().unwrap_or(0);
+    let (waiting, cannot, away) = (number("waiting"), number("cannot_take"), number("away"));
+    let mut lines = Vec::new();
+    if cannot > 0 {
+        lines.push(format!(
+            "  {cannot} of them stay: their agents cannot take another; make new keys in advance for these (muster keys create)"
+        ));
+    }
+    if away > 0 {
+        lines.push(format!(
+            "  {away} of them are of collectors that are offline, and are renewed when these come back"
+        ));
+    }
+    if !lines.is_empty() && waiting == cannot + away {
+        lines.push("  all others are renewed".to_owned());
+    }
+    lines
 }

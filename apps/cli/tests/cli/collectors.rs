@@ -10,7 +10,9 @@ use serde_json::Value;
 
 use crate::real::Server;
 
+mod deleting;
 mod hosts;
+mod renewing;
 
 /// An agent that talks over plain HTTP, one message at a time.
 struct Agent<'a> {
@@ -135,6 +137,21 @@ async fn lines(server: &Server, arguments: &[&str]) -> Vec<Value> {
     lines
         .map(|line| serde_json::from_str(line).unwrap())
         .collect()
+}
+
+/// Waits until so many are seen online: when they were heard is written once a second.
+async fn until_online(server: &Server, number: usize) {
+    for _ in 0..100 {
+        if lines(server, &["collectors", "--status", "online"])
+            .await
+            .len()
+            == number
+        {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("not so many came online");
 }
 
 async fn look(server: &Server, name: &str) -> Value {
@@ -372,18 +389,23 @@ async fn a_collector_is_revoked_and_let_in_again_while_its_neighbour_goes_on() {
     neighbour.adopt().await;
     let revoke = ["collector", "box-7", "--revoke", "stolen"];
     let revoked = server.run(&revoke).await.ok();
-    let id = look(&server, "box-7").await["id"].clone();
+    let shown = look(&server, "box-7").await;
+    let (id, used) = (shown["id"].clone(), &shown["enrollment_token_id"]);
     assert_eq!(
         revoked.stderr,
         format!(
-            "collector {id} (otelcol on box-7) is revoked, and refused from now on\n  \
-                let it come again: muster collector {id} --unrevoke\n"
+            "collector {id} (otelcol on box-7) is revoked: its keys are refused from now on, and so is its uid\n  \
+                let it come again: muster collector {id} --unrevoke\n  \
+                whoever has its files may know the enrollment token {used}, and can enroll as a new collector by it; end that, \
+                too:\n    \
+                muster tokens rotate {used} --now        # the secret of its successor is printed\n    \
+                muster tokens revoke {used}              # without a successor\n"
         )
     );
     assert!(agent.report().await.is_none(), "401");
     assert!(neighbour.report().await.is_some());
     let mut again = Agent::new(&server, &token, 7, "otelcol", "box-7").with(TAKES_KEYS);
-    assert!(again.report().await.is_none(), "its token does not help");
+    assert!(again.report().await.is_none(), "not by its uid");
     let revoked = lines(&server, &["collectors", "--state", "revoked"]).await;
     assert_eq!((revoked.len(), &revoked[0]["id"]), (1, &id));
     let event = look(&server, "box-7").await["events"][0].clone();
@@ -428,6 +450,44 @@ async fn a_collector_is_revoked_and_let_in_again_while_its_neighbour_goes_on() {
     ] {
         assert_eq!(server.run(wrong).await.code, Some(2), "{wrong:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_the_token_of_a_revoked_collector_is_kept_out_by_ending_that() {
+    let server = Server::start().await;
+    server.log_in().await;
+    let token = token(&server, &[]).await;
+    let mut agent = Agent::new(&server, &token, 7, "otelcol", "box-7").with(TAKES_KEYS);
+    agent.adopt().await;
+    server
+        .run(&["collector", "box-7", "--revoke", "stolen"])
+        .await
+        .ok();
+    let mut same = Agent::new(&server, &token, 7, "otelcol", "box-7");
+    assert!(same.report().await.is_none(), "not by its uid");
+    let mut thief = Agent::new(&server, &token, 9, "otelcol", "box-7");
+    assert!(thief.report().await.is_some(), "but by any other");
+    let used = look(&server, &thief.uid()).await["enrollment_token_id"].to_string();
+    let end = ["tokens", "revoke", &used, "--cut-off"];
+    server.run(&end).await.ok();
+    assert!(thief.report().await.is_none());
+    let mut thief = Agent::new(&server, &token, 10, "otelcol", "box-7");
+    assert!(thief.report().await.is_none(), "and now by none");
+    let uid = "09090909-0909-0909-0909-090909090909";
+    let revoked = server
+        .run(&["collector", uid, "--revoke", "the same"])
+        .await;
+    let revoked = revoked.ok().stderr;
+    assert!(
+        !revoked.contains("tokens"),
+        "its token has ended: {revoked}"
+    );
+    let made = server.run(&["keys", "create", "--name", "it"]).await.ok();
+    let mut premade = Agent::new(&server, made.stdout.trim(), 11, "sdk", "box-11");
+    premade.report().await.unwrap();
+    let revoked = server.run(&["collector", "sdk", "--revoke", "x"]).await;
+    let revoked = revoked.ok().stderr;
+    assert!(!revoked.contains("tokens"), "it came by none: {revoked}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -530,60 +590,4 @@ async fn a_collector_that_comes_back_is_approved_where_its_token_wants_that() {
         look(&server, &restarted.uid()).await["standing"],
         "enrolled"
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn collectors_that_filters_name_are_deleted_by_whoever_is_sure() {
-    let server = Server::start().await;
-    server.log_in().await;
-    let token = token(&server, &[]).await;
-    for uid in 7..=9 {
-        let host = format!("box-{uid}");
-        let mut agent = Agent::new(&server, &token, uid, "otelcol", &host);
-        agent.report().await.unwrap();
-        if uid > 7 {
-            let goodbye = AgentToServer {
-                agent_disconnect: Some(AgentDisconnect::default()),
-                ..AgentToServer::default()
-            };
-            agent.send(goodbye).await.unwrap();
-        }
-    }
-    let delete = ["collectors", "--status", "offline", "--delete", "--yes"];
-    let told = server.run(&delete[..4]).await.ok();
-    assert_eq!(
-        told.stderr,
-        "2 collectors would be deleted: 0 online, 0 revoked (deleted, they may come again by an enrollment token)\n  \
-            nothing was deleted: add --yes to do it, or leave --delete out to see them\n"
-    );
-    assert_eq!(lines(&server, &["collectors"]).await.len(), 3);
-    let one = [
-        "collectors",
-        "--search",
-        "box-9",
-        "--healthy",
-        "--team",
-        "none",
-    ];
-    let told = server.run(&[&one[..], &["--delete"]].concat()).await.ok();
-    assert!(
-        told.stderr.starts_with("1 collector would be deleted"),
-        "{}",
-        told.stderr
-    );
-    assert_eq!(
-        server.run(&delete).await.ok().stderr,
-        "deleted 2 collectors\n"
-    );
-    let left = lines(&server, &["collectors"]).await;
-    assert_eq!((left.len(), &left[0]["host_name"]), (1, &"box-7".into()));
-    let all = server.run(&["collectors", "--delete", "--yes"]).await;
-    assert_eq!(all.code, Some(1));
-    assert!(all.stderr.contains("at least one filter"), "{}", all.stderr);
-    for wrong in [
-        &["collectors", "--status", "offline", "--yes"][..],
-        &["collectors", "--summary", "--delete"],
-    ] {
-        assert_eq!(server.run(wrong).await.code, Some(2), "{wrong:?}");
-    }
 }

@@ -6,6 +6,7 @@ use muster_clock::Timestamp;
 use muster_http::error_chain;
 
 use super::Report;
+use crate::certificates;
 use crate::config::{Settings, TlsSettings};
 use crate::start;
 use crate::tls::{self, CertificateFacts};
@@ -52,16 +53,22 @@ pub(super) fn examine(report: &mut Report, settings: &Settings, now: Timestamp) 
 }
 
 /// Whether collectors can be offered keys of their own: over TLS only when it is known what they have to trust.
-pub(super) fn collectors(report: &mut Report, settings: &Settings) {
+pub(super) fn collectors(report: &mut Report, settings: &Settings, now: Timestamp) {
     let name = "keys of collectors";
     let advice = "name the file with the authorities that sign the certificate which agents find, in opamp.ca_file";
     let url = settings.public_url.clone();
     let url = url.or_else(|| start::last_address(&settings.data_dir));
+    let refused = url.as_deref();
+    let refused = refused.and_then(|url| certificates::refused(settings, url, now));
+    let offered = |report: &mut Report, found: String| match refused {
+        None => report.ok(name, found),
+        Some(reason) => report.problem(name, format!("not offered: {reason}"), advice),
+    };
     if let Some(path) = &settings.opamp_ca_file {
         let shown = path.display();
         return match std::fs::read_to_string(path) {
-            Ok(pem) if pem.contains(start::PEM_BEGIN) => {
-                report.ok(name, format!("offered with the authorities in {shown}"));
+            Ok(pem) if tls::certificates(&pem).next().is_some() => {
+                offered(report, format!("offered with the authorities in {shown}"));
             }
             Ok(_) => report.problem(name, format!("{shown} holds no certificate"), advice),
             Err(error) => {
@@ -78,7 +85,8 @@ pub(super) fn collectors(report: &mut Report, settings: &Settings) {
         (TlsSettings::Off, _) => report.ok(name, "offered without TLS"),
         (TlsSettings::Own, _) => report.ok(name, "offered with the server's own authority"),
         (TlsSettings::Files { .. }, _) => {
-            report.ok(name, "offered with the last certificate of tls.certificate");
+            let found = "offered with the last certificate of tls.certificate";
+            offered(report, found.to_owned());
         }
     }
 }

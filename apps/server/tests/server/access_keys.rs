@@ -78,7 +78,7 @@ on_both_databases! {
         let folder = tempfile::tempdir().unwrap();
         let (server, site) = site(&db, folder.path()).await;
         let path = format!("{API}/access-key-rotation");
-        let nothing = json!({ "waiting": 0, "due": 0 });
+        let nothing = json!({ "waiting": 0, "due": 0, "cannot_take": 0, "away": 0 });
         assert_eq!(site.get(&path).await.body, nothing);
         let started = site.post(&path, &json!({})).await;
         assert_eq!((started.status, &started.body), (201, &nothing), "there are no keys in use");

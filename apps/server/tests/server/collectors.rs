@@ -1,5 +1,6 @@
 //! Agents that speak OpAMP, over real TLS.
 
+mod authority;
 mod away;
 mod damaged;
 mod drip;

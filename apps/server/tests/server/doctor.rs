@@ -167,6 +167,30 @@ async fn it_is_told_when_no_collector_can_be_offered_a_key() {
     ];
     assert_eq!(look(&plain).await.0, State::Ok);
     assert_eq!(look(&[proxy[0]]).await.0, State::Ok, "its own authority");
+    let (one, two) = (folder.path().join("one"), folder.path().join("two"));
+    for data in [&one, &two] {
+        crate::running(data, &[]).await.shut_down().await;
+    }
+    let file = |data: &std::path::Path, name: &str| {
+        let file = data.join("tls").join(name);
+        file.display().to_string()
+    };
+    let (certificate, key) = (file(&one, "server.pem"), file(&one, "server.key"));
+    let files = [
+        ("tls.certificate", certificate.as_str()),
+        ("tls.key", &key),
+        ("public_url", "https://localhost:8443"),
+    ];
+    assert_eq!(look(&files).await.0, State::Ok);
+    let (fits, other) = (file(&one, "ca.pem"), file(&two, "ca.pem"));
+    let named = |path| [&files[..], &[("opamp.ca_file", path)]].concat();
+    assert_eq!(look(&named(fits.as_str())).await.0, State::Ok);
+    let (state, said, _) = look(&named(other.as_str())).await;
+    assert_eq!(state, State::Problem);
+    assert!(
+        said.contains("does not verify against opamp.ca_file"),
+        "{said}"
+    );
 }
 
 #[tokio::test]

@@ -183,7 +183,10 @@ impl Collectors {
         outcome: &Outcome,
         record: &mut Record,
     ) -> Result<Option<ConnectionSettingsOffers>, StoreError> {
-        let (Some(plan), Some(settings)) = (&outcome.offer, &self.0.settings.offers) else {
+        let settings = self.settings();
+        // They may have changed since it was planned, and nothing is offered without what lets the agent verify the server.
+        let usable = settings.offers.as_ref().filter(|offers| offers.is_usable());
+        let (Some(plan), Some(settings)) = (&outcome.offer, usable) else {
             return Ok(None);
         };
         let Some(offer) = record.durable.offer.as_mut() else {

@@ -30,6 +30,7 @@ impl Collectors {
                 .get()
                 .and_then(|configs| configs.desired(&record));
             let telemetry = self.0.telemetry.desired(&record);
+            let settings = self.settings();
             let exchange = Exchange {
                 message: &message,
                 uid,
@@ -43,7 +44,7 @@ impl Collectors {
                 shared_components: None,
                 desired_config: desired.as_deref(),
                 telemetry: telemetry.as_deref(),
-                settings: &self.0.settings,
+                settings: &settings,
                 now: self.now(),
                 randomness: &*self.0.randomness,
             };

@@ -16,7 +16,7 @@ pub(crate) const MAX_FILE_NAME_BYTES: usize = 255;
 pub(crate) const MAX_CONTENT_TYPE_BYTES: usize = 100;
 /// How many versions of a configuration are kept, those that somebody should run beside.
 pub const MAX_VERSIONS_KEPT: usize = 100;
-/// How many configurations there may be.
+/// How many configurations one team may have, and how many there may be without a team.
 pub(crate) const MAX_CONFIGURATIONS: usize = 1_000;
 /// The longest name of a configuration, in characters.
 pub(crate) const MAX_NAME_CHARACTERS: usize = 255;

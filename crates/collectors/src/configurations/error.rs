@@ -29,8 +29,10 @@ pub enum ConfigurationError {
     /// It cannot be done as things are.
     #[error("{0}")]
     Conflict(String),
-    /// There are too many.
-    #[error("there are {MAX_CONFIGURATIONS} configurations, and there can be no more; delete some")]
+    /// There are too many of the team, or without one.
+    #[error(
+        "there are {MAX_CONFIGURATIONS} configurations of this team (or of none), and there can be no more; delete some"
+    )]
     TooMany,
     /// The database.
     #[error("reach the configurations")]

@@ -23,7 +23,7 @@ async fn change(
 /// Delete a collector
 ///
 /// With everything known about it, and its keys. An agent that still runs there is refused until it comes by an enrollment
-/// token; then it is a new one. To keep it out, revoke it.
+/// token; then it is a new one. To keep it out, revoke it, and end the token that it knows.
 #[utoipa::path(delete, path = "/collectors/{id}", tag = "collectors", params(("id" = i64, Path)),
     responses((status = 204), (status = 404)))]
 pub(super) async fn delete(
@@ -43,8 +43,9 @@ pub(super) struct RevokeCollector {
 
 /// Revoke a collector
 ///
-/// Its keys are taken away and its connections end at once, on every server. It is refused, also by its enrollment token,
-/// until it is un-revoked. Doing it twice is no error.
+/// Its keys are taken away and its connections end at once, on every server. Whoever shows one of its keys or its uid is refused,
+/// by whatever enrollment token, until it is un-revoked. That keeps nobody out who knows an enrollment token and shows another
+/// uid: after a theft, rotate or revoke the token (`enrollment_token_id` of the collector), too. Doing it twice is no error.
 #[utoipa::path(post, path = "/collectors/{id}/revoke", tag = "collectors", params(("id" = i64, Path)),
     request_body = RevokeCollector, responses((status = 204), (status = 404)))]
 pub(super) async fn revoke(

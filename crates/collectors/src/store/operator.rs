@@ -7,6 +7,8 @@ use muster_http::Listing;
 use muster_identity::{CollectorId, EnrollmentTokenId, HostId, TeamFilter, TeamId};
 use muster_store::{Executor, Row, StoreError, Value, args, folded_column, statements};
 
+use crate::record::Status;
+
 /// What a list shows of an agent.
 #[derive(Debug, Clone)]
 pub(crate) struct Listed {
@@ -375,6 +377,26 @@ pub(crate) async fn counts(
             Ok((key, (number("total")?, number("online")?)))
         })
         .collect()
+}
+
+/// What some agents can do, and whether they are there now.
+pub(crate) async fn capabilities(
+    db: &mut impl Executor,
+    ids: &[CollectorId],
+    now: Timestamp,
+) -> Result<Vec<(CollectorId, u64, Status)>, StoreError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let places: Vec<String> = (1..=ids.len()).map(|place| format!("${place}")).collect();
+    let sql = format!("{SELECT} WHERE c.id IN ({})", places.join(", "));
+    let ids = ids.iter().copied().map(Value::from).collect();
+    let rows = db.fetch_all(&sql, ids).await?;
+    let found = rows.iter().map(|row| {
+        let one = listed(row)?;
+        Ok((one.id, one.capabilities, one.status(now)))
+    });
+    found.collect()
 }
 
 /// How many agents would be cut off if a token ended, for one token or for each: they have no key of their own.

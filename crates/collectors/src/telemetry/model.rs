@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use crate::configurations::precedence::Claim;
 
-/// How many settings there may be.
+/// How many settings one team may have, and how many there may be for all.
 pub(crate) const MAX_SETTINGS: usize = 200;
 /// The longest endpoint, in bytes.
 const MAX_ENDPOINT_BYTES: usize = 2_000;

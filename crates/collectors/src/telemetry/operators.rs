@@ -182,7 +182,10 @@ impl Collectors {
                 "there are settings of this name already",
             ));
         }
-        Ok(all.len())
+        let of_scope = all
+            .iter()
+            .filter(|row| row.team_id == settings.claim.team_id);
+        Ok(of_scope.count())
     }
 
     async fn audit_telemetry(
@@ -233,9 +236,14 @@ impl Collectors {
             let mut db = self.database().begin().await?;
             db.lock(&["collectors.telemetry".to_owned()]).await?;
             if Self::names_are_free(&mut db, &settings).await? >= MAX_SETTINGS {
-                return Err(OperatorError::Conflict(
-                    "there are 200 settings of own telemetry, and there can be no more; delete some",
-                ));
+                return Err(OperatorError::Conflict(match team_id {
+                    Some(_) => {
+                        "the team has 200 settings of own telemetry, and can have no more; delete some"
+                    }
+                    None => {
+                        "there are 200 settings of own telemetry without a team, and there can be no more; delete some"
+                    }
+                }));
             }
             let sealed = self.sealed(&settings)?;
             let id = store::telemetry::insert(&mut db, &settings, &sealed).await?;

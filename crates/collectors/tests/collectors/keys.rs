@@ -16,6 +16,62 @@ fn states(detail: &Value) -> Vec<String> {
 }
 
 on_both_databases! {
+    async fn a_fleets_rotation_tells_apart_whose_keys_are_not_renewed_and_ends(db: TestDatabase) {
+        let fixture = Fixture::new(&db).await;
+        let (keys, actor) = (fixture.identity.collector_keys.clone(), Actor::system());
+        let token = fixture.token(KnownAgents::Adopt).await;
+        let mut secrets = Vec::new();
+        for uid in [1, 2] {
+            let key = key_of(&fixture.send(&token, &described(uid, 0, SETTINGS)).await).unwrap();
+            fixture.send(&key, &described(uid, 0, SETTINGS)).await;
+            secrets.push(key);
+        }
+        let make = async |name: &str| {
+            let new = NewCollectorKey { name: name.to_owned(), ..NewCollectorKey::default() };
+            let (key, text) = keys.make(&actor, new).await.unwrap();
+            (key.id, text)
+        };
+        let (id, premade) = make("extension").await;
+        fixture.send(&premade, &described(3, 0, 0)).await;
+        // One was made for an agent that can take another.
+        let (_, able) = make("supervisor").await;
+        fixture.send(&able, &described(4, 0, SETTINGS)).await;
+        let refused = keys.rotate(&actor, id).await.unwrap_err().to_string();
+        assert!(refused.contains("cannot take a new key; make one for it in advance"), "{refused}");
+        let state = async || {
+            fixture.collectors.flush().await.unwrap();
+            let rotation = keys.rotation().await.unwrap();
+            (rotation.waiting, rotation.due, rotation.cannot_take, rotation.away)
+        };
+        keys.start_rotation(&actor, 10_000).await.unwrap();
+        keys.reconcile().await.unwrap();
+        fixture.wait(100);
+        assert_eq!(key_of(&fixture.send(&premade, &message(3, 1, 0)).await), None);
+        let first = key_of(&fixture.send(&secrets[0], &message(1, 1, SETTINGS)).await).expect("it is offered another");
+        assert_eq!(state().await, (4, 4, 1, 2), "two are silent, and come back");
+        fixture.send(&first, &described(1, 0, SETTINGS)).await;
+        for (key, uid) in [(&secrets[1], 2), (&able, 4)] {
+            let answer = fixture.send(key, &message(uid, 1, SETTINGS)).await;
+            let new = key_of(&answer).expect("it is offered another");
+            fixture.send(&new, &described(uid, 0, SETTINGS)).await;
+        }
+        assert_eq!(state().await, (1, 1, 1, 0), "it is done");
+        fixture.wait(3600);
+        assert_eq!(state().await, (1, 1, 1, 0), "one that cannot take a key is not away as well");
+        // What people do about that one.
+        let who = admin();
+        let one = fixture.list("?search=box-3").await[0]["id"].clone();
+        for (action, body) in [("revoke", json!({ "reason": "another key" })), ("unrevoke", json!({}))] {
+            let (status, _) = fixture.call(&who, "POST", &format!("/collectors/{one}/{action}"), body).await;
+            assert_eq!(status, 204);
+        }
+        assert_eq!(state().await, (0, 0, 0, 0));
+        let (_, another) = make("extension again").await;
+        fixture.send(&another, &described(3, 0, 0)).await;
+        assert_eq!(fixture.post(&premade, &message(3, 1, 0)).await.0, 401);
+        assert_eq!(fixture.list("?search=box-3").await[0]["id"], one);
+    }
+
     async fn an_agent_ends_up_on_a_key_of_its_own_and_the_token_can_go(db: TestDatabase) {
         let fixture = Fixture::new(&db).await;
         let token = fixture.token(KnownAgents::Adopt).await;

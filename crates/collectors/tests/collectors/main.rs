@@ -120,6 +120,8 @@ impl Fixture {
             },
         });
         identity.teams.attach(Arc::new(collectors.clone()));
+        let keys = &identity.collector_keys;
+        keys.attach_collectors(Arc::new(collectors.clone()));
         let stop = CancellationToken::new();
         Self {
             identity,

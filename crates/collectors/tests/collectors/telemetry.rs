@@ -86,6 +86,27 @@ async fn polled(
 }
 
 on_both_databases! {
+    async fn a_team_with_all_the_settings_it_may_have_leaves_room_for_others(db: TestDatabase) {
+        let fixture = Fixture::new(&db).await;
+        let team = fixture.identity.teams.create(&Actor::system(), "Edge", "").await.unwrap().id;
+        let of_team = async |name: &str| {
+            let mut body = settings(name, "*");
+            body["team_id"] = json!(team.0);
+            call(&fixture, &admin(), "POST", "/collector-telemetry", body).await
+        };
+        for number in 0..200 {
+            let (status, made) = of_team(&format!("s{number}")).await;
+            assert_eq!(status, 201, "{made}");
+        }
+        let (status, refused) = of_team("more").await;
+        assert_eq!(status, 409, "{refused}");
+        assert!(refused.to_string().contains("the team has 200 settings"), "{refused}");
+        make(&fixture, settings("more", "*")).await;
+        let path = "/collector-telemetry/1";
+        assert_eq!(call(&fixture, &admin(), "DELETE", path, Value::Null).await.0, 204);
+        assert_eq!(of_team("more").await.0, 201);
+    }
+
     async fn collectors_are_offered_what_is_set_for_them_and_say_what_became_of_it(db: TestDatabase) {
         let fixture = Fixture::new(&db).await;
         let token = fixture.token(KnownAgents::Adopt).await;

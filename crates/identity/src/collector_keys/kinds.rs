@@ -212,11 +212,16 @@ pub struct CollectorKeyFilter {
 /// How far a rotation of all collectors' keys is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct CollectorKeyRotation {
-    /// How many active keys are to be renewed and are not yet, those whose turn comes later included.
+    /// How many active keys are to be renewed and are not yet, those whose turn comes later included. The rotation is done when
+    /// only those are left that cannot be renewed (`cannot_take`) and those whose collectors are away (`away`).
     pub waiting: u64,
-    /// For how many of them it is time: their collectors are offered a key at their next message. Those stay whose agents
-    /// cannot take one, or are away.
+    /// For how many of them it is time: their collectors are offered a key at their next message, if they can take one.
     pub due: u64,
+    /// How many of those that wait belong to collectors whose agents cannot take another key. They stay good, and are renewed
+    /// by hand only.
+    pub cannot_take: u64,
+    /// How many of the others that wait belong to collectors that are offline. They are renewed when these come back.
+    pub away: u64,
     /// When it is time for the last of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]

@@ -15,7 +15,7 @@ use crate::{
 
 /// The longest name, in characters.
 const MAX_NAME_CHARACTERS: usize = 100;
-/// The most keys that wait for the collector that uses them first.
+/// The most keys that wait for the collector that uses them first, of one team or of those without one.
 const MAX_UNUSED_KEYS: u64 = 10_000;
 
 impl CollectorKeys {
@@ -39,9 +39,17 @@ impl CollectorKeys {
         }
         let text = secret::new("acc", &*context.randomness);
         let mut db = context.database.begin().await?;
-        if store::count_unused(&mut db, now).await? >= MAX_UNUSED_KEYS {
+        let scope = new.team_id.map_or(0, |team| team.0);
+        // Of several at once each counts what the one before it made.
+        db.lock(&[format!("identity.unused_keys {scope}")]).await?;
+        if store::count_unused(&mut db, new.team_id, now).await? >= MAX_UNUSED_KEYS {
+            let whose = match new.team_id {
+                Some(_) => "of this team",
+                None => "without a team",
+            };
             let what = format!(
-                "{MAX_UNUSED_KEYS} keys wait for their collectors already; revoke those that are not needed, or let them expire"
+                "{MAX_UNUSED_KEYS} keys {whose} wait for their collectors already; revoke those that are not needed, or let \
+                 them expire"
             );
             return Err(IdentityError::Conflict { what });
         }

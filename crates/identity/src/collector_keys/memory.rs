@@ -197,11 +197,13 @@ impl CollectorKeys {
         Ok(())
     }
 
-    /// Deletes keys that nobody used in time, long after.
+    /// Deletes keys that nobody used in time, long after, and what is kept for collectors that have no keys any more.
     pub(crate) async fn purge(&self) -> Result<u64, StoreError> {
         let context = &self.0.context;
         let before = context.now().minus(UNUSED_KEPT_FOR);
-        store::purge_unused(&mut &context.database, before).await
+        let db = &mut &context.database;
+        let unused = store::purge_unused(db, before).await?;
+        Ok(unused + store::purge_holders(db).await?)
     }
 
     /// Writes the last uses, and how often refused keys called.

@@ -182,10 +182,10 @@ async fn revoke_access_key(
 
 /// Have an access key renewed
 ///
-/// Its collector is offered a new one at its next message, if its agent can take it; the old one stays good until the new one
-/// is used.
+/// Its collector is offered a new one at its next message; the old one stays good until the new one is used.
 #[utoipa::path(post, path = "/access-keys/{id}/rotate", tag = "keys", params(("id" = i64, Path)),
-    responses((status = 204), (status = 404), (status = 409, description = "the key is not active")))]
+    responses((status = 204), (status = 404),
+    (status = 409, description = "the key is not active, or its agent cannot take another")))]
 async fn rotate_access_key(
     State(identity): State<Identity>,
     principal: Principal,
@@ -224,7 +224,8 @@ impl Default for NewAccessKeyRotation {
 
 /// Have all access keys renewed
 ///
-/// Those that are in use now, so many a minute; each renewal is a reconnect of its agent.
+/// Those that are in use now, so many a minute; each renewal is a reconnect of its agent. Keys of agents that cannot take another
+/// stay as they are, and are counted apart.
 #[utoipa::path(post, path = "/access-key-rotation", tag = "keys", request_body = NewAccessKeyRotation,
     responses((status = 201, body = CollectorKeyRotation), (status = 409, description = "one runs already"),
     (status = 422)))]

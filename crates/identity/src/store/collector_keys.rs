@@ -72,7 +72,8 @@ muster_store::statements! {
     MAKE = "INSERT INTO identity_agent_keys (key_hash, family, host_id, created_at, team_id, name, is_made_in_advance,
         expires_at) VALUES ($1, 'opamp', 0, $2, $3, $4, 1, $5) RETURNING id";
     COUNT_UNUSED = "SELECT COUNT(*) AS total FROM identity_agent_keys WHERE is_made_in_advance = 1
-        AND collector_id IS NULL AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1)";
+        AND collector_id IS NULL AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1)
+        AND COALESCE(team_id, 0) = $2";
     ROTATE_COLLECTOR = "UPDATE identity_agent_keys SET due_at = $2 WHERE collector_id = $1
         AND first_used_at IS NOT NULL AND superseded_at IS NULL AND revoked_at IS NULL";
     /// Each active key has its turn, so many a minute, in the order of their ids.
@@ -84,10 +85,16 @@ muster_store::statements! {
     ROTATION = "SELECT COUNT(*) AS waiting, COUNT(CASE WHEN due_at <= $1 THEN 1 END) AS due, MAX(due_at) AS last_due_at
         FROM identity_agent_keys WHERE collector_id IS NOT NULL AND due_at IS NOT NULL AND first_used_at IS NOT NULL
         AND superseded_at IS NULL AND revoked_at IS NULL";
+    ROTATING = "SELECT DISTINCT collector_id FROM identity_agent_keys WHERE collector_id > $1 AND due_at IS NOT NULL
+        AND first_used_at IS NOT NULL AND superseded_at IS NULL AND revoked_at IS NULL ORDER BY collector_id LIMIT $2";
     STOP_ROTATION = "UPDATE identity_agent_keys SET due_at = NULL WHERE collector_id IS NOT NULL AND due_at > $1
         AND superseded_at IS NULL AND revoked_at IS NULL";
     PURGE_UNUSED = "DELETE FROM identity_agent_keys WHERE id IN (SELECT k.id FROM identity_agent_keys k
         WHERE k.first_used_at IS NULL AND k.expires_at <= $1 ORDER BY k.id LIMIT 5000)";
+    /// Of collectors that were deleted, after their keys; one that is still there counts anew when it has a key again.
+    PURGE_HOLDERS = "DELETE FROM identity_key_holders WHERE collector_id IN (SELECT h.collector_id
+        FROM identity_key_holders h WHERE NOT EXISTS (SELECT 1 FROM identity_agent_keys k
+        WHERE k.collector_id = h.collector_id) ORDER BY h.collector_id LIMIT 5000)";
 }
 
 /// A key as it is looked up.
@@ -426,12 +433,14 @@ pub(crate) async fn make(
     first(&rows, "make a key")?.get("id")
 }
 
-/// How many keys were made in advance that a collector may still use first.
+/// How many keys of a team, or without one, were made in advance that a collector may still use first.
 pub(crate) async fn count_unused(
     db: &mut impl Executor,
+    team: Option<TeamId>,
     now: Timestamp,
 ) -> Result<u64, StoreError> {
-    let total: i64 = db.fetch_one(COUNT_UNUSED, args![now]).await?.get("total")?;
+    let args = args![now, team.map_or(0, |team| team.0)];
+    let total: i64 = db.fetch_one(COUNT_UNUSED, args).await?.get("total")?;
     Ok(u64::try_from(total).unwrap_or(0))
 }
 
@@ -466,6 +475,18 @@ pub(crate) async fn rotation(
     Ok((count("waiting")?, count("due")?, row.get("last_due_at")?))
 }
 
+/// The collectors after one whose keys are to be renewed, by their ids, so many at most.
+pub(crate) async fn rotating(
+    db: &mut impl Executor,
+    after: CollectorId,
+    limit: usize,
+) -> Result<Vec<CollectorId>, StoreError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = db.fetch_all(ROTATING, args![after, limit]).await?;
+    let ids = rows.iter().map(|row| row.get("collector_id"));
+    ids.map(|id| id.map(CollectorId)).collect()
+}
+
 /// Leaves alone the keys whose turn has not come. Gives how many.
 pub(crate) async fn stop_rotation(
     db: &mut impl Executor,
@@ -480,6 +501,11 @@ pub(crate) async fn purge_unused(
     before: Timestamp,
 ) -> Result<u64, StoreError> {
     db.execute(PURGE_UNUSED, args![before]).await
+}
+
+/// Deletes some thousand rows of collectors that have no key left.
+pub(crate) async fn purge_holders(db: &mut impl Executor) -> Result<u64, StoreError> {
+    db.execute(PURGE_HOLDERS, args![]).await
 }
 
 /// The enrollment token that a row names.

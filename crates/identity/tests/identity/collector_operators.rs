@@ -5,14 +5,37 @@ use std::time::Duration;
 
 use muster_http::ListingQuery;
 use muster_identity::{
-    Actor, AgentAuthError, CollectorId, ComeBack, EnrollmentTokenId, Family, HostId, KeyHolder,
-    KeyState, NewCollectorKey, NewEnrollmentToken, PENDING_FOR, RefusedKey,
+    Actor, AgentAuthError, CollectorId, CollectorKeyFilter, ComeBack, EnrollmentTokenId, Family,
+    HostId, KeyHolder, KeyState, NewCollectorKey, NewEnrollmentToken, PENDING_FOR, RefusedKey,
+    TeamFilter,
 };
 use muster_store::testing::on_both_databases;
 use muster_store::{Executor as _, args};
 
 use crate::collectors::{DAY, MINUTE, ONE, is_unknown};
 use crate::{Fixture, HERE, START};
+
+impl Fixture {
+    /// Runs what runs beside requests until something is so.
+    async fn maintain_until(&self, is_so: impl AsyncFn() -> bool) {
+        let stop = tokio_util::sync::CancellationToken::new();
+        let maintenance = tokio::spawn({
+            let (identity, stop) = (self.identity.clone(), stop.clone());
+            async move {
+                let lease = muster_replicas::Lease::always();
+                identity.run_maintenance(&lease, stop).await;
+            }
+        });
+        let waited = tokio::time::timeout(Duration::from_secs(10), async {
+            while !is_so().await {
+                tokio::task::yield_now().await;
+            }
+        });
+        waited.await.expect("the first upkeep does it");
+        stop.cancel();
+        maintenance.await.unwrap();
+    }
+}
 
 on_both_databases! {
     async fn a_key_that_was_made_in_advance_belongs_to_exactly_one_of_those_that_use_it(db: TestDatabase) {
@@ -65,6 +88,46 @@ on_both_databases! {
         }
     }
 
+    async fn keys_that_wait_in_one_team_leave_room_for_those_of_others(db: TestDatabase) {
+        let fixture = Fixture::new(db).await;
+        let (keys, actor) = (fixture.keys(), Actor::system());
+        let edge = fixture.identity.teams.create(&actor, "Edge", "").await.unwrap().id;
+        let core = fixture.identity.teams.create(&actor, "Core", "").await.unwrap().id;
+        // What making them one by one would leave behind.
+        for chunk in (0_u32..9_995).collect::<Vec<_>>().chunks(500) {
+            let places = (1..=chunk.len()).map(|place| {
+                format!("(${place}, 'opamp', 0, 1, 'waits', 1, {})", edge.0)
+            });
+            let sql = format!("INSERT INTO identity_agent_keys (key_hash, family, host_id, created_at, name,
+                is_made_in_advance, team_id) VALUES {}", places.collect::<Vec<_>>().join(", "));
+            let mut hashes = Vec::new();
+            for number in chunk {
+                hashes.extend(args![&number.to_be_bytes()[..]]);
+            }
+            (&*fixture.db).execute(&sql, hashes).await.unwrap();
+        }
+        let new = |team_id| NewCollectorKey { name: "one more".into(), team_id, expires_at: None };
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..12 {
+            let (keys, new) = (fixture.keys(), new(Some(edge)));
+            tasks.spawn(async move { keys.make(&Actor::system(), new).await.map(drop) });
+        }
+        let results = tasks.join_all().await;
+        assert_eq!(results.iter().filter(|made| made.is_ok()).count(), 5, "however many come at once");
+        for refused in results.into_iter().filter_map(Result::err) {
+            assert!(refused.to_string().contains("10000 keys of this team wait"), "{refused}");
+        }
+        keys.make(&actor, new(Some(core))).await.unwrap();
+        let (free, _) = keys.make(&actor, new(None)).await.unwrap();
+        keys.revoke(&actor, free.id).await.unwrap();
+        let listing = ListingQuery { sort: Some("-id".into()), limit: Some(200), ..ListingQuery::default() };
+        let listing = listing.check(&["id"]).unwrap();
+        let all = keys.list(&TeamFilter::All, &listing, &CollectorKeyFilter::default()).await.unwrap();
+        let one = all.items.iter().find(|key| key.team_id == Some(edge)).unwrap();
+        keys.revoke(&actor, one.id).await.unwrap();
+        keys.make(&actor, new(Some(edge))).await.unwrap();
+    }
+
     async fn a_key_that_was_made_in_advance_supersedes_what_its_collector_had(db: TestDatabase) {
         let fixture = Fixture::new(db).await;
         let (id, text) = fixture.made("gateway").await;
@@ -101,20 +164,36 @@ on_both_databases! {
         let active = fixture.active(ONE).await;
         fixture.offer(CollectorId(8)).await;
         fixture.clock.advance(PENDING_FOR + 31 * DAY);
-        let stop = tokio_util::sync::CancellationToken::new();
-        let maintenance = tokio::spawn({
-            let (identity, stop) = (fixture.identity.clone(), stop.clone());
-            async move { identity.run_maintenance(&muster_replicas::Lease::always(), stop).await }
-        });
-        let waited = tokio::time::timeout(Duration::from_secs(10), async {
-            while !fixture.states(CollectorId(8)).await.is_empty() {
-                tokio::task::yield_now().await;
-            }
-        });
-        waited.await.expect("the first upkeep deletes it");
-        stop.cancel();
-        maintenance.await.unwrap();
+        fixture.maintain_until(async || fixture.states(CollectorId(8)).await.is_empty()).await;
         assert!(fixture.shown(&active).await.is_ok());
+    }
+
+    async fn nothing_is_left_of_a_collector_whose_last_key_is_purged(db: TestDatabase) {
+        let fixture = Fixture::new(db).await;
+        fixture.active(ONE).await;
+        let stays = fixture.active(CollectorId(8)).await;
+        let mut db = fixture.db.database().begin().await.unwrap();
+        let deleted = fixture.keys()
+            .revoke_collector(&mut db, &Actor::system(), ONE, RefusedKey::Deleted, fixture.now()).await.unwrap();
+        assert_eq!(deleted, 1);
+        // One that had no key leaves a row, too.
+        let none = fixture.keys()
+            .revoke_collector(&mut db, &Actor::system(), CollectorId(9), RefusedKey::Deleted, fixture.now()).await.unwrap();
+        assert_eq!(none, 0);
+        db.commit().await.unwrap();
+        let holders = async || fixture.count("SELECT COUNT(*) AS total FROM identity_key_holders").await;
+        assert_eq!(holders().await, 3);
+        fixture.maintain_until(async || holders().await == 2).await;
+        assert_eq!(fixture.states(ONE).await, [KeyState::Revoked], "its key tells for a month whose it was");
+        fixture.clock.advance(31 * DAY);
+        fixture.maintain_until(async || holders().await == 1).await;
+        assert_eq!(fixture.states(ONE).await, []);
+        assert!(fixture.shown(&stays).await.is_ok());
+        let next = fixture.offer(CollectorId(8)).await;
+        assert!(fixture.shown(&next).await.unwrap().is_first_use);
+        let generations = fixture.keys().of_collector(CollectorId(8)).await.unwrap();
+        let generations: Vec<i64> = generations.iter().map(|key| key.generation).collect();
+        assert_eq!(generations, [2, 1], "whoever is still there goes on counting");
     }
 
     async fn the_keys_of_a_collector_go_with_it(db: TestDatabase) {

@@ -7,7 +7,7 @@ use super::{Agent, lines, token};
 use crate::real::Server;
 
 /// The id of a host that enrolls by osquery.
-async fn host(server: &Server, secret: &str, uuid: &str, name: &str) -> i64 {
+pub(super) async fn host(server: &Server, secret: &str, uuid: &str, name: &str) -> i64 {
     let enroll = serde_json::json!({
         "enroll_secret": secret, "host_identifier": uuid, "platform_type": "9",
         "host_details": { "os_version": { "platform": "debian", "name": "Debian" },

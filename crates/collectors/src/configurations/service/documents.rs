@@ -204,7 +204,9 @@ impl Configurations {
     ) -> Result<Made, ConfigurationError> {
         let mut db = self.database().begin().await?;
         db.lock(&["collectors.configs".to_owned()]).await?;
-        if store::document::count_all(&mut db).await? >= MAX_CONFIGURATIONS as i64 {
+        if store::document::count(&mut db, configuration.team_id).await?
+            >= MAX_CONFIGURATIONS as i64
+        {
             return Err(ConfigurationError::TooMany);
         }
         let name = &configuration.name;

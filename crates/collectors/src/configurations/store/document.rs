@@ -18,7 +18,7 @@ statements! {
     FIND_BY_NAME = "SELECT id, team_key, name, description, kind, newest_version, created_at, updated_at
         FROM collectors_configs WHERE team_key = $1 AND name_key = $2";
     DELETE = "DELETE FROM collectors_configs WHERE id = $1";
-    COUNT_ALL = "SELECT COUNT(*) AS total FROM collectors_configs";
+    COUNT = "SELECT COUNT(*) AS total FROM collectors_configs WHERE team_key = $1";
     TEAMS = "SELECT DISTINCT team_key FROM collectors_configs WHERE team_key <> 0";
     DELETE_OF_TEAM = "DELETE FROM collectors_configs WHERE team_key = $1";
     ADD_VERSION = "INSERT INTO collectors_config_versions (config_id, version, hash, note, author_id, author_name,
@@ -114,9 +114,10 @@ pub(crate) async fn delete(db: &mut impl Executor, id: i64) -> Result<bool, Stor
     Ok(db.execute(DELETE, args![id]).await? == 1)
 }
 
-/// How many configurations there are.
-pub(crate) async fn count_all(db: &mut impl Executor) -> Result<i64, StoreError> {
-    db.fetch_one(COUNT_ALL, args![]).await?.get("total")
+/// How many configurations a team has, or how many there are without one.
+pub(crate) async fn count(db: &mut impl Executor, team: Option<TeamId>) -> Result<i64, StoreError> {
+    let args = args![team_key(team)];
+    db.fetch_one(COUNT, args).await?.get("total")
 }
 
 /// The teams that have configurations.

@@ -1,6 +1,6 @@
 //! Configurations and their versions, as operators make and see them.
 
-use muster_identity::{Role, TeamId};
+use muster_identity::{Actor, Role, TeamId};
 use muster_store::testing::on_both_databases;
 use serde_json::{Value, json};
 
@@ -41,6 +41,27 @@ on_both_databases! {
             "/collector-configs/99"] {
             assert_eq!(site.call("GET", path, Value::Null).await.0, 404, "{path}");
         }
+    }
+
+    async fn a_team_with_all_the_configurations_it_may_have_leaves_room_for_others(db: TestDatabase) {
+        let site = Site::new(&db).await;
+        let team = site.fixture.identity.teams.create(&Actor::system(), "Edge", "").await.unwrap().id;
+        let of_team = async |name: &str| {
+            let body = json!({ "name": name, "team_id": team.0, "files": good(1) });
+            site.call("POST", "/collector-configs", body).await
+        };
+        for name in ["first", "second"] {
+            assert_eq!(of_team(name).await.0, 201);
+        }
+        crate::change(&db, "INSERT INTO collectors_configs (team_key, name, name_key, description, kind, newest_version,
+            created_at, updated_at) WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 998)
+            SELECT 1, 'c' || CAST(i AS TEXT), 'c' || CAST(i AS TEXT), '', 'collector', 0, 1, 1 FROM n").await;
+        let (status, refused) = of_team("third").await;
+        assert_eq!(status, 409, "{refused}");
+        assert!(refused.to_string().contains("there are 1000 configurations of this team"), "{refused}");
+        site.create("third", good(1)).await;
+        site.ok("DELETE", "/collector-configs/1", Value::Null).await;
+        assert_eq!(of_team("third").await.0, 201);
     }
 
     async fn versions_count_up_stay_as_they_are_and_the_same_files_make_none(db: TestDatabase) {
