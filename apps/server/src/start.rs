@@ -132,7 +132,8 @@ pub fn raise_file_limit() {
 }
 
 /// What to do when the data folder was used with another database than the one that is configured, which is not there.
-pub(crate) const NAME_THE_DATABASE: &str = "this folder was used, or restored, with another database: name that with database.url, --database or \
+pub(crate) const NAME_THE_DATABASE: &str = "this folder was used, or restored, with another \
+                                 database: name that with database.url, --database or \
                                  MUSTER_DATABASE_URL; without it the server begins anew";
 
 /// Says so when the embedded database of the configuration is not there, though the data folder was used.

@@ -38,7 +38,9 @@ pub(super) fn examine(report: &mut Report, settings: &Settings, now: Timestamp) 
         Err(error) => {
             let advice = match (is_denied(&error), is_own) {
                 (true, true) => give_back(settings),
-                (true, false) => "let the server's user read it (chgrp to its group, chmod 640), and run this as that user".to_owned(),
+                (true, false) => "let the server's user read it (chgrp to its group, chmod 640), and run this as \
+                                  that user"
+                    .to_owned(),
                 (false, true) => "remove server.pem and server.key in the folder tls and start the server: it makes them \
                                   anew; agents trust ca.pem, which stays"
                     .to_owned(),
