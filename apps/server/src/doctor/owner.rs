@@ -3,6 +3,7 @@
 //! A command that root runs there may leave files that the server's user cannot open. Root itself can open everything, so
 //! that for root it counts whom a file belongs to, and for others what they may do.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -76,7 +77,7 @@ pub(super) fn examine(report: &mut Report, settings: &Settings) {
     }
     let mut list = foreign[..foreign.len().min(SHOWN)].join(" ");
     if foreign.len() > SHOWN {
-        list += &format!(" and {} more", foreign.len() - SHOWN);
+        let _ = write!(list, " and {} more", foreign.len() - SHOWN);
     }
     let found = if is_root {
         format!("not the data folder's owner, but another user owns {list}")
