@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use muster_store::{Dialect, MigrationError, StoreError};
 
 pub use container::ContainerError;
-pub use make::make;
+pub use make::{Made, make};
 pub use restore::{Restored, check, restore};
 
 use crate::start::StartError;
@@ -31,7 +31,7 @@ pub const FILES: [(&str, u32); 6] = [
     ("tls/ca.key", 0o600),
     ("tls/server.pem", 0o644),
     ("tls/server.key", 0o600),
-    ("address", 0o644),
+    ("address", 0o600),
 ];
 
 /// In a data folder into which a restore has not been finished.
@@ -69,10 +69,19 @@ pub enum BackupError {
         /// What.
         path: PathBuf,
     },
+    /// It was told to end.
+    #[error("told to stop; nothing is left of this backup")]
+    Stopped,
     /// There is no database.
     #[error("there is no database {}; name the server's data folder with --data-dir", path.display())]
     NoDatabase {
         /// Where.
+        path: PathBuf,
+    },
+    /// There is no database where the configuration looks for it, though a server used the data folder.
+    #[error("there is no database {}; {}", path.display(), crate::start::NAME_THE_DATABASE)]
+    OtherPlace {
+        /// Where it was looked for.
         path: PathBuf,
     },
     /// No server has used the database.

@@ -76,13 +76,19 @@ impl Certificates {
         }
     }
 
-    /// Takes new certificates and authorities. What cannot be used is not taken.
-    pub(crate) fn reload(&self, collectors: &Collectors, now: Timestamp) {
-        if let Some(tls) = &self.tls
-            && let Err(error) = tls.reload(now)
-        {
-            tracing::error!(error = error_chain(&error), "kept the old certificate");
-        }
+    /// Takes new certificates and authorities. What cannot be used is not taken. Gives what became of the certificate, for the
+    /// log.
+    pub(crate) fn reload(&self, collectors: &Collectors, now: Timestamp) -> &'static str {
+        let reloaded = match &self.tls {
+            None => "none, TLS is off",
+            Some(tls) => match tls.reload(now) {
+                Ok(()) => "read again",
+                Err(error) => {
+                    tracing::error!(error = error_chain(&error), "kept the old certificate");
+                    "kept the old one"
+                }
+            },
+        };
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let trouble = self.read(&mut state).err();
         let trouble = trouble.map(|error| {
@@ -90,6 +96,7 @@ impl Certificates {
             format!("opamp.ca_file is taken as it was before: {error}")
         });
         collectors.set_authority(self.judged(&mut state, trouble, now));
+        reloaded
     }
 
     /// What agents are told to trust when the server starts.

@@ -293,11 +293,15 @@ async fn do_serve(settings: Settings) -> Result<(), Failure> {
 async fn do_migrate(mut settings: Settings, plan: bool) -> Result<(), Failure> {
     let ambient = Ambient::default();
     let shown = settings.database.to_string();
+    if plan && let Some(elsewhere) = start::used_elsewhere(&settings) {
+        let _ = writeln!(io::stderr(), "muster-server: {elsewhere}");
+    }
     let mut scratch = None;
     if let Address::Sqlite(path) = &mut settings.database {
         if !plan {
             // Not beneath a server that runs: it would not know of new tables.
             scratch = Some(Folder::Data(start::DataFolder::open(&settings.data_dir)?));
+            start::refuse_unfinished(&settings.data_dir)?;
         } else if !path.exists() {
             // A plan leaves no trace: not even an empty database.
             let folder = ScratchFolder::new()?;
@@ -321,7 +325,13 @@ async fn do_migrate(mut settings: Settings, plan: bool) -> Result<(), Failure> {
         }
     }
     let verb = if plan { "to apply" } else { "applied" };
-    let _ = writeln!(text, "{} migrations {verb} on {shown}", migrations.len());
+    // With the release: beside an upgrade it matters which program says so.
+    let _ = writeln!(
+        text,
+        "{} migrations {verb} on {shown} by release {}",
+        migrations.len(),
+        env!("CARGO_PKG_VERSION")
+    );
     print(&text)
 }
 
@@ -334,6 +344,7 @@ enum Folder {
 /// The database with everything that people need, for a command beside or instead of a server.
 async fn open_identity(settings: &Settings) -> Result<(Database, Identity), Failure> {
     start::make_folder(&settings.data_dir)?;
+    start::refuse_unfinished(&settings.data_dir)?;
     let ambient = Ambient::default();
     let database = start::open_database(settings).await?;
     schema().apply(&database, ambient.clock.now()).await?;
@@ -420,9 +431,9 @@ async fn reset_user(settings: Settings, matches: &ArgMatches) -> Result<(), Fail
 /// One line of standard input, not shown when it is a terminal. The prompt goes to standard error, so that the command can
 /// be piped into.
 fn read_password() -> Result<String, Failure> {
-    let _ = write!(io::stderr(), "Password: ");
-    let _ = io::stderr().flush();
     if io::stdin().is_terminal() {
+        let _ = write!(io::stderr(), "Password: ");
+        let _ = io::stderr().flush();
         return Ok(rpassword::read_password()?);
     }
     let mut line = String::new();

@@ -6,6 +6,11 @@
 mod certificate;
 mod database;
 mod machine;
+mod owner;
+
+use std::error::Error;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
 
 use serde::Serialize;
 
@@ -99,6 +104,35 @@ impl Report {
     }
 }
 
+/// Whether rights are what is missing, however deep.
+fn is_denied(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let io = error.downcast_ref::<io::Error>();
+        if io.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// How the data folder is given back to the user that the server runs as: that of the folder, or whoever asks when that is
+/// root and root did not ask, as where a volume belongs to root and to the server's group.
+fn give_back(settings: &Settings) -> String {
+    let folder = &settings.data_dir;
+    let found = std::fs::metadata(folder).map(|found| (found.uid(), found.gid()));
+    let own = (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    );
+    let (user, group) = found.ok().filter(|(user, _)| *user != 0).unwrap_or(own);
+    format!(
+        "give the folder to the server's user, as root: chown -R {user}:{group} {}",
+        folder.display()
+    )
+}
+
 /// Looks at everything.
 pub async fn examine(settings: &Settings, ambient: &Ambient) -> Report {
     let mut report = Report {
@@ -108,6 +142,7 @@ pub async fn examine(settings: &Settings, ambient: &Ambient) -> Report {
     };
     machine::folder(&mut report, settings);
     machine::server(&mut report, settings);
+    owner::examine(&mut report, settings);
     machine::files(&mut report, settings);
     machine::disk(&mut report, settings);
     certificate::examine(&mut report, settings, ambient.clock.now());

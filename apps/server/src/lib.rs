@@ -19,6 +19,7 @@ pub mod cli;
 pub mod compose;
 pub mod config;
 pub mod doctor;
+mod folder;
 pub mod gauges;
 pub mod guard;
 pub mod listener;

@@ -28,7 +28,7 @@ struct ReplicaList {
 /// List servers
 ///
 /// The servers that share the database, each with its release and with the work that it alone does for all. One that ends
-/// without a word stays in the list for a day; its leases go to another within 15 seconds.
+/// without a word stays in the list for a day, `gone` about 20 seconds later; its leases go to another within 15 seconds.
 #[utoipa::path(get, path = "/replicas", tag = "server", responses(
     (status = 200, body = ReplicaList), (status = 403, description = "only for who may read the server's state")))]
 async fn list_replicas(

@@ -1,9 +1,9 @@
 //! From an empty folder to a running server, and to an orderly end.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,14 +11,14 @@ use std::time::Duration;
 use muster_bus::{Bus, LocalBus, Relay};
 use muster_clock::{Clock, Randomness, SystemClock, SystemRandomness};
 use muster_identity::{Identity, IdentityError};
-use muster_store::{Database, Options};
-use rustix::fs::FlockOperation;
+use muster_store::{Address, Database, Options};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::certificates::Certificates;
 use crate::compose::{self, App};
 use crate::config::{BusSettings, Settings};
+pub use crate::folder::{DataFolder, make_folder, refuse_unfinished};
 use crate::gauges::Gauges;
 use crate::listener;
 use crate::observe::{Metrics, Observer};
@@ -117,19 +117,6 @@ impl Default for Ambient {
     }
 }
 
-/// Makes the data folder, for its owner only, when it is not there.
-pub fn make_folder(path: &Path) -> Result<(), StartError> {
-    let made = fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path);
-    made.map_err(|source| StartError::Folder {
-        attempt: "make the data folder",
-        path: path.to_owned(),
-        source,
-    })
-}
-
 /// Lets this process have as many files open as it may: a connection is a file, and the usual limit of 1,024 is for
 /// programs that do not know better.
 pub fn raise_file_limit() {
@@ -141,37 +128,19 @@ pub fn raise_file_limit() {
     }
 }
 
-/// The data folder, held by a lock while the value lives.
-pub struct DataFolder {
-    path: PathBuf,
-    _lock: fs::File,
-}
+/// What to do when the data folder was used with another database than the one that is configured, which is not there.
+pub(crate) const NAME_THE_DATABASE: &str = "this folder was used, or restored, with another \
+                                 database: name that with database.url, --database or \
+                                 MUSTER_DATABASE_URL; without it the server begins anew";
 
-impl DataFolder {
-    /// Makes the folder (0700) when it is not there, and takes its lock.
-    pub fn open(path: &Path) -> Result<Self, StartError> {
-        make_folder(path)?;
-        let lock = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path.join("lock"));
-        let lock_error = |source| StartError::Folder {
-            attempt: "lock the data folder",
-            path: path.to_owned(),
-            source,
-        };
-        let lock = lock.map_err(lock_error)?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self {
-                path: path.to_owned(),
-                _lock: lock,
-            }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(StartError::InUse {
-                path: path.to_owned(),
-            }),
-            Err(errno) => Err(lock_error(errno.into())),
-        }
-    }
+/// Says so when the embedded database of the configuration is not there, though the data folder was used.
+pub(crate) fn used_elsewhere(settings: &Settings) -> Option<String> {
+    let Address::Sqlite(path) = &settings.database else {
+        return None;
+    };
+    let was_used = settings.data_dir.join("master.key").exists();
+    (was_used && !path.exists())
+        .then(|| format!("{} is not there; {NAME_THE_DATABASE}", path.display()))
 }
 
 /// Opens the database of the configuration.
@@ -215,9 +184,7 @@ pub struct Running {
 /// Starts a server.
 pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, StartError> {
     let folder = DataFolder::open(&settings.data_dir)?;
-    if folder.path.join(crate::backup::UNFINISHED).exists() {
-        return Err(StartError::Unfinished { path: folder.path });
-    }
+    refuse_unfinished(&folder.path)?;
     // The port first: that it is taken is the most frequent mistake, and nothing has been done yet.
     let listen_error = |source| StartError::Listen {
         address: settings.listen,
@@ -264,7 +231,7 @@ pub async fn start(settings: Settings, ambient: Ambient) -> Result<Running, Star
         .await?
         .map(|token| format!("{public_url}/setup?token={token}"));
     let address_file = address_file(&folder.path);
-    fs::write(&address_file, format!("{public_url}\n")).map_err(|source| StartError::Folder {
+    keep_address(&address_file, &public_url).map_err(|source| StartError::Folder {
         attempt: "keep the address in the data folder",
         path: address_file,
         source,
@@ -395,7 +362,8 @@ impl Running {
     pub async fn reload(&self) {
         self.services.reopen().await;
         let now = self.ambient.clock.now();
-        self.certificates.reload(&self.services.collectors, now);
+        let certificate = self.certificates.reload(&self.services.collectors, now);
+        tracing::info!(certificate, "opened the log files of hosts again");
     }
 
     /// Stops in order: takes no new connections, finishes requests, writes what is in memory, closes the database.
@@ -453,6 +421,18 @@ pub fn public_url(settings: &Settings, address: SocketAddr) -> String {
 /// Where the address is kept that the server last gave people, for commands that run beside it.
 fn address_file(data_dir: &Path) -> PathBuf {
     data_dir.join("address")
+}
+
+fn keep_address(path: &Path, public_url: &str) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
+    // Releases before 0.4.0 made it for everybody.
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    writeln!(file, "{public_url}")
 }
 
 /// The address, with the prefix, at which people reached the server that last used the data folder.
@@ -513,18 +493,5 @@ mod tests {
         assert!(
             names.contains(&"2001:db8::1".to_owned()) && !names.contains(&"0.0.0.0".to_owned())
         );
-    }
-
-    #[test]
-    fn a_data_folder_is_used_by_one_server_at_a_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("data");
-        let first = DataFolder::open(&path).unwrap();
-        assert!(matches!(
-            DataFolder::open(&path),
-            Err(StartError::InUse { .. })
-        ));
-        drop(first);
-        assert!(DataFolder::open(&path).is_ok());
     }
 }

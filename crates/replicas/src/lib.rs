@@ -20,4 +20,4 @@ mod store;
 pub use migrations::MIGRATIONS;
 pub use service::{About, HELD_FOR, Lease, RENEW_INTERVAL, Replicas, TAKEN_OVER_AFTER};
 pub use standing::{GONE_AFTER, Server, Standing};
-pub use store::ReplicaInfo;
+pub use store::{ReplicaInfo, ReplicaState};

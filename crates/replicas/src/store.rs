@@ -41,10 +41,22 @@ pub struct ReplicaInfo {
     /// When it last said that it is there, by its own clock.
     #[schema(value_type = String, format = DateTime)]
     pub seen_at: Timestamp,
+    /// Whether it is there.
+    pub state: ReplicaState,
     /// What it alone does for all: the names of the leases that it holds.
     pub leases: Vec<String>,
     /// What it can do, by the names of capabilities. Servers say to agents what all of them can do.
     pub capabilities: Vec<&'static str>,
+}
+
+/// Whether a server is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ReplicaState {
+    /// It gives signs of life.
+    Alive,
+    /// It ended without a word: others found it silent for longer than a server waits for a slow database.
+    Gone,
 }
 
 /// A server's row.
@@ -164,6 +176,11 @@ pub(crate) async fn list(db: &mut impl Executor) -> Result<Vec<ReplicaInfo>, Sto
                 release: row.release,
                 started_at: row.started_at,
                 seen_at: row.seen_at,
+                state: if row.is_lost {
+                    ReplicaState::Gone
+                } else {
+                    ReplicaState::Alive
+                },
             }
         })
         .collect())

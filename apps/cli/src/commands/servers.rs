@@ -9,6 +9,7 @@ use crate::output::{self, Column};
 
 const COLUMNS: &[Column] = &[
     Column("server", &["name"]),
+    Column("state", &["state"]),
     Column("release", &["release"]),
     Column("started", &["started_at"]),
     Column("seen", &["seen_at"]),

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use muster_clock::Timestamp;
@@ -11,6 +11,7 @@ use muster_store::{Address, Applied, Counter, Database, Dialect, Filling, Table}
 use super::container::{AppliedMigration, Manifest, Reader, Record};
 use super::{BackupError, FILES, UNFINISHED, database_name, io_error};
 use crate::config::Settings;
+use crate::folder::Owner;
 use crate::schema::schema;
 use crate::start::{self, Ambient, DataFolder};
 
@@ -82,7 +83,7 @@ pub async fn restore(
     schema()
         .knows(&applied(&manifest.schema), dialect)
         .map_err(newer)?;
-    let _folder = DataFolder::open(&settings.data_dir)?;
+    let folder = DataFolder::open(&settings.data_dir)?;
     let present = present(settings)?;
     if !present.is_empty() && !replace {
         return Err(BackupError::NotEmpty {
@@ -90,24 +91,42 @@ pub async fn restore(
         });
     }
     let reader = open(path, passphrase)?;
+    // Before the first byte: a server that starts on an empty folder makes everything anew.
+    let mark = Mark::set(&settings.data_dir, folder.owner)?;
     let aside;
     match &settings.database {
         Address::Sqlite(database) => {
-            let mut target = FileTarget::new(database);
-            let files = target.stage(reader, settings, path)?;
-            let mark = Mark::set(&settings.data_dir)?;
-            aside = put_aside(settings, &present, ambient.clock.now())?;
+            let mut target = FileTarget::new(database, folder.owner);
+            let files = match target.stage(reader, settings, path) {
+                Ok(files) => files,
+                Err(error) => {
+                    drop(target);
+                    mark.take_back();
+                    return Err(error);
+                }
+            };
+            aside = put_aside(settings, &present, ambient.clock.now(), folder.owner)?;
             target.place()?;
             files.place()?;
             mark.clear()?;
         }
         Address::Postgres(_) => {
-            let database = start::open_database(settings).await?;
-            let filled = fill(&database, reader, settings, path, &manifest, replace).await;
+            let database = match start::open_database(settings).await {
+                Ok(database) => database,
+                Err(error) => {
+                    mark.take_back();
+                    return Err(error.into());
+                }
+            };
+            let source = Source {
+                reader,
+                path,
+                manifest: &manifest,
+            };
+            let filled = fill(&database, source, settings, replace, folder.owner).await;
             let placed = match filled {
                 Ok((filling, files)) => {
-                    let mark = Mark::set(&settings.data_dir)?;
-                    aside = put_aside(settings, &present, ambient.clock.now())?;
+                    aside = put_aside(settings, &present, ambient.clock.now(), folder.owner)?;
                     files.place()?;
                     // Last: when this fails, the folder is marked and no server starts on it.
                     match filling.commit().await {
@@ -117,6 +136,7 @@ pub async fn restore(
                 }
                 Err(error) => {
                     aside = None;
+                    mark.take_back();
                     Err(error)
                 }
             };
@@ -156,12 +176,17 @@ fn put_aside(
     settings: &Settings,
     present: &[PathBuf],
     now: Timestamp,
+    owner: Owner,
 ) -> Result<Option<PathBuf>, BackupError> {
     if present.is_empty() {
         return Ok(None);
     }
     let name = format!("before-restore-{}", now.as_seconds());
     let folder = settings.data_dir.join(&name);
+    let make_folder = |path: &Path| {
+        let made = owner.make_folder(path);
+        made.map_err(io_error("make the folder", path))
+    };
     make_folder(&folder)?;
     for path in present {
         let inside = path.strip_prefix(&settings.data_dir).ok();
@@ -181,40 +206,63 @@ fn put_aside(
     Ok(Some(folder))
 }
 
-fn make_folder(path: &Path) -> Result<(), BackupError> {
-    let made = fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path);
-    made.map_err(io_error("make the folder", path))
+/// Says that a restore has begun and not ended; a server does not start on such a folder.
+struct Mark {
+    path: PathBuf,
+    /// Whether an earlier restore had left it.
+    was_there: bool,
 }
 
-/// Says that a restore has begun and not ended; a server does not start on such a folder.
-struct Mark(PathBuf);
-
 impl Mark {
-    fn set(data_dir: &Path) -> Result<Self, BackupError> {
+    fn set(data_dir: &Path, owner: Owner) -> Result<Self, BackupError> {
         let path = data_dir.join(UNFINISHED);
-        let file = fs::File::create(&path).map_err(io_error("write", &path))?;
-        file.sync_all().map_err(io_error("write", &path))?;
+        let made = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path);
+        let was_there = match made {
+            Ok(file) => {
+                let kept = owner.give(&file).and_then(|()| file.sync_all());
+                kept.map_err(io_error("write", &path))?;
+                false
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => true,
+            Err(source) => return Err(io_error("write", &path)(source)),
+        };
         super::sync_folder(&path)?;
-        Ok(Self(path))
+        Ok(Self { path, was_there })
     }
 
     fn clear(self) -> Result<(), BackupError> {
-        super::sync_folder(&self.0)?;
-        fs::remove_file(&self.0).map_err(io_error("remove", &self.0))
+        super::sync_folder(&self.path)?;
+        fs::remove_file(&self.path).map_err(io_error("remove", &self.path))
+    }
+
+    /// When nothing was put in place: all is as it was found.
+    fn take_back(self) {
+        if !self.was_there {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
 /// Files under their own names with an ending, until they are placed.
-#[derive(Default)]
-struct Staged(Vec<(PathBuf, PathBuf)>);
+struct Staged {
+    files: Vec<(PathBuf, PathBuf)>,
+    owner: Owner,
+}
 
 impl Staged {
+    fn new(owner: Owner) -> Self {
+        let files = Vec::new();
+        Self { files, owner }
+    }
+
     fn create(&mut self, target: &Path, mode: u32) -> Result<fs::File, BackupError> {
         if let Some(parent) = target.parent() {
-            make_folder(parent)?;
+            let made = self.owner.make_folder(parent);
+            made.map_err(io_error("make the folder", parent))?;
         }
         let mut new = target.as_os_str().to_owned();
         new.push(".restoring");
@@ -226,12 +274,13 @@ impl Staged {
             .mode(mode)
             .open(&new)
             .map_err(io_error("write", &new))?;
-        self.0.push((new, target.to_owned()));
+        self.files.push((new.clone(), target.to_owned()));
+        self.owner.give(&file).map_err(io_error("write", &new))?;
         Ok(file)
     }
 
     fn place(mut self) -> Result<(), BackupError> {
-        for (new, target) in std::mem::take(&mut self.0) {
+        for (new, target) in std::mem::take(&mut self.files) {
             fs::rename(&new, &target).map_err(io_error("write", &target))?;
             super::sync_folder(&target)?;
         }
@@ -241,7 +290,7 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        for (new, _) in &self.0 {
+        for (new, _) in &self.files {
             let _ = fs::remove_file(new);
         }
     }
@@ -268,10 +317,10 @@ struct FileTarget {
 }
 
 impl FileTarget {
-    fn new(database: &Path) -> Self {
+    fn new(database: &Path, owner: Owner) -> Self {
         Self {
             database: database.to_owned(),
-            staged: Staged::default(),
+            staged: Staged::new(owner),
         }
     }
 
@@ -282,7 +331,7 @@ impl FileTarget {
         settings: &Settings,
         from: &Path,
     ) -> Result<Staged, BackupError> {
-        let mut files = Staged::default();
+        let mut files = Staged::new(self.staged.owner);
         let mut open: Option<(fs::File, PathBuf)> = None;
         loop {
             let record = reader.record().map_err(|source| BackupError::Container {
@@ -319,14 +368,25 @@ impl FileTarget {
     }
 }
 
+/// A backup that is being read.
+struct Source<'a> {
+    reader: Reader,
+    path: &'a Path,
+    manifest: &'a Manifest,
+}
+
 async fn fill(
     database: &Database,
-    mut reader: Reader,
+    source: Source<'_>,
     settings: &Settings,
-    from: &Path,
-    manifest: &Manifest,
     replace: bool,
+    owner: Owner,
 ) -> Result<(Filling, Staged), BackupError> {
+    let Source {
+        mut reader,
+        path: from,
+        manifest,
+    } = source;
     let prefixes = schema().prefixes();
     let mut filling = Filling::begin(database).await?;
     let existing = filling.tables(&prefixes).await?;
@@ -354,7 +414,7 @@ async fn fill(
     // Migrations put in rows of their own.
     let made = filling.tables(&prefixes).await?;
     filling.empty(&made).await?;
-    let mut files = Staged::default();
+    let mut files = Staged::new(owner);
     let failed = |source| BackupError::Container {
         path: from.to_owned(),
         source,

@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use super::{Failure, print};
 use crate::backup::{self, container::Manifest};
@@ -123,16 +125,55 @@ fn contents(text: &mut String, manifest: &Manifest) {
     );
 }
 
+/// Cancelled by a signal to end. What a backup has written until then is not sealed, and must not stay.
+fn told_to_stop() -> io::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    // Whoever has it ignored (nohup) goes on when the terminal goes.
+    let mut hang_up = if ignores_hang_up() {
+        None
+    } else {
+        Some(signal(SignalKind::hangup())?)
+    };
+    let stop = CancellationToken::new();
+    let told = stop.clone();
+    // A task of its own: the backup's own thread may be busy with packing.
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = async {
+                match &mut hang_up {
+                    Some(hang_up) => drop(hang_up.recv().await),
+                    None => std::future::pending().await,
+                }
+            } => {}
+        }
+        told.cancel();
+    });
+    Ok(stop)
+}
+
+fn ignores_hang_up() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // The first signal is the lowest bit.
+    ignored.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask & 1 == 1))
+}
+
 pub(super) async fn backup(settings: Settings, matches: &ArgMatches) -> Result<(), Failure> {
     let passphrase = passphrase(matches)?;
     let target = file(matches);
-    let manifest = backup::make(
+    let ambient = Ambient::default();
+    let made = backup::make(
         &settings,
         &target,
         passphrase.as_deref(),
-        &Ambient::default(),
+        &ambient,
+        &told_to_stop()?,
     )
     .await?;
+    let manifest = made.manifest;
     let size = std::fs::metadata(&target)?.len();
     let mut text = String::new();
     let _ = writeln!(text, "{}", target.display());
@@ -153,6 +194,13 @@ pub(super) async fn backup(settings: Settings, matches: &ArgMatches) -> Result<(
             _ => String::new(),
         }
     );
+    for path in &made.cleared {
+        let _ = writeln!(
+            text,
+            "  removed   {}, which a backup left that was killed",
+            path.display()
+        );
+    }
     print(&text)?;
     if passphrase.is_none() {
         let _ = writeln!(
@@ -191,7 +239,16 @@ pub(super) async fn restore(settings: Settings, matches: &ArgMatches) -> Result<
         );
     }
     next(&mut text, &settings);
-    print(&text)
+    print(&text)?;
+    let is_roots = |folder: &Path| std::fs::metadata(folder).is_ok_and(|found| found.uid() == 0);
+    if rustix::process::geteuid().is_root() && is_roots(&settings.data_dir) {
+        let _ = writeln!(
+            io::stderr(),
+            "muster-server: {0} belongs to root; if the server runs as another user, give it to that: chown -R muster: {0}",
+            settings.data_dir.display()
+        );
+    }
+    Ok(())
 }
 
 /// What to do after a restore.

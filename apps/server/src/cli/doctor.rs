@@ -42,9 +42,9 @@ fn text(report: &Report) -> String {
     }
     let _ = writeln!(
         text,
-        "{} problems, {} warnings",
-        report.count(State::Problem),
-        report.count(State::Warning)
+        "{}, {}",
+        counted(report.count(State::Problem), "problem"),
+        counted(report.count(State::Warning), "warning")
     );
     text
 }
@@ -60,5 +60,15 @@ pub(super) async fn doctor(settings: Settings, matches: &ArgMatches) -> Result<(
     if problems == 0 {
         return Ok(());
     }
-    Err(format!("{problems} problems; each is named above").into())
+    Err(match problems {
+        1 => "1 problem; it is named above".into(),
+        _ => format!("{problems} problems; each is named above").into(),
+    })
+}
+
+fn counted(number: usize, word: &str) -> String {
+    match number {
+        1 => format!("1 {word}"),
+        _ => format!("{number} {word}s"),
+    }
 }

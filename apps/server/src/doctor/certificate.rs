@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use muster_clock::Timestamp;
 use muster_http::error_chain;
 
-use super::Report;
+use super::{Report, give_back, is_denied};
 use crate::certificates;
 use crate::config::{Settings, TlsSettings};
 use crate::start;
@@ -37,11 +37,15 @@ pub(super) fn examine(report: &mut Report, settings: &Settings, now: Timestamp) 
     let facts = match tls::inspect(&certificate, Some(&key)) {
         Ok(facts) => facts,
         Err(error) => {
-            let advice = if is_own {
-                "remove server.pem and server.key in the folder tls and start the server: it makes them anew; agents \
-                 trust ca.pem, which stays"
-            } else {
-                "give a certificate with its chain and the key that belongs to it"
+            let advice = match (is_denied(&error), is_own) {
+                (true, true) => give_back(settings),
+                (true, false) => "let the server's user read it (chgrp to its group, chmod 640), and run this as \
+                                  that user"
+                    .to_owned(),
+                (false, true) => "remove server.pem and server.key in the folder tls and start the server: it makes them \
+                                  anew; agents trust ca.pem, which stays"
+                    .to_owned(),
+                (false, false) => "give a certificate with its chain and the key that belongs to it".to_owned(),
             };
             return report.problem(name, error_chain(&error), advice);
         }
@@ -151,6 +155,9 @@ fn authority(report: &mut Report, settings: &Settings, now: Timestamp) {
     let name = "authority";
     let path = settings.data_dir.join("tls/ca.pem");
     match tls::inspect(&path, None) {
+        Err(error) if is_denied(&error) => {
+            report.problem(name, error_chain(&error), give_back(settings));
+        }
         Err(error) => report.problem(
             name,
             error_chain(&error),

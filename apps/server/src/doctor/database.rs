@@ -12,10 +12,11 @@ use muster_negotiation::Offer;
 use muster_replicas::{About, Replicas};
 use muster_software::Software;
 use muster_store::{Address, Database, Dialect, Schema};
+use rustix::fs::Access;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Report;
+use super::{Report, give_back, is_denied};
 use crate::config::Settings;
 use crate::schema::schema;
 use crate::services;
@@ -37,6 +38,14 @@ pub(super) async fn examine(
     ambient: &Ambient,
 ) -> Option<u64> {
     let name = "database";
+    if let Address::Sqlite(path) = &settings.database {
+        let may = rustix::fs::access(path, Access::READ_OK | Access::WRITE_OK);
+        if may == Err(rustix::io::Errno::ACCESS) {
+            let found = format!("this user may not read and write {}", path.display());
+            report.problem(name, found, give_back(settings));
+            return None;
+        }
+    }
     if let Address::Sqlite(path) = &settings.database
         && !path.exists()
     {
@@ -44,9 +53,7 @@ pub(super) async fn examine(
         let path = path.display();
         let found = format!("{path} is not there yet; the first start makes it");
         if settings.data_dir.join("master.key").exists() {
-            let advice = "this folder was used, or restored, with another database: name that with database.url, --database \
-                          or MUSTER_DATABASE_URL; without it the server begins anew";
-            report.warn(name, found, advice);
+            report.warn(name, found, start::NAME_THE_DATABASE);
         } else {
             report.ok(name, found);
         }
@@ -197,11 +204,12 @@ async fn master_key(report: &mut Report, settings: &Settings, database: &Databas
         Ok(Some(key)) => key,
         Ok(None) => return report.problem(name, format!("there is no {}", path.display()), copy),
         Err(error) => {
-            return report.problem(
-                name,
-                error_chain(&error),
-                "its owner has to be the server's user",
-            );
+            let advice = if is_denied(&error) {
+                give_back(settings)
+            } else {
+                "its owner has to be the server's user".to_owned()
+            };
+            return report.problem(name, error_chain(&error), advice);
         }
     };
     match key.belongs_to(database).await {

@@ -13,6 +13,7 @@ use rustix::process::{Resource, getrlimit};
 use super::Report;
 use crate::backup;
 use crate::config::Settings;
+use crate::folder::LOCK;
 
 /// Less free space than this is a problem, in bytes.
 const LOW_DISK_BYTES: u64 = 256 * 1024 * 1024;
@@ -35,7 +36,8 @@ pub(super) fn folder(report: &mut Report, settings: &Settings) {
             return report.problem(name, format!("{shown} is not there"), advice);
         }
         Err(error) => {
-            let advice = "run this as the user that the server runs as";
+            let advice =
+                "run this as the user that the server runs as, which has to own the folder";
             return report.problem(name, format!("{shown} cannot be read: {error}"), advice);
         }
     };
@@ -45,11 +47,13 @@ pub(super) fn folder(report: &mut Report, settings: &Settings) {
     }
     if rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_err() {
         let found = format!("{shown} cannot be written by this user");
-        return report.problem(
-            name,
-            found,
-            format!("chown it to the server's user: {shown}"),
+        let user = rustix::process::geteuid().as_raw();
+        let group = rustix::process::getegid().as_raw();
+        let advice = format!(
+            "run this as the user that the server runs as; when this is that user, give it the folder, as root: chown -R \
+             {user}:{group} {shown}"
         );
+        return report.problem(name, found, advice);
     }
     let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
@@ -59,14 +63,17 @@ pub(super) fn folder(report: &mut Report, settings: &Settings) {
     report.ok(name, format!("{shown}, mode {mode:o}"));
 }
 
+fn is_running(settings: &Settings) -> bool {
+    fs::File::open(settings.data_dir.join(LOCK)).is_ok_and(|lock| {
+        let locked = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared);
+        locked == Err(rustix::io::Errno::WOULDBLOCK)
+    })
+}
+
 /// Whether a server uses the folder, and whether it could listen.
 pub(super) fn server(report: &mut Report, settings: &Settings) {
     let name = "server";
-    let is_running = fs::File::open(settings.data_dir.join("lock")).is_ok_and(|lock| {
-        let locked = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared);
-        locked == Err(rustix::io::Errno::WOULDBLOCK)
-    });
-    if is_running {
+    if is_running(settings) {
         return report.ok(name, "a server uses this data folder now");
     }
     match TcpListener::bind(settings.listen) {
@@ -199,11 +206,36 @@ fn size(bytes: u64) -> String {
     }
 }
 
+/// How many files the server that runs may open: it has raised what it may to what it could. None when none runs, or when it
+/// cannot be looked at.
+fn limit_of_server(settings: &Settings) -> Option<u64> {
+    if !is_running(settings) {
+        return None;
+    }
+    let holder = fs::read_to_string(settings.data_dir.join(LOCK)).ok()?;
+    let holder: u32 = holder.trim().parse().ok()?;
+    let limits = fs::read_to_string(format!("/proc/{holder}/limits")).ok()?;
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
+    // The limit in force, then the one up to which it could be raised.
+    match line.split_whitespace().nth(1)? {
+        "unlimited" => Some(u64::MAX),
+        limit => limit.parse().ok(),
+    }
+}
+
 /// A connection is an open file.
 pub(super) fn open_files(report: &mut Report, settings: &Settings, hosts: Option<u64>) {
     let name = "open files";
-    // None means that there is no limit.
-    let limit = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    let (whose, limit) = match limit_of_server(settings) {
+        Some(limit) => ("the running server: ", limit),
+        // None means that there is no limit.
+        None => (
+            "this shell: ",
+            getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX),
+        ),
+    };
     let hosts = hosts.unwrap_or(0);
     let needed = hosts
         .saturating_mul(CONNECTIONS_PER_HOST)
@@ -214,9 +246,9 @@ pub(super) fn open_files(report: &mut Report, settings: &Settings, hosts: Option
         needed.max(allowed)
     );
     let shown = if limit == u64::MAX {
-        "no limit".to_owned()
+        format!("{whose}no limit")
     } else {
-        format!("at most {limit}")
+        format!("{whose}at most {limit}")
     };
     if limit < needed {
         let found = format!("{shown}, and {hosts} hosts may need {needed}");

@@ -283,6 +283,25 @@ async fn what_no_server_uses_cannot_be_kept() {
     let said = fails(backup(&data)).await;
     assert!(said.contains("master.key, without which"), "{said}");
     assert_eq!(names(folder.path()), ["data"]);
+    // A server used the folder, with a database that is not named now.
+    fs::rename(data.join("muster.db"), folder.path().join("elsewhere")).unwrap();
+    fs::write(data.join("master.key"), "07".repeat(32)).unwrap();
+    let said = fails(backup(&data)).await;
+    assert!(
+        said.contains("used, or restored, with another database")
+            && said.contains("MUSTER_DATABASE_URL"),
+        "{said}"
+    );
+    let mut plan = command(&data);
+    plan.args(["migrate", "--plan"]);
+    let plan = run(plan).await;
+    let (said, warned) = (text(&plan.stdout), text(&plan.stderr));
+    assert!(
+        plan.status.success() && warned.contains("with another database"),
+        "{warned}"
+    );
+    let release = format!("by release {}\n", env!("CARGO_PKG_VERSION"));
+    assert!(said.ends_with(&release), "{said}");
 }
 
 on_both_databases! {
@@ -325,7 +344,7 @@ on_both_databases! {
 }
 
 /// A server that ended, with enough in its database that a backup takes a while.
-async fn large(data: &Path) {
+pub(crate) async fn large(data: &Path) {
     let server = Program::start(&mut command(data));
     server.terminate();
     assert!(server.wait().success());

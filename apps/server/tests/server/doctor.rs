@@ -293,4 +293,40 @@ fn a_limit_of_open_files_that_is_too_low_is_told() {
         said.contains("PROBLEM  open files") && said.contains("LimitNOFILE="),
         "{said}"
     );
+    assert!(said.contains("this shell: at most 100"), "{said}");
+    assert!(
+        said.contains("\n1 problem, ") || said.contains(" problems, "),
+        "{said}"
+    );
+}
+
+#[test]
+fn the_limit_of_open_files_is_that_of_the_server_that_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut serve = limited(&command(&data), 3000);
+    let server = Program::start(&mut serve);
+    let mut doctor = limited(&command(&data), 100);
+    let said = String::from_utf8(doctor.arg("doctor").output().unwrap().stdout).unwrap();
+    assert!(said.contains("the running server: at most 3000"), "{said}");
+    assert!(!said.contains("PROBLEM  open files"), "{said}");
+    server.terminate();
+    assert!(server.wait().success());
+    let mut doctor = limited(&command(&data), 100);
+    let said = String::from_utf8(doctor.arg("doctor").output().unwrap().stdout).unwrap();
+    assert!(said.contains("this shell: at most 100"), "{said}");
+}
+
+/// The same command, with a limit of open files.
+fn limited(program: &Command, files: u32) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("ulimit -n {files}; exec \"$@\""), "sh"]);
+    shell.arg(program.get_program());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
 }

@@ -16,6 +16,7 @@ mod draining;
 mod enrollment;
 mod faults;
 mod fleet;
+mod ingress;
 mod metrics;
 mod monitoring;
 mod people;
@@ -27,6 +28,7 @@ mod serving;
 mod site;
 mod skew;
 mod slow;
+mod stopped;
 mod teams;
 
 use std::path::Path;

@@ -1,11 +1,13 @@
 //! The program itself, as operators run it.
 
 use std::fs::Permissions;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use muster_store::Dialect;
 use muster_store::testing::TestDatabase;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::program::{Program, command, plain};
 use crate::site::{Answer, Site};
@@ -183,6 +185,46 @@ fn a_user_is_made_from_the_command_line_and_the_password_is_no_argument() {
         "{}",
         text(&doubled.stderr)
     );
+}
+
+#[test]
+fn a_password_is_asked_for_at_a_terminal_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut create = command(folder.path());
+    create.args(["admin", "create-user", "--email", "ann@example.com"]);
+    let mut piped = create
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = piped.stdin.take().unwrap();
+    input.write_all(b"password123#\n").unwrap();
+    drop(input);
+    let made = piped.wait_with_output().unwrap();
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    assert_eq!(text(&made.stderr), "");
+}
+
+#[test]
+fn it_says_what_it_took_anew_on_sighup() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = command(&folder.path().join("data"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut greeting = BufReader::new(server.stdout.take().unwrap()).lines();
+    greeting.next().unwrap().unwrap();
+    let process = Pid::from_child(&server);
+    let told = |signal| kill_process(process, signal).unwrap();
+    told(Signal::HUP);
+    let log = BufReader::new(server.stderr.take().unwrap()).lines();
+    let mut log = log.map(Result::unwrap);
+    let said = log.find(|line| line.contains("opened the log files of hosts again"));
+    assert!(said.unwrap().contains("read again"), "of the certificate");
+    told(Signal::TERM);
+    assert!(server.wait().unwrap().success());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use muster_bus::LocalBus;
 use muster_clock::{ManualClock, SystemRandomness, Timestamp};
 use muster_negotiation::{Capability, Offer, Release};
-use muster_replicas::{About, GONE_AFTER, RENEW_INTERVAL, Replicas};
+use muster_replicas::{About, GONE_AFTER, RENEW_INTERVAL, ReplicaState, Replicas};
 use muster_store::testing::{TestDatabase, on_both_databases};
 use muster_store::{Executor as _, args};
 use tokio_util::sync::CancellationToken;
@@ -136,6 +136,17 @@ on_both_databases! {
             one.renew().await.unwrap();
         }
         assert!(waited >= GONE_AFTER && waited < GONE_AFTER + 2 * RENEW_INTERVAL, "{waited:?}");
+        let states = async || {
+            let mut listed = two.list().await.unwrap();
+            listed.sort_by(|one, other| one.name.cmp(&other.name));
+            let states = listed.into_iter().map(|server| (server.name, server.state));
+            states.collect::<Vec<_>>()
+        };
+        let listed = |old: ReplicaState| {
+            let alive = ReplicaState::Alive;
+            [("old", old), ("one", alive), ("two", alive)].map(|(name, state)| (name.to_owned(), state))
+        };
+        assert_eq!(states().await, listed(ReplicaState::Gone));
         // What one found the other takes over, whenever it began to watch; so does one that begins now.
         two.renew().await.unwrap();
         let third = server(&db, &bus, "three", all());
@@ -145,6 +156,7 @@ on_both_databases! {
         old.renew().await.unwrap();
         one.renew().await.unwrap();
         assert_eq!(says(&one), less);
+        assert_eq!(states().await[0], listed(ReplicaState::Alive)[0]);
     }
 
     async fn time_in_which_nobody_could_write_lets_nobody_seem_gone(db: TestDatabase) {
