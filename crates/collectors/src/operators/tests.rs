@@ -38,7 +38,7 @@ on_both_databases! {
             lines: Vec::new(),
             said_config: None,
         };
-        let id = store::record::insert(&mut &db.database(), &record, &Default::default(), collectors.now()).await.unwrap();
+        let id = store::record::insert(&mut &db.database(), &record, &ListedParts::default(), collectors.now()).await.unwrap();
         let actor = Actor::system();
         for team in [None, Some(TeamId(1))] {
             for wish in [Wish::Restart, Wish::Revoke { reason: "" }, Wish::Transfer(None), Wish::Delete] {

@@ -8,7 +8,7 @@ use muster_store::{Executor, StoreError, Value as Column, args, placeholders, st
 use muster_wire_opamp::proto::CustomMessage;
 use serde_json::Value;
 
-use super::record::{Described, ListedParts};
+use super::record::{Described, Health, ListedParts};
 use crate::record::Part;
 use crate::values::{bounded, text_of};
 
@@ -66,7 +66,7 @@ pub(crate) fn listed(parts: &[(Part, Value)]) -> ListedParts {
                 });
             }
             Part::Health => {
-                listed.health = Some(value.get("healthy").and_then(Value::as_bool));
+                listed.health = Health::Told(value.get("healthy").and_then(Value::as_bool));
             }
             Part::EffectiveConfig | Part::Packages | Part::CustomCapabilities => {}
         }

@@ -16,13 +16,15 @@ statements! {
         updated_at, capabilities, interval_seconds, key_status, config_status, config_hash, components_hash, state,
         name, version, host_name, host_id, is_healthy, components_name, created_at)
         VALUES (1, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, COALESCE($14, ''), COALESCE($15, ''),
-        COALESCE($16, ''), COALESCE($17, ''), CASE WHEN $18 = 1 THEN CAST($19 AS BIGINT) END, COALESCE($20, ''), $21) RETURNING id";
+        COALESCE($16, ''), COALESCE($17, ''), CASE WHEN $18 = 1 THEN CAST($19 AS BIGINT) END, COALESCE($20, ''), $21)
+        RETURNING id";
     /// What is none of what lists need of its parts stays as it is.
     UPDATE = "UPDATE collectors_collectors SET revision = revision + 1, uid = $1, team_id = $2, enrollment_token_id = $3,
         is_ephemeral = $4, standing = $5, updated_at = $6, capabilities = $7, interval_seconds = $8, key_status = $9,
         config_status = $10, config_hash = $11, components_hash = $12, state = $13, name = COALESCE($14, name),
         version = COALESCE($15, version), host_name = COALESCE($16, host_name), host_id = COALESCE($17, host_id),
-        is_healthy = CASE WHEN $18 = 1 THEN CAST($19 AS BIGINT) ELSE is_healthy END, components_name = COALESCE($20, components_name)
+        is_healthy = CASE WHEN $18 = 1 THEN CAST($19 AS BIGINT) ELSE is_healthy END,
+        components_name = COALESCE($20, components_name)
         WHERE id = $21 AND revision = $22";
     SET_STATE = "UPDATE collectors_collectors SET state = $2 WHERE id = $1";
     FIND = "SELECT id, revision, team_id, state FROM collectors_collectors WHERE id = $1";
@@ -64,10 +66,19 @@ fn key_status(durable: &Durable) -> &'static str {
 #[derive(Debug, Default)]
 pub(crate) struct ListedParts {
     pub(crate) description: Option<Described>,
-    /// Whether it says that it is well, which it need not.
-    pub(crate) health: Option<Option<bool>>,
+    pub(crate) health: Health,
     /// What it calls its components together.
     pub(crate) components_name: Option<String>,
+}
+
+/// Whether an agent says that it is well.
+#[derive(Debug, Default)]
+pub(crate) enum Health {
+    /// As before.
+    #[default]
+    Unchanged,
+    /// It tells its health, and that need not be a part of it.
+    Told(Option<bool>),
 }
 
 /// The attributes by which agents are listed.
@@ -83,6 +94,10 @@ fn values(record: &Record, listed: &ListedParts, state: String, now: Timestamp) 
     let durable = &record.durable;
     let config = durable.config.as_ref();
     let described = listed.description.as_ref();
+    let (is_told, is_healthy) = match listed.health {
+        Health::Unchanged => (false, None),
+        Health::Told(is_healthy) => (true, is_healthy),
+    };
     args![
         durable.uid.to_string(),
         durable.team_id.map(|team| team.0),
@@ -105,8 +120,8 @@ fn values(record: &Record, listed: &ListedParts, state: String, now: Timestamp) 
         described.map(|said| said.version.clone()),
         described.map(|said| said.host_name.clone()),
         described.map(|said| said.host_id.clone()),
-        listed.health.is_some(),
-        listed.health.flatten(),
+        is_told,
+        is_healthy,
         listed.components_name.clone(),
     ]
 }
