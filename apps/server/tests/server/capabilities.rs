@@ -19,6 +19,9 @@ const HEADER: &str = "x-fleet-capabilities";
 const ALL: &str = "orbit_endpoints,token_rotation,end_user_email,muster_notify";
 const LESS: &str = "orbit_endpoints,end_user_email,muster_notify";
 
+/// How long an orbit waits for an answer, at most, before it asks again.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// What a ping is answered: the status and the header.
 async fn ping(base: &str) -> (u16, Option<String>) {
     let ping = reqwest::get(format!("{base}/api/fleet/orbit/ping"));
@@ -122,7 +125,12 @@ impl Watcher {
             async move {
                 let mut changes: Vec<String> = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
-                    let said = told(&base).await;
+                    // Like orbit, it does not wait for one answer for ever.
+                    let asked = tokio::time::timeout(PATIENCE, told(&base)).await;
+                    let Ok(said) = asked else {
+                        eprintln!("a ping was not answered within {PATIENCE:?}");
+                        continue;
+                    };
                     if changes.last() != Some(&said) {
                         changes.push(said);
                     }

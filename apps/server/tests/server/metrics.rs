@@ -87,7 +87,8 @@ on_both_databases! {
         assert_eq!(site.get(&format!("/api/latest/fleet/hosts/identifier/{uuid}")).await.status, 200);
         assert!(!site.asked(&key).await.is_empty());
         assert_eq!(site.log(&key, "pack/Global/secret-plan").await.status, 200);
-        for path in ["/healthz", "/nowhere", "/setup?token=hunter2", "/api/osquery/hunter2", "/api/latest/fleet/hosts/77001"] {
+        let unknown = "/api/latest/fleet/hosts/770017700177001";
+        for path in ["/healthz", "/nowhere", "/setup?token=hunter2", "/api/osquery/hunter2", unknown] {
             site.get(path).await;
         }
         let text = site.get("/metrics").await.body.as_str().unwrap().to_owned();
@@ -102,7 +103,7 @@ on_both_databases! {
         let orbit = orbit.as_str().unwrap();
         let token_of_link = link.split("token=").nth(1).unwrap();
         for private in [
-            uuid, &secret, &key, orbit, token, token_of_link, "hunter2", "77001", "/nowhere", "secret-plan", "office",
+            uuid, &secret, &key, orbit, token, token_of_link, "hunter2", "770017700177001", "/nowhere", "secret-plan", "office",
             "ann@example.com", "mst_",
         ] {
             assert!(!text.contains(private), "{private} is in {text}");

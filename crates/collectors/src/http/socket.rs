@@ -128,10 +128,8 @@ pub(super) async fn serve(
     // Agents whose server stops are not gone: they come again at once, or to another.
     if !stopping.is_cancelled() {
         let held = actor.handle.held();
-        actor
-            .collectors
-            .closed(&actor.session, actor.line, held)
-            .await;
+        let closed = actor.collectors.closed(&actor.session, actor.line, held);
+        Box::pin(closed).await;
     }
     let Actor {
         mut socket,
@@ -454,7 +452,7 @@ impl Actor {
             Ok(gone) => {
                 self.handle.let_go(&gone);
                 match self.held_off.as_ref().and_then(|held| held.revoked) {
-                    Some(id) if self.collectors.may_come(id).await => Err(TRY_AGAIN),
+                    Some(id) if Box::pin(self.collectors.may_come(id)).await => Err(TRY_AGAIN),
                     _ => Ok(()),
                 }
             }
@@ -468,8 +466,7 @@ impl Actor {
             return Err(End::Gone);
         }
         if !self.has_spoken && self.opened.elapsed() > FIRST_MESSAGE_TIME {
-            let who = self.knocker();
-            return Err(End::CloseLater(close_code::POLICY, "no message came", who));
+            return Err(End::Close(close_code::POLICY, "no message came"));
         }
         self.check().await?;
         if self.heard.elapsed() + Duration::from_secs(1) < PING_INTERVAL {

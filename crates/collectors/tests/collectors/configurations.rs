@@ -234,13 +234,13 @@ impl<'a> Agent<'a> {
         self.say(said).await
     }
 
-    /// Polls until there is a configuration.
+    /// Polls until there is a configuration: ever more slowly, since no time passes for the server, which takes only so many.
     async fn receive(&mut self) -> AgentRemoteConfig {
-        for _ in 0..2_000 {
+        for attempt in 1..50 {
             if let Some(config) = self.poll().await.remote_config {
                 return config;
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(10 * attempt)).await;
         }
         panic!("no configuration came");
     }
