@@ -320,12 +320,10 @@ fn own(folder: &Path, names: &[String], now: Timestamp) -> Result<String, TlsErr
         write(&ca_pem, &certificate.pem(), 0o644)?;
     }
     let authority = read(&ca_pem)?;
-    if !is_usable(
-        &folder.join("server.pem"),
-        &folder.join("server.key"),
-        names,
-        now,
-    ) {
+    let leaf = folder.join("server.pem");
+    let is_usable = is_usable(&leaf, &folder.join("server.key"), names, now)
+        && is_issued_by(&leaf, &ca_pem).unwrap_or(false);
+    if !is_usable {
         let ca = KeyPair::from_pem(&read(&ca_key)?)?;
         let issuer = Issuer::from_ca_cert_pem(&authority, ca)?;
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
@@ -340,11 +338,7 @@ fn own(folder: &Path, names: &[String], now: Timestamp) -> Result<String, TlsErr
         set_validity(&mut params, now, CERTIFICATE_DAYS);
         let certificate = params.signed_by(&key, &issuer)?;
         write(&folder.join("server.key"), &key.serialize_pem(), 0o600)?;
-        write(
-            &folder.join("server.pem"),
-            &(certificate.pem() + &authority),
-            0o644,
-        )?;
+        write(&leaf, &(certificate.pem() + &authority), 0o644)?;
     }
     Ok(authority)
 }
@@ -361,6 +355,32 @@ fn set_validity(params: &mut CertificateParams, now: Timestamp, days: u64) {
     };
     params.not_before = day(now.minus(Duration::from_secs(86_400)));
     params.not_after = day(now.plus(Duration::from_secs(days * 86_400)));
+}
+
+/// Whether the first certificate of a file names the key of the authority as the one that signed it (RFC 5280, 4.2.1.1).
+/// All authorities of ours have one name, so the name does not tell them apart.
+pub(crate) fn is_issued_by(certificate: &Path, authority: &Path) -> Result<bool, TlsError> {
+    use x509_parser::extensions::ParsedExtension;
+    let key_id = |path: &Path, of_issuer: bool| {
+        let content = || TlsError::Content {
+            path: path.to_owned(),
+            what: "certificate",
+        };
+        let text = read(path)?;
+        let der = CertificateDer::from_pem_slice(text.as_bytes()).map_err(|_| content())?;
+        let (_, parsed) = x509_parser::parse_x509_certificate(&der).map_err(|_| content())?;
+        let mut extensions = parsed.extensions().iter();
+        let found = extensions.find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(id) if of_issuer => {
+                id.key_identifier.as_ref().map(|id| id.0.to_vec())
+            }
+            ParsedExtension::SubjectKeyIdentifier(id) if !of_issuer => Some(id.0.to_vec()),
+            _ => None,
+        });
+        Ok::<_, TlsError>(found)
+    };
+    let issuer = key_id(certificate, true)?;
+    Ok(issuer.is_some() && issuer == key_id(authority, false)?)
 }
 
 /// What a certificate says, for those who look whether it is right.
@@ -495,6 +515,35 @@ mod tests {
         );
         assert_ne!(leaf(folder), renamed, "it was about to run out");
         assert_eq!(old.authority_pem(), Some(authority.as_str()));
+    }
+
+    #[test]
+    fn a_certificate_of_another_authority_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+        open(&first, &["localhost"], NOW);
+        open(&second, &["localhost"], NOW);
+        let discarded = leaf(&second);
+        for file in ["tls/ca.pem", "tls/ca.key"] {
+            fs::copy(first.join(file), second.join(file)).unwrap();
+        }
+        let (certificate, authority) = (second.join("tls/server.pem"), second.join("tls/ca.pem"));
+        assert!(!is_issued_by(&certificate, &authority).unwrap());
+        let moved = open(&second, &["localhost"], NOW);
+        assert_ne!(leaf(&second), discarded);
+        assert!(is_issued_by(&certificate, &authority).unwrap());
+        let of_first = fs::read_to_string(first.join("tls/ca.pem")).unwrap();
+        assert_eq!(moved.authority_pem(), Some(of_first.as_str()));
+        let checked = std::process::Command::new("openssl")
+            .arg("verify")
+            .arg("-CAfile")
+            .args([&authority, &certificate])
+            .output();
+        let checked = checked.unwrap();
+        assert!(checked.status.success(), "{checked:?}");
+        let kept = leaf(&second);
+        open(&second, &["localhost"], NOW);
+        assert_eq!(leaf(&second), kept, "nothing changed");
     }
 
     #[test]

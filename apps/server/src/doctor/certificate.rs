@@ -144,6 +144,15 @@ fn leaf(
         }
         _ => {}
     }
+    if is_own {
+        let folder = settings.data_dir.join("tls");
+        let issued = tls::is_issued_by(&folder.join("server.pem"), &folder.join("ca.pem"));
+        if matches!(issued, Ok(false)) {
+            let found = "another authority than ca.pem signed it: agents refuse it";
+            let advice = "start the server again: it makes a certificate of that authority";
+            return report.problem(name, found, advice);
+        }
+    }
     let found = format!("for {names}; ends in {days} days");
     if days < SOON_DAYS {
         return report.warn(name, found, renewal);

@@ -238,6 +238,21 @@ async fn clocks_and_certificates_are_compared() {
             .contains("agents look for other.example.com"),
         "{certificate:?}"
     );
+    let another = tempfile::tempdir().unwrap();
+    used(another.path(), &more[1..]).await;
+    for file in ["tls/ca.pem", "tls/ca.key"] {
+        fs::copy(another.path().join(file), folder.path().join(file)).unwrap();
+    }
+    let report = at(Duration::ZERO, &more).await;
+    let certificate = found(&report, "certificate");
+    assert_eq!(certificate.state, State::Problem);
+    assert!(
+        certificate.found.contains("another authority than ca.pem"),
+        "{certificate:?}"
+    );
+    used(folder.path(), &more).await;
+    let report = at(Duration::ZERO, &more).await;
+    assert_eq!(found(&report, "certificate").state, State::Ok);
     fs::write(folder.path().join("tls/server.key"), "nonsense").unwrap();
     let report = at(Duration::ZERO, &more).await;
     assert_eq!(found(&report, "certificate").state, State::Problem);

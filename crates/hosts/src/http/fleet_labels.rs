@@ -165,12 +165,13 @@ pub(super) async fn named(hosts: &Hosts, name: &str) -> Result<LabelRecord, Prob
     if let Some(record) = hosts.find_label_by_name(name).await? {
         return Ok(record);
     }
-    if let Some(decoded) = decoded_again(name)
-        && let Some(record) = hosts.find_label_by_name(&decoded).await?
-    {
+    let Some(decoded) = decoded_again(name) else {
+        return Err(not_found("Label", name));
+    };
+    if let Some(record) = hosts.find_label_by_name(&decoded).await? {
         return Ok(record);
     }
-    Err(not_found("Label", name))
+    Err(not_found("Label", &decoded))
 }
 
 async fn hosts_of(

@@ -231,6 +231,7 @@ on_both_databases! {
             ("POST", "/hosts/999999/refetch", Value::Null, 404, "Host 999999"),
             ("GET", "/labels/999", Value::Null, 404, "Label 999 was not found in the datastore"),
             ("DELETE", "/labels/nope", Value::Null, 404, "Label nope was not found in the datastore"),
+            ("GET", "/spec/labels/no%2520such%2520label", Value::Null, 404, "Label no such label was not found in the datastore"),
             ("DELETE", "/labels/All%20Hosts", Value::Null, 422, "cannot delete built-in label 'All Hosts'"),
             ("DELETE", "/labels/All%2520Hosts", Value::Null, 422, "cannot delete built-in label 'All Hosts'"),
             ("POST", "/labels", label, 409, ""),
