@@ -6,5 +6,8 @@
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
+    // Of pages of 2 MiB that thousands of connections touch here and there, a third held nothing (docs/performance.md). That
+    // the kernel does not know of it is no reason not to serve.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     muster_server::cli::main()
 }

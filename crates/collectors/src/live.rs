@@ -4,9 +4,11 @@
 //! credential is to be checked, that the peer is to be tried. A newer wish of a kind replaces the older, so that a slow peer
 //! holds up nobody and memory stays small.
 
+mod watch;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -14,6 +16,10 @@ use muster_clock::Timestamp;
 use muster_identity::CollectorId;
 use muster_wire_opamp::InstanceUid;
 use tokio::sync::Notify;
+use tokio::time::Instant;
+
+pub(crate) use watch::Overdue;
+use watch::Signs;
 
 /// How many agents one socket may hold.
 pub(crate) const MAX_AGENTS_PER_SOCKET: usize = 10_000;
@@ -27,24 +33,52 @@ pub(crate) struct Wishes {
     pub(crate) check: bool,
     /// Whether the peer is to be tried.
     pub(crate) probe: bool,
+    /// The socket is to end.
+    pub(crate) overdue: Option<Overdue>,
+}
+
+impl Wishes {
+    fn is_empty(&self) -> bool {
+        !self.check && !self.probe && self.overdue.is_none() && self.push.is_empty()
+    }
 }
 
 struct Socket {
     wishes: Mutex<Wishes>,
     wake: Notify,
     heard_at: AtomicI64,
+    signs: Signs,
 }
 
-#[derive(Default)]
 struct Inner {
     sockets: DashMap<u64, Arc<Socket>>,
     /// On which sockets agents were last seen.
     agents: DashMap<CollectorId, Vec<u64>>,
+    began: Instant,
+    watch_begun: Once,
+}
+
+impl Inner {
+    /// How long this registry is there, in milliseconds.
+    fn millis(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 /// The sockets of this replica. Cheap to clone.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Live(Arc<Inner>);
+
+impl Default for Live {
+    fn default() -> Self {
+        Self(Arc::new(Inner {
+            sockets: DashMap::new(),
+            agents: DashMap::new(),
+            began: Instant::now(),
+            watch_begun: Once::new(),
+        }))
+    }
+}
 
 /// An open socket; gone from the registry when it is dropped.
 pub(crate) struct Handle {
@@ -63,6 +97,7 @@ impl Live {
             wishes: Mutex::default(),
             wake: Notify::new(),
             heard_at: AtomicI64::new(now.as_micros()),
+            signs: Signs::new(self.0.millis()),
         });
         self.0.sockets.insert(id, Arc::clone(&socket));
         Handle {
@@ -160,7 +195,7 @@ impl Handle {
                     .wishes
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner);
-                if wishes.check || wishes.probe || !wishes.push.is_empty() {
+                if !wishes.is_empty() {
                     return std::mem::take(&mut *wishes);
                 }
             }
@@ -173,6 +208,12 @@ impl Handle {
         self.socket
             .heard_at
             .store(now.as_micros(), Ordering::Relaxed);
+        self.socket.signs.heard(self.live.0.millis());
+    }
+
+    /// A message came that could be read; whoever sent it is looked at.
+    pub(crate) fn spoke(&self) {
+        self.socket.signs.spoke(self.live.0.millis());
     }
 
     /// An agent spoke on this socket, by this uid: it is where it is reached now, unless nobody knows yet whether it was that

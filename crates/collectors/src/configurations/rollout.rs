@@ -42,7 +42,8 @@ pub struct Version {
     pub hash: String,
 }
 
-/// How far a collector is. Written as JSON by this release and read by this and later ones.
+/// How far a collector is. Written as JSON by this release and read by this and later ones; what only a later one knows cannot be
+/// read, and whoever cannot read it leaves that collector to those who can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {

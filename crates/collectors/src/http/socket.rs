@@ -21,20 +21,17 @@ use tokio_util::sync::CancellationToken;
 use super::opamp::without_content;
 use crate::collectors::{Reply, Session};
 use crate::knocks::{Hold, Knocker};
-use crate::live::{Handle, Wishes};
+use crate::live::{Handle, Overdue, Wishes};
 use crate::pace::Pace;
 use crate::record::LineKey;
 use crate::{Collectors, ExchangeError};
 
-/// Room for what an agent sends, in bytes; more is found when it is needed. The default is 128 KiB, for each of thousands.
-pub(super) const READ_BUFFER_BYTES: usize = 4 * 1024;
+/// Room for what an agent sends, in bytes; more is found when it is needed. The default is 128 KiB, for each of thousands, and so
+/// much is overwritten at each read.
+pub(super) const READ_BUFFER_BYTES: usize = 1024;
 /// The largest frame that is read at all, in bytes: a little more than a message may have, so that most that are too large are
 /// told so in good order.
 pub(super) const MAX_FRAME_BYTES: usize = DEFAULT_MESSAGE_BYTES + 16;
-/// How often the server tries whether a peer is there that says nothing.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
-/// Without any sign of life for so long a socket is closed.
-const SILENCE: Duration = Duration::from_secs(90);
 /// How soon after an agent's first message its credential is looked at again: it may have been taken away at that moment.
 const SECOND_LOOK: Duration = Duration::from_millis(500);
 /// How long a peer may take to read what it is sent.
@@ -47,8 +44,6 @@ const BURST_MESSAGES: u32 = 100;
 const MESSAGE_INTERVAL: Duration = Duration::from_millis(100);
 /// What an agent is told to wait that is one too many, on a socket that others share.
 const TOO_MANY_WAIT: Duration = Duration::from_secs(60);
-/// How long a peer may hold a socket before its first message.
-const FIRST_MESSAGE_TIME: Duration = Duration::from_secs(60);
 /// How many frames in a row may make no sense.
 const MAX_BAD_FRAMES: u32 = 20;
 
@@ -83,18 +78,18 @@ struct Actor {
     handle: Handle,
     framing: Framing,
     opened: Instant,
-    heard: Instant,
     pace: Pace,
     read_after: Instant,
     bad_frames: u32,
-    /// Whether any message came that could be read.
-    has_spoken: bool,
     look_at: Option<Instant>,
     /// Whether the peer owes an answer to a ping.
     is_tried: bool,
     /// Agents that could not be told what there is, since a dependency was away.
     owed: BTreeSet<CollectorId>,
     held_off: Option<HeldOff>,
+    /// The last message, if it was large. While it is held, what is read next finds a small buffer of its own; else the socket
+    /// would keep the room for its largest message for ever, which is the one that tells everything.
+    large: Option<Bytes>,
 }
 
 /// Serves a socket until it ends.
@@ -106,6 +101,7 @@ pub(super) async fn serve(
     stopping: CancellationToken,
 ) {
     let now = collectors.now();
+    collectors.live().watch();
     let mut actor = Actor {
         handle: collectors.live().open(session.connection.id, now),
         socket,
@@ -113,15 +109,14 @@ pub(super) async fn serve(
         line,
         framing: Framing::Header,
         opened: Instant::now(),
-        heard: Instant::now(),
         pace: Pace::new(Timestamp::EPOCH),
         read_after: Instant::now(),
         bad_frames: 0,
-        has_spoken: false,
         look_at: None,
         is_tried: false,
         owed: BTreeSet::new(),
         held_off: None,
+        large: None,
         collectors,
     };
     let end = actor.run(&stopping).await;
@@ -168,12 +163,11 @@ async fn linger(collectors: &Collectors, who: Knocker, stopping: &CancellationTo
 
 impl Actor {
     async fn run(&mut self, stopping: &CancellationToken) -> End {
-        let mut ping = tokio::time::interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
-        ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let look_at = self.look_at.unwrap_or_else(|| Instant::now() + SILENCE);
+            let now = Instant::now();
+            let look_at = self.look_at.unwrap_or(now);
             let held_until = self.held_off.as_ref().map(|held| held.until);
-            let may_read = Instant::now() >= self.read_after;
+            let may_read = now >= self.read_after;
             let going = tokio::select! {
                 () = stopping.cancelled() => Err(End::Close(close_code::RESTART, "the server stops")),
                 wishes = self.handle.wishes() => self.look(wishes).await,
@@ -192,7 +186,6 @@ impl Actor {
                     }
                 }
                 () = tokio::time::sleep_until(held_until.unwrap_or(look_at)), if held_until.is_some() => Err(UNAUTHORIZED),
-                _ = ping.tick() => self.ping().await,
             };
             if let Err(end) = going {
                 return end;
@@ -201,12 +194,12 @@ impl Actor {
     }
 
     async fn take(&mut self, message: Message) -> Going {
-        self.heard = Instant::now();
         let now = self.collectors.now();
         self.handle.heard(now);
         match message {
             Message::Binary(bytes) => {
                 self.slow_down();
+                self.large = Some(bytes.clone()).filter(|bytes| bytes.len() > READ_BUFFER_BYTES);
                 self.answer(bytes).await
             }
             Message::Pong(_) => {
@@ -278,7 +271,7 @@ impl Actor {
             }
         };
         self.bad_frames = 0;
-        self.has_spoken = true;
+        self.handle.spoke();
         let uid = InstanceUid::from_wire(&message.instance_uid).ok();
         let who = uid.map_or_else(|| self.knocker(), Knocker::Agent);
         // On the heap only while it lasts: thousands of sockets have nothing to answer.
@@ -415,6 +408,13 @@ impl Actor {
     }
 
     async fn look(&mut self, wishes: Wishes) -> Going {
+        match wishes.overdue {
+            Some(Overdue::Silent) => return Err(End::Gone),
+            Some(Overdue::NeverSpoke) => {
+                return Err(End::Close(close_code::POLICY, "no message came"));
+            }
+            None => {}
+        }
         if wishes.check {
             self.check().await?;
         }
@@ -459,20 +459,6 @@ impl Actor {
             Err(ExchangeError::Unavailable(_) | ExchangeError::TooMany) => Ok(()),
             Err(ExchangeError::Unauthorized { .. }) => Err(UNAUTHORIZED),
         }
-    }
-
-    async fn ping(&mut self) -> Going {
-        if self.heard.elapsed() > SILENCE {
-            return Err(End::Gone);
-        }
-        if !self.has_spoken && self.opened.elapsed() > FIRST_MESSAGE_TIME {
-            return Err(End::Close(close_code::POLICY, "no message came"));
-        }
-        self.check().await?;
-        if self.heard.elapsed() + Duration::from_secs(1) < PING_INTERVAL {
-            return Ok(());
-        }
-        self.try_peer().await
     }
 
     async fn try_peer(&mut self) -> Going {

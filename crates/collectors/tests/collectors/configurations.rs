@@ -1,6 +1,7 @@
 //! Configurations of collectors, by our API and by messages of agents.
 
 mod documents;
+mod later;
 mod rollout;
 mod selection;
 

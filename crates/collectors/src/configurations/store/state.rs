@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use muster_clock::Timestamp;
-use muster_http::Listing;
+use muster_http::{Listing, error_chain};
 use muster_identity::{CollectorId, TeamFilter, TeamId};
 use muster_store::{Executor, Row, StoreError, Value, args, folded_column, statements};
 
@@ -72,7 +72,21 @@ fn read<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, StoreError> {
         .map_err(|error| StoreError::corrupt("read what a collector should run", error.to_string()))
 }
 
-/// What is known about these collectors, those that are gone left out.
+/// The same of one collector among many. What cannot be read, such as what a later release wrote, is left as it is, and is
+/// no reason to see to nobody.
+fn read_or_leave<T: serde::de::DeserializeOwned>(id: CollectorId, text: &str) -> Option<T> {
+    let read = read(text);
+    if let Err(error) = &read {
+        tracing::warn!(
+            collector = id.0,
+            error = error_chain(error),
+            "left a collector alone: what it should run cannot be read by this release"
+        );
+    }
+    read.ok()
+}
+
+/// What is known about these collectors, those left out that are gone or cannot be read.
 pub(crate) async fn known(
     db: &mut impl Executor,
     ids: &[CollectorId],
@@ -87,11 +101,19 @@ pub(crate) async fn known(
         let is_healthy: Option<i64> = row.get("is_healthy")?;
         let body: Option<String> = row.get("body")?;
         let revision: Option<i64> = row.get("revision")?;
-        let rollout = body.map(|body| read(&body)).transpose()?;
+        let id = row.get("id")?;
+        let rollout: Option<Rollout> = match body.map(|body| read_or_leave(id, &body)) {
+            Some(None) => continue,
+            Some(rollout) => rollout,
+            None => None,
+        };
+        let Some(durable) = read_or_leave(id, &row.get::<String>("record")?) else {
+            continue;
+        };
         let sends_config: Option<i64> = row.get("sends_config_id")?;
         let sends_version: Option<i64> = row.get("sends_version")?;
         all.push(Known {
-            id: row.get("id")?,
+            id,
             team_id: row.get::<Option<i64>>("team_id")?.map(TeamId),
             capabilities: row.get::<i64>("capabilities")? as u64,
             components_hash: row.get("components_hash")?,
@@ -100,7 +122,7 @@ pub(crate) async fn known(
             health_at: row.get("health_at")?,
             heard_at: row.get("seen_at")?,
             back_at: row.get("back_at")?,
-            durable: read(&row.get::<String>("record")?)?,
+            durable,
             attributes: BTreeMap::new(),
             rollout: revision.zip(rollout),
             sends: sends_config.zip(sends_version),
@@ -296,7 +318,9 @@ pub(crate) async fn experience(
             .await?;
         for row in &rows {
             last = row.get("collector_id")?;
-            let rollout: Rollout = read(&row.get::<String>("body")?)?;
+            let Some(rollout) = read_or_leave::<Rollout>(last, &row.get::<String>("body")?) else {
+                continue;
+            };
             if let Some(good) = rollout
                 .good
                 .filter(|good| good.configuration_id == configuration)
@@ -451,13 +475,14 @@ impl Filter {
 fn collector_state(row: &Row) -> Result<CollectorState, StoreError> {
     let body: Option<String> = row.get("body")?;
     let state: String = row.get("state")?;
+    let id = row.get("id")?;
     Ok(CollectorState {
-        collector_id: row.get("id")?,
+        collector_id: id,
         name: row.get("name")?,
         host_name: row.get("host_name")?,
         team_id: row.get::<Option<i64>>("team_id")?.map(TeamId),
         state: State::parse(&state).unwrap_or(State::Unmanaged),
-        rollout: body.map(|body| read(&body)).transpose()?,
+        rollout: body.and_then(|body| read_or_leave(id, &body)),
     })
 }
 
