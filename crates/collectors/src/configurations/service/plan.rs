@@ -77,7 +77,7 @@ impl Configurations {
         let known = store::state::known(&mut self.database(), ids).await?;
         let mut components = KnownComponents::new();
         let mut looked = Vec::new();
-        for known in &known {
+        for known in known.iter().filter(|known| !known.is_foreign) {
             if let Some(one) = self.judge(known, &assignments, &mut components).await? {
                 looked.push((one, known));
             }

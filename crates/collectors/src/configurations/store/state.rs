@@ -61,6 +61,8 @@ pub(crate) struct Known {
     pub(crate) back_at: Option<Timestamp>,
     pub(crate) durable: Durable,
     pub(crate) attributes: BTreeMap<String, String>,
+    /// How far it is was written by a later release, which this one cannot read and leaves as it is.
+    pub(crate) is_foreign: bool,
     /// How far it was, and how often that was changed.
     pub(crate) rollout: Option<(i64, Rollout)>,
     /// The configuration and version that was to be sent.
@@ -86,7 +88,7 @@ fn read_or_leave<T: serde::de::DeserializeOwned>(id: CollectorId, text: &str) ->
     read.ok()
 }
 
-/// What is known about these collectors, those left out that are gone or cannot be read.
+/// What is known about these collectors, those left out that are gone, or whose own record cannot be read.
 pub(crate) async fn known(
     db: &mut impl Executor,
     ids: &[CollectorId],
@@ -102,11 +104,8 @@ pub(crate) async fn known(
         let body: Option<String> = row.get("body")?;
         let revision: Option<i64> = row.get("revision")?;
         let id = row.get("id")?;
-        let rollout: Option<Rollout> = match body.map(|body| read_or_leave(id, &body)) {
-            Some(None) => continue,
-            Some(rollout) => rollout,
-            None => None,
-        };
+        let has_body = body.is_some();
+        let rollout: Option<Rollout> = body.and_then(|body| read_or_leave(id, &body));
         let Some(durable) = read_or_leave(id, &row.get::<String>("record")?) else {
             continue;
         };
@@ -124,6 +123,7 @@ pub(crate) async fn known(
             back_at: row.get("back_at")?,
             durable,
             attributes: BTreeMap::new(),
+            is_foreign: has_body && rollout.is_none(),
             rollout: revision.zip(rollout),
             sends: sends_config.zip(sends_version),
         });
