@@ -488,7 +488,8 @@ impl Collectors {
         let id = record.id;
         let is_told = speaks_for(principal, &record);
         if is_known {
-            self.0.presence.heard(&record);
+            let before = self.0.records.get(&id).map(|record| Arc::clone(&record));
+            self.0.presence.heard(&record, before.as_deref());
             // The uid in the message need not be the agent's: that is told by what is kept.
             let uids = outcome.effects.iter().filter_map(|effect| match effect {
                 Effect::Uid(uid) => Some(*uid),

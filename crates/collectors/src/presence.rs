@@ -1,8 +1,9 @@
 //! When agents were last heard and the numbers of their messages, written in batches.
 //!
-//! Every message marks its agent. The marks gather in memory, one per agent, and are written each second in two statements
-//! per few hundred agents. When the database is away they stay and are tried again; a stop writes what is left. A crash loses
-//! at most a second of them: then a number may be found missing, and a full state is asked for once.
+//! Every message marks its agent. The marks gather in memory, one per agent, and are written in two statements per few hundred
+//! agents: each second those of agents that came, went or changed their connection, every five seconds those that say no more
+//! than that an agent is still there. When the database is away they stay and are tried again; a stop writes what is left. A
+//! crash loses at most so much of them: then a number may be found missing, and a full state is asked for once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +21,10 @@ use crate::store::presence::{Heard, MAX_BATCH_ROWS, put};
 
 /// How long marks gather.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+/// At every how many such times those are written that can wait. Agents lie all over the tables: so many of them share pages.
+const FLUSHES_PER_ROUND: u32 = 5;
+/// Marks of agents that are to be heard more often than this do not wait: they would be late before they are written.
+const PATIENT_INTERVAL: Duration = Duration::from_secs(20);
 /// A line that is older by this than the agent's newest does not change any more, and is not written again.
 const WRITTEN_BY_NOW: Duration = Duration::from_secs(10 * 60);
 /// How often a stop tries to write what is left before it gives up.
@@ -31,9 +36,48 @@ pub(crate) struct Presence(Arc<Shared>);
 
 struct Shared {
     database: Database,
-    /// At most one entry per agent.
-    pending: Mutex<HashMap<CollectorId, Heard>>,
+    pending: Mutex<Pending>,
     many: Notify,
+}
+
+#[derive(Default)]
+struct Pending {
+    /// At most one entry per agent.
+    agents: HashMap<CollectorId, Mark>,
+    /// How many of them cannot wait.
+    urgent: usize,
+}
+
+struct Mark {
+    heard: Heard,
+    is_urgent: bool,
+}
+
+impl Pending {
+    fn remove(&mut self, id: CollectorId) -> Option<Mark> {
+        let mark = self.agents.remove(&id)?;
+        self.urgent -= usize::from(mark.is_urgent);
+        Some(mark)
+    }
+
+    fn insert(&mut self, mark: Mark) {
+        self.urgent += usize::from(mark.is_urgent);
+        self.agents.insert(mark.heard.id, mark);
+    }
+}
+
+/// Whether others are to know soon what became of an agent, rather than only that it is still there.
+fn is_urgent(record: &Record, before: Option<&Record>) -> bool {
+    let Some(before) = before else {
+        return true;
+    };
+    let has_changed = |line: &Line| {
+        before.line(line.key).is_none_or(|known| {
+            (known.connection, known.ended_at, known.need)
+                != (line.connection, line.ended_at, line.need)
+        })
+    };
+    record.interval() < PATIENT_INTERVAL || record.lines.iter().any(has_changed)
 }
 
 impl Presence {
@@ -45,23 +89,29 @@ impl Presence {
         }))
     }
 
-    fn pending(&self) -> std::sync::MutexGuard<'_, HashMap<CollectorId, Heard>> {
+    fn pending(&self) -> std::sync::MutexGuard<'_, Pending> {
         self.0
             .pending
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An agent was heard. Memory only.
-    pub(crate) fn heard(&self, record: &Record) {
+    /// An agent was heard, of which so much was known before. Memory only.
+    pub(crate) fn heard(&self, record: &Record, before: Option<&Record>) {
         let Some(seen_at) = record.seen_at() else {
             return;
         };
         // What was silent for long was written long ago, or waits here.
         let is_new = |line: &&Line| seen_at.since(line.seen_at) < WRITTEN_BY_NOW;
         let mut lines: Vec<Line> = record.lines.iter().filter(is_new).cloned().collect();
+        let mut is_urgent = is_urgent(record, before);
         let mut pending = self.pending();
-        if let Some(waiting) = pending.remove(&record.id) {
+        if let Some(Mark {
+            heard: waiting,
+            is_urgent: was_urgent,
+        }) = pending.remove(record.id)
+        {
+            is_urgent |= was_urgent;
             let is_known = |line: &Line| lines.iter().any(|known| known.key == line.key);
             let others: Vec<Line> = waiting
                 .lines
@@ -77,8 +127,8 @@ impl Presence {
             gone_at: record.gone_at(),
             said_goodbye: record.said_goodbye(),
         };
-        pending.insert(record.id, heard);
-        if pending.len() == MAX_BATCH_ROWS {
+        pending.insert(Mark { heard, is_urgent });
+        if is_urgent && pending.urgent == MAX_BATCH_ROWS {
             self.0.many.notify_one();
         }
     }
@@ -87,28 +137,38 @@ impl Presence {
     pub(crate) fn waiting(&self, id: CollectorId) -> Vec<Line> {
         let pending = self.pending();
         pending
+            .agents
             .get(&id)
-            .map(|heard| heard.lines.clone())
+            .map(|mark| mark.heard.lines.clone())
             .unwrap_or_default()
     }
 
     /// When an agent was last heard and when it went, if that is not written yet.
     pub(crate) fn waiting_times(&self, id: CollectorId) -> Option<(Timestamp, Option<Timestamp>)> {
         let pending = self.pending();
-        pending.get(&id).map(|heard| (heard.seen_at, heard.gone_at))
+        let mark = pending.agents.get(&id)?;
+        Some((mark.heard.seen_at, mark.heard.gone_at))
     }
 
     /// An agent is not there any more.
     pub(crate) fn forget(&self, id: CollectorId) {
-        self.pending().remove(&id);
+        self.pending().remove(id);
     }
 
     /// Writes what gathered. What could not be written stays.
     pub(crate) async fn flush(&self) -> Result<(), StoreError> {
+        self.write(true).await
+    }
+
+    /// Writes all that gathered, or what cannot wait.
+    async fn write(&self, all: bool) -> Result<(), StoreError> {
         loop {
             let batch: Vec<Heard> = {
                 let pending = self.pending();
-                pending.values().take(MAX_BATCH_ROWS).cloned().collect()
+                let marks = pending.agents.values();
+                let marks = marks.filter(|mark| all || mark.is_urgent);
+                let heard = marks.map(|mark| mark.heard.clone());
+                heard.take(MAX_BATCH_ROWS).collect()
             };
             if batch.is_empty() {
                 return Ok(());
@@ -119,8 +179,9 @@ impl Presence {
             let mut pending = self.pending();
             for written in &batch {
                 // One that was heard again meanwhile is still to be written.
-                if pending.get(&written.id) == Some(written) {
-                    pending.remove(&written.id);
+                let waiting = pending.agents.get(&written.id);
+                if waiting.is_some_and(|mark| mark.heard == *written) {
+                    pending.remove(written.id);
                 }
             }
             if batch.len() < MAX_BATCH_ROWS {
@@ -132,14 +193,19 @@ impl Presence {
     /// Writes marks until `stop`, then what is left.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut is_failing = false;
+        let mut round = 0;
         while !stop.is_cancelled() {
             tokio::select! {
-                () = tokio::time::sleep(FLUSH_INTERVAL) => {}
+                () = tokio::time::sleep(FLUSH_INTERVAL) => round += 1,
                 () = self.0.many.notified(), if !is_failing => {}
                 () = stop.cancelled() => break,
             }
-            match self.flush().await {
-                Ok(()) => is_failing = false,
+            let all = round >= FLUSHES_PER_ROUND;
+            match self.write(all).await {
+                Ok(()) => {
+                    is_failing = false;
+                    round = if all { 0 } else { round };
+                }
                 Err(error) => {
                     if !is_failing {
                         tracing::warn!(

@@ -3,6 +3,7 @@
 //! What agents say at length (attributes, health, configurations) is kept in the database only; here are its digests, so that
 //! a message that changes nothing costs nothing. What survives a restart is [`Durable`]; [`Line`]s are written in batches.
 
+mod copy;
 mod later;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,8 @@ use muster_clock::Timestamp;
 use muster_identity::{AgentKeyId, CollectorId, EnrollmentTokenId, TeamId};
 use muster_wire_opamp::InstanceUid;
 use serde::{Deserialize, Serialize};
+
+pub use copy::CopyOnWrite;
 
 use crate::limits::{CONTEST_LASTS, DEFAULT_HEARTBEAT, MAX_LINES};
 
@@ -23,7 +26,7 @@ pub struct Record {
     /// Counts its changes. Whoever writes names the one that was read, so that of two only one succeeds.
     pub revision: i64,
     /// What survives everything.
-    pub durable: Durable,
+    pub durable: CopyOnWrite<Durable>,
     /// Its connections, the newest last.
     pub lines: Vec<Line>,
     /// What tells the effective configuration that it said last from others, before anything of it is masked; none until it

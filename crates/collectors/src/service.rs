@@ -30,7 +30,9 @@ use crate::limits::{
     COMEBACKS_PER_DAY, CONTEST_LASTS, DEFAULT_HEARTBEAT_SECONDS, REASSIGNMENT_PAUSE, UNDER_WAY,
 };
 use crate::masking::Masking;
-use crate::record::{Comebacks, ConfigReport, Durable, LineKey, Part, Record, Standing};
+use crate::record::{
+    Comebacks, ConfigReport, CopyOnWrite, Durable, LineKey, Part, Record, Standing,
+};
 use crate::telemetry::OwnTelemetry;
 
 pub use answer::SERVER_CAPABILITIES;
@@ -326,7 +328,7 @@ impl Outcome {
     }
 
     /// Notes whether anything is to be written now.
-    fn settle(mut self: Box<Self>, before: Option<&Durable>) -> Step {
+    fn settle(mut self: Box<Self>, before: Option<&CopyOnWrite<Durable>>) -> Step {
         self.is_changed = self.is_new
             || before != Some(&self.record.durable)
             || !self.parts.is_empty()
@@ -465,7 +467,11 @@ fn readmit(x: &Exchange<'_>, outcome: &mut Outcome) {
 }
 
 /// The usual course of a message from an agent that is known by now.
-fn advance(x: &Exchange<'_>, mut outcome: Box<Outcome>, before: Option<&Durable>) -> Step {
+fn advance(
+    x: &Exchange<'_>,
+    mut outcome: Box<Outcome>,
+    before: Option<&CopyOnWrite<Durable>>,
+) -> Step {
     let is_new = outcome.is_new;
     let goes = x.message.agent_disconnect.is_some();
     adopt(x, &mut outcome);

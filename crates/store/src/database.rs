@@ -65,6 +65,10 @@ enum Pools {
     },
 }
 
+/// Pages that the one connection that writes keeps, in KiB with a minus as SQLite has it.
+const WRITER_CACHE: &str = "-8000";
+/// The same for each that reads: there are several, and what they read again the kernel has.
+const READER_CACHE: &str = "-2000";
 /// The driver would write a line for each request that waits for a connection: under load that is thousands a second, and
 /// the metrics say the same.
 const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -92,7 +96,7 @@ impl Database {
                     .synchronous(SqliteSynchronous::Full)
                     .busy_timeout(options.busy_timeout)
                     .pragma("journal_size_limit", "67108864")
-                    .pragma("cache_size", "-8000")
+                    .pragma("cache_size", WRITER_CACHE)
                     .pragma("temp_store", "memory")
                     .statement_cache_capacity(256);
                 let write = SqlitePoolOptions::new()
@@ -113,7 +117,12 @@ impl Database {
                     .idle_timeout(Duration::from_secs(60))
                     .acquire_timeout(options.acquire_timeout)
                     .acquire_slow_threshold(NEVER)
-                    .connect_lazy_with(connect.read_only(true).create_if_missing(false));
+                    .connect_lazy_with(
+                        connect
+                            .read_only(true)
+                            .create_if_missing(false)
+                            .pragma("cache_size", READER_CACHE),
+                    );
                 Pools::Sqlite { write, read }
             }
             Address::Postgres(connect) => {

@@ -189,13 +189,14 @@ impl Collectors {
         let (Some(plan), Some(settings)) = (&outcome.offer, usable) else {
             return Ok(None);
         };
-        let Some(offer) = record.durable.offer.as_mut() else {
+        let durable = &mut *record.durable;
+        let Some(offer) = durable.offer.as_mut() else {
             return Ok(None);
         };
         let keys = &self.0.identity.collector_keys;
         let wanted = KeyOffer {
             collector_id: record.id,
-            team_id: record.durable.team_id,
+            team_id: durable.team_id,
             token_id: match principal {
                 Principal::Token(token) => Some(token.id),
                 Principal::Key(_) => None,

@@ -93,7 +93,7 @@ impl Collectors {
             if ended_at.is_none() {
                 line.seen_at = line.seen_at.max(now);
             }
-            self.0.presence.heard(&record);
+            self.0.presence.heard(&record, Some(&entry));
             *entry = Arc::new(record);
         }
     }

@@ -244,7 +244,7 @@ impl CollectorDetail {
         };
         let mut description = part("description").map_or(Value::Null, |(value, _)| value);
         let (config, config_at) = part("effective_config").unzip();
-        let durable = detail.record.durable;
+        let durable = detail.record.durable.into_inner();
         let event = |event: crate::store::event::Event| CollectorEvent {
             at: event.at,
             kind: event.kind,

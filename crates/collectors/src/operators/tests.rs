@@ -9,6 +9,7 @@ use muster_store::Schema;
 use muster_store::testing::on_both_databases;
 
 use super::*;
+use crate::record::Durable;
 use crate::service::Settings;
 use crate::{CollectorParts, Masking};
 
@@ -34,7 +35,7 @@ on_both_databases! {
         let record = Record {
             id: CollectorId(0),
             revision: 0,
-            durable: serde_json::from_value(durable).unwrap(),
+            durable: serde_json::from_value::<Durable>(durable).unwrap().into(),
             lines: Vec::new(),
             said_config: None,
         };

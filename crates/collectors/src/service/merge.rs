@@ -11,7 +11,7 @@ use crate::values::{self, bounded, digest, hex};
 
 pub(super) fn merge(x: &Exchange<'_>, outcome: &mut Outcome) {
     let (message, masking) = (x.message, &x.settings.masking);
-    if message.capabilities != 0 {
+    if ![0, outcome.record.durable.capabilities].contains(&message.capabilities) {
         outcome.record.durable.capabilities = message.capabilities;
     }
     if let Some(said) = &message.agent_description {
@@ -167,12 +167,14 @@ fn components(x: &Exchange<'_>, outcome: &mut Outcome) {
 /// Whether the list of components is to be asked for: nobody of the agent's team told what this hash stands for. Some agents tell
 /// it only with their full state, which is asked for when they do not answer.
 pub(super) fn wants_components(x: &Exchange<'_>, outcome: &mut Outcome) -> bool {
+    // Looked at first, since what is kept of the agent is copied for whoever may change it.
+    let known = outcome.record.durable.components.as_ref();
+    if known.is_none_or(|known| known.content.is_some()) {
+        return false;
+    }
     let Some(known) = outcome.record.durable.components.as_mut() else {
         return false;
     };
-    if known.content.is_some() {
-        return false;
-    }
     if let Some(content) = x.shared_components {
         known.content = Some(content.to_owned());
         known.asked_at = None;

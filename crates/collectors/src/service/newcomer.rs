@@ -7,7 +7,7 @@ use muster_wire_opamp::InstanceUid;
 use serde_json::{Value, json};
 
 use super::{Exchange, Principal};
-use crate::record::{Durable, Record, Standing};
+use crate::record::{CopyOnWrite, Durable, Record, Standing};
 
 /// By what an agent came, for its timeline.
 pub(super) fn how(x: &Exchange<'_>) -> Value {
@@ -30,7 +30,7 @@ pub(super) fn fresh(
     Record {
         id: CollectorId(0),
         revision: 0,
-        durable: Durable {
+        durable: CopyOnWrite::from(Durable {
             uid,
             team_id,
             token_id,
@@ -59,7 +59,7 @@ pub(super) fn fresh(
             heartbeat_seconds: None,
             reassigned_at: None,
             unknown: serde_json::Map::new(),
-        },
+        }),
         lines: Vec::new(),
         said_config: None,
     }

@@ -178,7 +178,7 @@ async fn whole(db: &mut impl Executor, row: Option<Row>) -> Result<Option<Record
     Ok(Some(Record {
         id,
         revision: row.get("revision")?,
-        durable,
+        durable: durable.into(),
         lines: presence::lines(db, id).await?,
         said_config: None,
     }))

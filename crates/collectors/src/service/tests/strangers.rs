@@ -206,7 +206,7 @@ fn over_plain_http_an_agent_that_began_anew_is_sent_its_configuration_again() {
 fn what_a_later_release_wrote_about_an_agent_is_kept() {
     let mut world = World::new();
     world.send(&by_token(), socket(1), &described(0, 0));
-    let mut written = serde_json::to_value(&world.only().durable).unwrap();
+    let mut written = serde_json::to_value(&*world.only().durable).unwrap();
     written["of_a_later_release"] = json!({ "a": [1] });
     let read: Durable = serde_json::from_value(written.clone()).unwrap();
     assert_eq!(serde_json::to_value(&read).unwrap(), written);

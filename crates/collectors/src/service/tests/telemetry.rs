@@ -191,7 +191,7 @@ fn what_an_agent_says_of_it_is_kept_with_its_hash() {
         error_message: "no such host".to_owned(),
     });
     let sent = world.send(&token, POLL, &said);
-    let report = sent.outcome.record.durable.settings.unwrap();
+    let report = sent.outcome.record.durable.settings.clone().unwrap();
     assert_eq!(
         (report.hash, report.error.as_str()),
         (crate::values::hex(&hash), "no such host")
