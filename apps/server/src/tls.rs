@@ -324,6 +324,13 @@ fn own(folder: &Path, names: &[String], now: Timestamp) -> Result<String, TlsErr
     let is_usable = is_usable(&leaf, &folder.join("server.key"), names, now)
         && is_issued_by(&leaf, &ca_pem).unwrap_or(false);
     if !is_usable {
+        if !is_key_of(&ca_key, &ca_pem)? {
+            // Signed with it, the certificate would name an authority that agents could not verify it by.
+            return Err(TlsError::Content {
+                path: ca_key,
+                what: "key of the authority in ca.pem: put both files of one authority there",
+            });
+        }
         let ca = KeyPair::from_pem(&read(&ca_key)?)?;
         let issuer = Issuer::from_ca_cert_pem(&authority, ca)?;
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
@@ -381,6 +388,22 @@ pub(crate) fn is_issued_by(certificate: &Path, authority: &Path) -> Result<bool,
     };
     let issuer = key_id(certificate, true)?;
     Ok(issuer.is_some() && issuer == key_id(authority, false)?)
+}
+
+/// Whether a private key is that of an authority.
+pub(crate) fn is_key_of(key: &Path, authority: &Path) -> Result<bool, TlsError> {
+    let pair = KeyPair::from_pem(&read(key)?).map_err(|_| TlsError::Content {
+        path: key.to_owned(),
+        what: "private key",
+    })?;
+    let content = || TlsError::Content {
+        path: authority.to_owned(),
+        what: "certificate",
+    };
+    let text = read(authority)?;
+    let der = CertificateDer::from_pem_slice(text.as_bytes()).map_err(|_| content())?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(&der).map_err(|_| content())?;
+    Ok(*parsed.public_key().subject_public_key.data == *pair.public_key_raw())
 }
 
 /// What a certificate says, for those who look whether it is right.
@@ -544,6 +567,23 @@ mod tests {
         let kept = leaf(&second);
         open(&second, &["localhost"], NOW);
         assert_eq!(leaf(&second), kept, "nothing changed");
+    }
+
+    #[test]
+    fn an_authority_without_its_own_key_signs_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+        open(&first, &["localhost"], NOW);
+        open(&second, &["localhost"], NOW);
+        let kept = leaf(&second);
+        fs::copy(first.join("tls/ca.pem"), second.join("tls/ca.pem")).unwrap();
+        let refused = Tls::open(&TlsSettings::Own, &second, names(&["localhost"]), NOW);
+        let refused = refused.err().unwrap().to_string();
+        assert!(
+            refused.contains("ca.key holds no usable key of the authority"),
+            "{refused}"
+        );
+        assert_eq!(leaf(&second), kept);
     }
 
     #[test]

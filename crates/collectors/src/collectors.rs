@@ -465,7 +465,7 @@ impl Collectors {
         mark: Option<u64>,
     ) -> Result<Option<Reply>, ExchangeError> {
         let outcome: Arc<Outcome> = Arc::from(outcome);
-        let (record, offer) = if outcome.is_changed {
+        let (mut record, offer) = if outcome.is_changed {
             match self.commit(session, principal, &outcome).await? {
                 Committed::Done { record, offer } => (*record, offer.map(|offer| *offer)),
                 Committed::Conflict => return Ok(None),
@@ -489,6 +489,9 @@ impl Collectors {
         let is_told = speaks_for(principal, &record);
         if is_known {
             let before = self.0.records.get(&id).map(|record| Arc::clone(&record));
+            if let Some(before) = &before {
+                record.take_ends(before);
+            }
             self.0.presence.heard(&record, before.as_deref());
             // The uid in the message need not be the agent's: that is told by what is kept.
             let uids = outcome.effects.iter().filter_map(|effect| match effect {
@@ -566,6 +569,9 @@ struct Whose<'a> {
     other: Option<Other>,
     tried: &'a [CollectorId],
 }
+
+#[cfg(test)]
+mod tests;
 
 fn refused(reason: &'static str) {
     metrics::counter!("muster_collectors_refusals_total", "reason" => reason).increment(1);

@@ -33,13 +33,13 @@ pub(crate) struct Wishes {
     pub(crate) check: bool,
     /// Whether the peer is to be tried.
     pub(crate) probe: bool,
-    /// The socket is to end.
-    pub(crate) overdue: Option<Overdue>,
+    /// The socket may have to end.
+    pub(crate) overdue: bool,
 }
 
 impl Wishes {
     fn is_empty(&self) -> bool {
-        !self.check && !self.probe && self.overdue.is_none() && self.push.is_empty()
+        !self.check && !self.probe && !self.overdue && self.push.is_empty()
     }
 }
 
@@ -209,6 +209,11 @@ impl Handle {
             .heard_at
             .store(now.as_micros(), Ordering::Relaxed);
         self.socket.signs.heard(self.live.0.millis());
+    }
+
+    /// Whether the socket has to end, as things stand now: what it was told so for may have come meanwhile.
+    pub(crate) fn overdue(&self) -> Option<Overdue> {
+        self.socket.signs.overdue(self.live.0.millis())
     }
 
     /// A message came that could be read; whoever sent it is looked at.

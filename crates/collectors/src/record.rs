@@ -440,6 +440,20 @@ impl Record {
         self.lines.iter().find(|line| line.key == key)
     }
 
+    /// Sockets that ended while a message on another was answered have ended.
+    pub(crate) fn take_ends(&mut self, other: &Self) {
+        for line in &mut self.lines {
+            if let Some(known) = other.line(line.key)
+                && known.connection == line.connection
+                && known.sequence == line.sequence
+                && line.connection != 0
+                && line.ended_at.is_none()
+            {
+                line.ended_at = known.ended_at;
+            }
+        }
+    }
+
     /// The line of a credential, to be changed.
     pub(crate) fn line_mut(&mut self, key: LineKey) -> Option<&mut Line> {
         self.lines.iter_mut().find(|line| line.key == key)

@@ -117,6 +117,17 @@ impl StoreError {
         }))
     }
 
+    /// What others are told whose work was not even tried, since this failed: it is as bad for them.
+    pub fn for_others(&self, attempt: &'static str) -> Self {
+        let source = Source::Text(format!("not tried, since another's failed: {self}"));
+        Self(Box::new(Failure {
+            attempt,
+            kind: self.0.kind,
+            constraint: None,
+            source,
+        }))
+    }
+
     /// What a caller does about it.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

@@ -172,6 +172,18 @@ fn authority(report: &mut Report, settings: &Settings, now: Timestamp) {
             error_chain(&error),
             "put back the folder tls from a backup: agents trust that authority alone",
         ),
+        Ok(_)
+            if matches!(
+                tls::is_key_of(&path.with_extension("key"), &path),
+                Ok(false)
+            ) =>
+        {
+            report.problem(
+                name,
+                "ca.key is not the key of ca.pem: no certificate can be made",
+                "put both files of one authority into the folder tls",
+            )
+        }
         Ok(facts) => {
             let days = days_left(&facts, now);
             let found = format!("its own; ends in {days} days");

@@ -240,8 +240,10 @@ async fn clocks_and_certificates_are_compared() {
     );
     let another = tempfile::tempdir().unwrap();
     used(another.path(), &more[1..]).await;
-    for file in ["tls/ca.pem", "tls/ca.key"] {
+    for (file, authority) in [("tls/ca.pem", State::Problem), ("tls/ca.key", State::Ok)] {
         fs::copy(another.path().join(file), folder.path().join(file)).unwrap();
+        let report = at(Duration::ZERO, &more).await;
+        assert_eq!(found(&report, "authority").state, authority, "{file}");
     }
     let report = at(Duration::ZERO, &more).await;
     let certificate = found(&report, "certificate");

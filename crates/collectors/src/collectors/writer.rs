@@ -2,7 +2,8 @@
 //!
 //! Whoever has something to keep puts it into a queue and waits. One task takes what gathered while the former batch was
 //! written, and writes it in one unit of work. When anything of it cannot be kept, nothing of the batch is, and each part is
-//! written by itself: so nobody pays for another's conflict.
+//! written by itself: so nobody pays for another's conflict. When the database is away all that waits is told so at once: one
+//! wait for it is enough.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,6 +18,8 @@ use crate::service::{Effect, Outcome, Principal};
 
 /// How many agents' work is written together.
 const MAX_BATCH_JOBS: usize = 64;
+/// What is tried, for errors.
+const ATTEMPT: &str = "keep what an agent said";
 
 /// What is to be kept for one agent.
 pub(super) struct Job {
@@ -75,7 +78,9 @@ impl Collectors {
         if begins {
             tokio::spawn(self.clone().write_queue());
         }
-        written.await.unwrap_or_else(|_| Err(gave_up()))
+        // The writer panicked, which is told where it happened.
+        let lost = || StoreError::corrupt(ATTEMPT, "it was lost with the work of others");
+        written.await.unwrap_or_else(|_| Err(lost()))
     }
 
     async fn write_queue(self) {
@@ -92,12 +97,19 @@ impl Collectors {
                 }
                 waiting.jobs.drain(..count).collect()
             };
-            self.write_batch(batch).await;
+            let written = self.write_batch(batch).await;
+            if let Err(error) = written {
+                let waiting = std::mem::take(&mut self.0.queue.lock().jobs);
+                for job in waiting {
+                    let _ = job.reply.send(Err(error.for_others(ATTEMPT)));
+                }
+            }
             std::mem::forget(writing);
         }
     }
 
-    async fn write_batch(&self, mut batch: Vec<Job>) {
+    /// An error when the database is away: then nothing else that waits will fare better.
+    async fn write_batch(&self, mut batch: Vec<Job>) -> Result<(), StoreError> {
         // In one order, so that two servers rarely wait for each other.
         batch.sort_by_key(|job| job.outcome.record.id);
         if batch.len() > 1 {
@@ -108,31 +120,32 @@ impl Collectors {
                         // Whoever went away does not need it.
                         let _ = job.reply.send(Ok(done));
                     }
-                    return;
+                    return Ok(());
                 }
                 Ok(None) => {}
-                // Nobody else will fare better, and all of them wait.
                 Err(error) => {
-                    let mut error = Some(error);
                     for job in batch {
-                        let error = error.take().unwrap_or_else(gave_up);
-                        let _ = job.reply.send(Err(error));
+                        let _ = job.reply.send(Err(error.for_others(ATTEMPT)));
                     }
-                    return;
+                    return Err(error);
                 }
             }
         }
-        let mut is_away = false;
+        let mut away: Option<StoreError> = None;
         for job in batch {
-            // One wait for a database that is away is enough for all.
-            let committed = if is_away {
-                Err(gave_up())
-            } else {
-                self.write_alone(&job).await
+            let committed = match &away {
+                Some(error) => Err(error.for_others(ATTEMPT)),
+                None => self.write_alone(&job).await,
             };
-            is_away |= committed.as_ref().is_err_and(StoreError::is_unavailable);
+            if let Err(error) = &committed
+                && error.is_unavailable()
+                && away.is_none()
+            {
+                away = Some(error.for_others(ATTEMPT));
+            }
             let _ = job.reply.send(committed);
         }
+        away.map_or(Ok(()), Err)
     }
 
     /// Writes all in one unit of work; none when something of it has to be written by itself. An error when no unit of work
@@ -211,8 +224,4 @@ impl Collectors {
             offer: offer.map(Box::new),
         }
     }
-}
-
-fn gave_up() -> StoreError {
-    StoreError::corrupt("keep what an agent said", "others could not be kept either")
 }

@@ -2,6 +2,7 @@
 //! tells what there is to tell.
 
 use std::collections::BTreeSet;
+use std::future::poll_fn;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseCode, CloseFrame, Message, WebSocket, close_code};
@@ -87,8 +88,9 @@ struct Actor {
     /// Agents that could not be told what there is, since a dependency was away.
     owed: BTreeSet<CollectorId>,
     held_off: Option<HeldOff>,
-    /// The last message, if it was large. While it is held, what is read next finds a small buffer of its own; else the socket
-    /// would keep the room for its largest message for ever, which is the one that tells everything.
+    /// The last message, if it was large, until there is nothing to read. While it is held the next reading begins in a small
+    /// buffer of its own; else the socket would keep the room for its largest message for ever, which is the one that tells
+    /// everything.
     large: Option<Bytes>,
 }
 
@@ -150,6 +152,22 @@ pub(super) async fn serve(
     let _ = tokio::time::timeout(SEND_TIMEOUT, closing).await;
 }
 
+/// The next message; lets go of the last large one when it has to be waited for.
+async fn receive(
+    socket: &mut WebSocket,
+    large: &mut Option<Bytes>,
+) -> Option<Result<Message, axum::Error>> {
+    let mut next = std::pin::pin!(socket.recv());
+    poll_fn(|context| {
+        let polled = next.as_mut().poll(context);
+        if polled.is_pending() {
+            *large = None;
+        }
+        polled
+    })
+    .await
+}
+
 /// Before somebody is told why its socket ends: clients connect again at once, and do the same.
 async fn linger(collectors: &Collectors, who: Knocker, stopping: &CancellationToken) {
     let hold = collectors.knocks().hold(who, collectors.now());
@@ -171,7 +189,7 @@ impl Actor {
             let going = tokio::select! {
                 () = stopping.cancelled() => Err(End::Close(close_code::RESTART, "the server stops")),
                 wishes = self.handle.wishes() => self.look(wishes).await,
-                frame = self.socket.recv(), if may_read => match frame {
+                frame = receive(&mut self.socket, &mut self.large), if may_read => match frame {
                     Some(Ok(message)) => self.take(message).await,
                     Some(Err(error)) => Err(self.end_of(error)),
                     None => Err(End::Gone),
@@ -408,7 +426,7 @@ impl Actor {
     }
 
     async fn look(&mut self, wishes: Wishes) -> Going {
-        match wishes.overdue {
+        match self.handle.overdue().filter(|_| wishes.overdue) {
             Some(Overdue::Silent) => return Err(End::Gone),
             Some(Overdue::NeverSpoke) => {
                 return Err(End::Close(close_code::POLICY, "no message came"));

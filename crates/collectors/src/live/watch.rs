@@ -40,6 +40,10 @@ pub(super) struct Signs {
     has_spoken: AtomicBool,
 }
 
+fn since(at: u64, now: u64) -> Duration {
+    Duration::from_millis(now.saturating_sub(at))
+}
+
 impl Signs {
     pub(super) fn new(now: u64) -> Self {
         Self {
@@ -62,16 +66,24 @@ impl Signs {
         self.checked.store(now, Ordering::Relaxed);
     }
 
+    /// Whether the socket has to end.
+    pub(super) fn overdue(&self, now: u64) -> Option<Overdue> {
+        if since(self.heard.load(Ordering::Relaxed), now) > SILENCE {
+            return Some(Overdue::Silent);
+        }
+        let has_spoken = self.has_spoken.load(Ordering::Relaxed);
+        let is_late = since(self.opened, now) > FIRST_MESSAGE_TIME;
+        (is_late && !has_spoken).then_some(Overdue::NeverSpoke)
+    }
+
     /// What is to be done about the socket: whether it ends, whether its peer is tried, and whether its credential is looked at.
     fn look(&self, now: u64) -> (Option<Overdue>, bool, bool) {
-        let since = |at: u64| Duration::from_millis(now.saturating_sub(at));
+        let overdue = self.overdue(now);
+        if overdue.is_some() {
+            return (overdue, false, false);
+        }
+        let since = |at| since(at, now);
         let heard = self.heard.load(Ordering::Relaxed);
-        if since(heard) > SILENCE {
-            return (Some(Overdue::Silent), false, false);
-        }
-        if since(self.opened) > FIRST_MESSAGE_TIME && !self.has_spoken.load(Ordering::Relaxed) {
-            return (Some(Overdue::NeverSpoke), false, false);
-        }
         // Once for each silence.
         let tried = self.tried.load(Ordering::Relaxed);
         let tries = since(heard) >= TRIED_AFTER && since(tried) >= TRIED_AFTER;
@@ -116,7 +128,7 @@ fn look(socket: &Socket, now: u64) {
         return;
     }
     let mut wishes = socket.wishes.lock().unwrap_or_else(PoisonError::into_inner);
-    wishes.overdue = overdue;
+    wishes.overdue |= overdue.is_some();
     wishes.probe |= tries;
     wishes.check |= checks;
     drop(wishes);

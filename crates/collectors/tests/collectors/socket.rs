@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use muster_identity::KnownAgents;
-use muster_store::testing::on_both_databases;
+use muster_store::Dialect;
+use muster_store::testing::{TestDatabase, on_both_databases};
 use muster_wire_opamp::proto::{AgentToServer, ServerToAgent};
 use muster_wire_opamp::{Framing, MessageLimit, decode_frame, encode_frame};
 use serde_json::{Value, json};
@@ -70,6 +71,49 @@ pub(crate) async fn hear(socket: &mut Socket) -> Result<(ServerToAgent, Framing)
 pub(crate) async fn ask(socket: &mut Socket, message: &AgentToServer) -> ServerToAgent {
     say(socket, message).await;
     hear(socket).await.expect("an answer").0
+}
+
+#[tokio::test]
+async fn a_peer_that_says_nothing_is_tried_and_stays_for_as_long_as_it_answers() {
+    let db = TestDatabase::new(Dialect::Sqlite).await;
+    let fixture = Fixture::new(&db).await;
+    let (address, token) = (
+        fixture.serve().await,
+        fixture.token(KnownAgents::Adopt).await,
+    );
+    let mut answers = open(address, &token).await.unwrap();
+    ask(&mut answers, &described(7, 0, 0)).await;
+    let mut deaf = open(address, &token).await.unwrap();
+    ask(&mut deaf, &described(8, 0, 0)).await;
+    let sockets = || fixture.collectors.sockets();
+    assert_eq!(sockets(), 2);
+    tokio::time::pause();
+    let mut tried = Vec::new();
+    for second in 1..=210_u64 {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        // A moment of real time, in which what was sent arrives.
+        let moment = || std::thread::sleep(Duration::from_millis(1));
+        tokio::task::spawn_blocking(moment).await.unwrap();
+        while let Some(frame) = answers.next().now_or_never() {
+            match frame {
+                Some(Ok(Message::Ping(_))) => tried.push(second),
+                other => panic!("{other:?} after {tried:?}"),
+            }
+        }
+    }
+    assert_eq!(sockets(), 1, "who reads nothing answers nothing");
+    tokio::time::resume();
+    let pauses: Vec<u64> = tried.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(
+        pauses.len() >= 3 && pauses.iter().all(|pause| (30..=60).contains(pause)),
+        "{tried:?}"
+    );
+    assert!(
+        ask(&mut answers, &message(7, 1, 0))
+            .await
+            .error_response
+            .is_none()
+    );
 }
 
 on_both_databases! {

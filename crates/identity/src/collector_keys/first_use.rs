@@ -15,6 +15,8 @@ use crate::{Actor, AgentKeyId, CollectorId};
 
 /// How many keys are made active by one unit of work.
 const MAX_BATCH_KEYS: usize = 64;
+/// What is tried, for errors.
+const ATTEMPT: &str = "make a key active";
 
 /// A key that is used for the first time.
 struct FirstUse {
@@ -74,7 +76,9 @@ impl CollectorKeys {
         if begins {
             tokio::spawn(self.clone().write_first_uses());
         }
-        written.await.unwrap_or_else(|_| Err(gave_up()))
+        // The writer panicked, which is told where it happened.
+        let lost = || StoreError::corrupt(ATTEMPT, "it was lost with those of others");
+        written.await.unwrap_or_else(|_| Err(lost()))
     }
 
     async fn write_first_uses(self) {
@@ -93,47 +97,76 @@ impl CollectorKeys {
             };
             // In one order, so that two servers rarely wait for each other.
             batch.sort_by_key(|first| (first.collector, first.key));
-            self.write_batch(batch).await;
+            if let Err(error) = self.write_batch(batch).await {
+                let waiting = std::mem::take(&mut self.0.first_uses.lock().uses);
+                for first in waiting {
+                    let _ = first.reply.send(Err(error.for_others(ATTEMPT)));
+                }
+            }
             std::mem::forget(writing);
         }
     }
 
-    async fn write_batch(&self, batch: Vec<FirstUse>) {
-        if let Ok(done) = self.activate_all(&batch).await {
+    /// An error when the database is away: then nothing else that waits will fare better.
+    async fn write_batch(&self, batch: Vec<FirstUse>) -> Result<(), StoreError> {
+        let together = match self.0.context.database.begin().await {
+            Ok(db) => self.activate_all(db, &batch).await,
+            Err(error) => {
+                for first in batch {
+                    let _ = first.reply.send(Err(error.for_others(ATTEMPT)));
+                }
+                return Err(error);
+            }
+        };
+        if let Ok(done) = together {
             for (first, is_done) in batch.into_iter().zip(done) {
                 // Whoever went away does not need it.
                 let _ = first.reply.send(Ok(is_done));
             }
-            return;
+            return Ok(());
         }
-        // Nobody is to pay for what is wrong with another's; one wait for a database that is away is enough for all.
-        let mut is_away = false;
+        // Nobody is to pay for what is wrong with another's.
+        let mut away: Option<StoreError> = None;
         for first in batch {
-            let done = if is_away {
-                Err(gave_up())
-            } else {
-                let done = self.activate_all(std::slice::from_ref(&first)).await;
-                done.map(|done| done.first().copied().unwrap_or(false))
+            let done = match &away {
+                Some(error) => Err(error.for_others(ATTEMPT)),
+                None => self.activate_alone(&first).await,
             };
-            is_away |= done.as_ref().is_err_and(StoreError::is_unavailable);
+            if let Err(error) = &done
+                && error.is_unavailable()
+                && away.is_none()
+            {
+                away = Some(error.for_others(ATTEMPT));
+            }
             let _ = first.reply.send(done);
         }
+        away.map_or(Ok(()), Err)
     }
 
-    async fn activate_all(&self, batch: &[FirstUse]) -> Result<Vec<bool>, StoreError> {
+    async fn activate_alone(&self, first: &FirstUse) -> Result<bool, StoreError> {
+        let db = self.0.context.database.begin().await?;
+        let done = self.activate_all(db, std::slice::from_ref(first)).await?;
+        Ok(done.first().copied().unwrap_or(false))
+    }
+
+    async fn activate_all(
+        &self,
+        mut db: Transaction,
+        batch: &[FirstUse],
+    ) -> Result<Vec<bool>, StoreError> {
         let now = self.0.context.now();
-        let mut db = self.0.context.database.begin().await?;
         let mut done = Vec::with_capacity(batch.len());
         for first in batch {
             done.push(self.activate(&mut db, first, now).await?);
         }
-        db.commit().await?;
+        let committed = db.commit().await;
         for (first, is_done) in batch.iter().zip(&done) {
-            if *is_done {
+            // Also when the answer to the commit was lost: it may have been kept.
+            if *is_done || committed.is_err() {
                 self.changed(first.collector).await;
             }
         }
-        Ok(done)
+        committed.map(|()| done)
     }
 
     async fn activate(
@@ -163,11 +196,4 @@ impl CollectorKeys {
         }
         Ok(true)
     }
-}
-
-fn gave_up() -> StoreError {
-    StoreError::corrupt(
-        "make a key active",
-        "it was not written with those of others",
-    )
 }

@@ -17,6 +17,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::header::{HeaderValue, InvalidHeaderValue};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
 use super::Carrier;
@@ -31,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const CLOSE_TIME: Duration = Duration::from_secs(5);
 /// Room for what a peer sends, in bytes; the default is 128 KiB, for each of thousands.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
+/// How much of a message is in one frame: clients in Go have 4 KiB for it, with the frame's header.
+const MAX_FRAME_BYTES: usize = 4 * 1024 - 14;
 
 /// What goes wrong on a connection, and what a server should not say.
 #[derive(Debug, thiserror::Error)]
@@ -131,7 +135,7 @@ impl Line {
             match self {
                 Self::Socket(socket) => {
                     let bytes = encode_frame(message, Framing::Header, limit)?;
-                    socket.send(Message::Binary(bytes)).await?;
+                    say(socket, bytes).await?;
                     hear(socket).await
                 }
                 Self::Http {
@@ -173,6 +177,19 @@ impl Line {
             .await
             .map_err(|_| LineError::Late)
     }
+}
+
+/// Sends a message in frames of at most so much, as clients in Go do.
+async fn say(socket: &mut Socket, bytes: Bytes) -> Result<(), LineError> {
+    let mut rest = bytes;
+    let mut code = Data::Binary;
+    while rest.len() > MAX_FRAME_BYTES {
+        let frame = Frame::message(rest.split_to(MAX_FRAME_BYTES), OpCode::Data(code), false);
+        socket.feed(Message::Frame(frame)).await?;
+        code = Data::Continue;
+    }
+    let frame = Frame::message(rest, OpCode::Data(code), true);
+    Ok(socket.send(Message::Frame(frame)).await?)
 }
 
 async fn hear(socket: &mut Socket) -> Result<ServerToAgent, LineError> {

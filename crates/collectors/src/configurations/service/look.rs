@@ -323,7 +323,10 @@ impl Configurations {
                 .iter()
                 .find(|failure| failure.hash == loaded.hash)
         });
-        let (effect, reason) = if first != Some(mine) {
+        let (effect, reason) = if known.is_foreign {
+            let reason = "a server of a later release sees to it";
+            (Effects::Cannot, reason.to_owned())
+        } else if first != Some(mine) {
             let other = first.map(|id| format!("assignment {id} counts more"));
             (Effects::Overridden, other.unwrap_or_default())
         } else if let Some(obstacle) = self.obstacle(known, loaded, components).await? {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use muster_identity::{Actor, AuditEntry, CollectorId};
 use muster_store::{StoreError, Transaction};
@@ -22,6 +23,8 @@ use crate::record::Standing;
 const ATTEMPTS: usize = 5;
 /// How many of the reasons why a collector cannot run something are told.
 const MAX_REASONS: usize = 3;
+/// When it is tried again to see to collectors whose progress a later release wrote.
+const FOREIGN_WAIT: Duration = Duration::from_secs(60);
 
 /// What looking at a collector came to.
 struct Looked {
@@ -75,6 +78,7 @@ impl Configurations {
     async fn look_once(&self, ids: &[CollectorId]) -> Result<Vec<CollectorId>, StoreError> {
         let assignments = self.all_assignments().await?;
         let known = store::state::known(&mut self.database(), ids).await?;
+        self.leave_alone(&known).await?;
         let mut components = KnownComponents::new();
         let mut looked = Vec::new();
         for known in known.iter().filter(|known| !known.is_foreign) {
@@ -126,6 +130,21 @@ impl Configurations {
             }
         }
         Ok(late)
+    }
+
+    /// Collectors whose progress a later release wrote are for its servers to see to.
+    async fn leave_alone(&self, known: &[Known]) -> Result<(), StoreError> {
+        let foreign = known.iter().filter(|known| known.is_foreign);
+        let foreign: Vec<CollectorId> = foreign.map(|known| known.id).collect();
+        if foreign.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(
+            collectors = foreign.len(),
+            "left collectors alone: how far they are with their configuration was written by a later release"
+        );
+        let now = self.now();
+        store::state::postpone(&mut self.database(), &foreign, now, now.plus(FOREIGN_WAIT)).await
     }
 
     /// What a collector should run and how far it is; none when nothing is to be written.

@@ -33,6 +33,10 @@ statements! {
     HEARD = "SELECT s.collector_id FROM collectors_config_states s JOIN collectors_presence p
         ON p.collector_id = s.collector_id WHERE s.look_when_heard <= $1 AND p.seen_at >= s.look_when_heard
         ORDER BY s.look_when_heard LIMIT $2";
+    POSTPONE = "UPDATE collectors_config_states SET
+        look_at = CASE WHEN look_at <= $1 THEN CAST($2 AS BIGINT) ELSE look_at END,
+        look_when_heard = CASE WHEN look_when_heard <= $1 THEN CAST($2 AS BIGINT) ELSE look_when_heard END
+        WHERE (look_at <= $1 OR look_when_heard <= $1) AND collector_id IN ($3)";
     IDS = "SELECT id FROM collectors_collectors WHERE id > $1 ORDER BY id LIMIT $2";
     COUNT_IN = "SELECT COUNT(*) AS total FROM collectors_config_states WHERE assignment_id = $1 AND version = $2
         AND state = $3";
@@ -79,10 +83,10 @@ fn read<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, StoreError> {
 fn read_or_leave<T: serde::de::DeserializeOwned>(id: CollectorId, text: &str) -> Option<T> {
     let read = read(text);
     if let Err(error) = &read {
-        tracing::warn!(
+        tracing::debug!(
             collector = id.0,
             error = error_chain(error),
-            "left a collector alone: what it should run cannot be read by this release"
+            "what a collector should run cannot be read by this release"
         );
     }
     read.ok()
@@ -279,6 +283,22 @@ pub(crate) async fn due(
         }
     }
     Ok(ids)
+}
+
+/// Lets collectors wait that are due and cannot be looked at, so that they are in nobody's way.
+pub(crate) async fn postpone(
+    db: &mut impl Executor,
+    ids: &[CollectorId],
+    now: Timestamp,
+    until: Timestamp,
+) -> Result<(), StoreError> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let sql = POSTPONE.replace("$3", &numbered(3, ids.len()));
+    let mut args = args![now, until];
+    args.extend(ids.iter().map(|id| Value::from(*id)));
+    db.execute(&sql, args).await.map(drop)
 }
 
 /// The next collectors after one, in the order of their ids.
