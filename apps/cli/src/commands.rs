@@ -101,17 +101,19 @@ async fn id_among(
     members: &[&str],
     name: &str,
 ) -> Result<i64, CliError> {
-    let typed: Option<i64> = name.parse().ok();
-    if let Some(id) = typed.filter(|id| items.iter().any(|item| id_in(item) == Some(*id))) {
-        return Ok(id);
+    if name.trim().is_empty() {
+        return Err(CliError::NoName);
     }
+    let typed: Option<i64> = name.parse().ok();
     let has_name = |item: &&Value| {
         members.iter().any(|member| {
             let text = item.get(*member).and_then(Value::as_str);
             text.is_some_and(|text| text.to_lowercase() == name.to_lowercase())
         })
     };
-    let mut found: Vec<Value> = items.iter().filter(has_name).cloned().collect();
+    // What is called like another's id may be either.
+    let is_meant = |item: &&Value| has_name(item) || typed.is_some() && id_in(item) == typed;
+    let mut found: Vec<Value> = items.iter().filter(is_meant).cloned().collect();
     if let [one] = found.as_slice()
         && let Some(id) = id_in(one)
     {

@@ -39,6 +39,9 @@ pub(crate) enum CliError {
             \x20 use https://, or give --insecure if you accept that"
     )]
     Unencrypted { url: String },
+    /// The name of something is empty, as an unset variable leaves it.
+    #[error("the name is empty\n  name what is meant, or give its id")]
+    NoName,
     /// No host that one may see is called so.
     #[error(
         "there is no host `{name}` among those you may see\n  list them: muster hosts, or muster hosts --search TEXT"

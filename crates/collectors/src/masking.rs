@@ -21,7 +21,7 @@ pub const MASK: &str = "[MASKED]";
 /// What keys look like that hold credentials, with commas between: in lower case and without separators.
 pub const DEFAULT_KEYS_LIST: &str = "password, passphrase, passwd, pwd, secret, token, apikey, accesskey, privatekey, keypem, \
      signingkey, licensekey, ingestkey, authorization, credential, cookie, connectionstring, datasource, dsn, \
-     sharedkey, accountkey, instrumentationkey, community";
+     sharedkey, accountkey, instrumentationkey, writekey, hmac, community";
 
 /// Which values are masked.
 #[derive(Debug, Clone)]

@@ -6,6 +6,7 @@
 //!
 //! Not responsible for: what a configuration should have in it.
 
+mod refused;
 mod scalar;
 
 use std::collections::HashMap;
@@ -166,6 +167,7 @@ pub(crate) fn read(file: usize, text: &str) -> Result<Arc<Node>, YamlError> {
         documents: Vec::new(),
     };
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    refused::look(file, text)?;
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| {
             let mark = error.marker();

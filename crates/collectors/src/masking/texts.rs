@@ -1,4 +1,5 @@
-//! Secrets inside of texts: passwords in addresses, and what is written `name=value` or, in a line, `name: value`.
+//! Secrets inside of texts: passwords in addresses, what is written `name=value`, `--name value` or `name: value`, what follows
+//! `Bearer`, and private keys.
 
 use super::MASK;
 
@@ -6,8 +7,99 @@ use super::MASK;
 pub(super) fn mask(text: &str, is_secret: impl Fn(&str) -> bool) -> String {
     let mut masked = addresses(text);
     masked = driver_address(&masked).unwrap_or(masked);
+    masked = private_keys(&masked).unwrap_or(masked);
     masked = assignments(&masked, &is_secret);
-    pairs(&masked, &is_secret)
+    masked = options(&masked, &is_secret);
+    masked = pairs(&masked, &is_secret);
+    schemes(&masked)
+}
+
+/// How credentials in headers begin, in lower case.
+const SCHEMES: [&str; 4] = ["bearer", "basic", "apikey", "digest"];
+/// A word after one of them that is shorter, and has no digit, is none.
+const SHORT: usize = 16;
+
+fn is_scheme(word: &str) -> bool {
+    SCHEMES
+        .iter()
+        .any(|scheme| word.eq_ignore_ascii_case(scheme))
+}
+
+/// Whether a word stands for a value that is elsewhere, or was masked.
+fn is_stand_in(word: &str) -> bool {
+    word.starts_with("${") || word.starts_with(MASK)
+}
+
+/// The text between the first and the last line of private keys.
+fn private_keys(text: &str) -> Option<String> {
+    const END: &str = "-----END ";
+    let mut masked = String::new();
+    let mut rest = text;
+    while let Some(begin) = rest.find("PRIVATE KEY-----") {
+        let (head, body) = rest.split_at(begin + "PRIVATE KEY-----".len());
+        let Some(end) = body.find(END) else {
+            return Some(masked + head + MASK);
+        };
+        // The last line names a private key as well.
+        let tail = body[end..]
+            .find("KEY-----")
+            .map_or(body.len(), |at| end + at + 8);
+        masked.push_str(head);
+        masked.push_str(MASK);
+        masked.push_str(&body[end..tail]);
+        rest = &body[tail..];
+    }
+    (!masked.is_empty()).then(|| masked + rest)
+}
+
+/// Words with the space after each.
+fn words(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.split_inclusive(char::is_whitespace).map(|piece| {
+        let word = piece.trim_end();
+        (word, &piece[word.len()..])
+    })
+}
+
+/// What follows the name of an option: `--password secret`.
+fn options(text: &str, is_secret: impl Fn(&str) -> bool) -> String {
+    if !text.contains('-') {
+        return text.to_owned();
+    }
+    let mut masked = String::with_capacity(text.len());
+    let mut is_next = false;
+    for (word, space) in words(text) {
+        let is_option = word.len() > 1 && word.starts_with('-');
+        let is_masked = is_next && !word.is_empty() && !is_option && !is_stand_in(word);
+        masked.push_str(if is_masked { MASK } else { word });
+        masked.push_str(space);
+        is_next = (is_next && word.is_empty())
+            || is_option && !word.contains(['=', ':']) && is_secret(word);
+    }
+    masked
+}
+
+/// What follows the name of a scheme, when it looks like a credential: `Bearer secret`.
+fn schemes(text: &str) -> String {
+    let mut masked = String::with_capacity(text.len());
+    let mut is_next = false;
+    for (word, space) in words(text) {
+        let end = word
+            .find(['"', '\'', ',', ';', '}', ']', ')'])
+            .unwrap_or(word.len());
+        let (credential, rest) = word.split_at(end);
+        let looks_like_one =
+            credential.len() >= SHORT || credential.bytes().any(|b| b.is_ascii_digit());
+        if is_next && looks_like_one && !is_stand_in(credential) {
+            masked.push_str(MASK);
+            masked.push_str(rest);
+        } else {
+            masked.push_str(word);
+        }
+        masked.push_str(space);
+        let begin = word.rfind(|character: char| !character.is_alphanumeric());
+        is_next = is_scheme(&word[begin.map_or(0, |at| at + 1)..]);
+    }
+    masked
 }
 
 /// What ends the part of an address that names user and host.
@@ -76,7 +168,8 @@ fn assignments(text: &str, is_secret: impl Fn(&str) -> bool) -> String {
         masked.push_str(before);
         masked.push('=');
         rest = after;
-        if name.is_empty() || !is_secret(name) {
+        // `sig` is how addresses of stores are signed.
+        if name.is_empty() || !is_secret(name) && name != "sig" {
             continue;
         }
         // Spaces after the sign belong to it where there are some before it; else nothing is said.
@@ -110,7 +203,7 @@ fn assignments(text: &str, is_secret: impl Fn(&str) -> bool) -> String {
 fn pairs(text: &str, is_secret: impl Fn(&str) -> bool) -> String {
     let lines = text.split_inclusive('\n').map(|line| {
         let Some((name, value)) = line.split_once(": ") else {
-            return line.to_owned();
+            return within(line, &is_secret);
         };
         let plain = name.trim_matches(|character: char| {
             character.is_whitespace() || matches!(character, '-' | '"' | '\'' | '{')
@@ -118,10 +211,122 @@ fn pairs(text: &str, is_secret: impl Fn(&str) -> bool) -> String {
         let is_name = !plain.is_empty() && plain.chars().all(is_of_name);
         let secret = value.trim();
         if !is_name || secret.is_empty() || secret.starts_with("${") || !is_secret(plain) {
-            return line.to_owned();
+            return within(line, &is_secret);
         }
         let end = if line.ends_with('\n') { "\n" } else { "" };
         format!("{name}: {MASK}{end}")
     });
     lines.collect()
+}
+
+/// Pairs in the middle of a line, such as a header that an error quotes. In prose the word before a colon is mostly not a name
+/// (`cannot fetch token: connection refused`), so a name has to look like one: quoted, of several words, or known from headers.
+fn within(line: &str, is_secret: impl Fn(&str) -> bool) -> String {
+    let mut masked = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(at) = rest.find(':') {
+        let (before, after) = (&rest[..at], &rest[at + 1..]);
+        let named = before.trim_end_matches(['"', '\'']);
+        let begin = named
+            .char_indices()
+            .rev()
+            .take_while(|(_, character)| is_of_name(*character))
+            .last()
+            .map_or(named.len(), |(begin, _)| begin);
+        let name = &named[begin..];
+        masked.push_str(before);
+        masked.push(':');
+        rest = after;
+        let is_quoted = named.len() < before.len();
+        let is_header = ["authorization", "cookie"]
+            .iter()
+            .any(|header| name.to_ascii_lowercase().ends_with(header));
+        let looks_like_one = is_quoted || is_header || name.contains(['-', '_']);
+        let is_pair = after.starts_with(' ') || is_quoted;
+        if name.is_empty() || !looks_like_one || !is_pair || !is_secret(name) {
+            continue;
+        }
+        let value = after.trim_start_matches(' ');
+        masked.push_str(&after[..after.len() - value.len()]);
+        let ends = |text: &str| {
+            let ends = |character: char| {
+                character.is_whitespace() || matches!(character, ',' | ';' | '"' | '\'' | '}' | ']')
+            };
+            text.find(ends).unwrap_or(text.len())
+        };
+        let length = match value.chars().next() {
+            Some(quote @ ('\'' | '"')) => value[1..].find(quote).map_or(value.len(), |end| end + 2),
+            _ => {
+                let first = ends(value);
+                // The credential is what follows the scheme.
+                if is_scheme(&value[..first]) && value[first..].starts_with(' ') {
+                    first + 1 + ends(&value[first + 1..])
+                } else {
+                    first
+                }
+            }
+        };
+        let (secret, following) = value.split_at(length);
+        let is_masked = !secret.is_empty() && !is_stand_in(secret) && secret != "{";
+        masked.push_str(if is_masked { MASK } else { secret });
+        rest = following;
+    }
+    masked.push_str(rest);
+    masked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Masking;
+
+    #[test]
+    fn secrets_in_lines_of_commands_headers_and_keys_are_masked_and_prose_stays() {
+        for (said, expected) in [
+            (
+                "run --password hunter2 --token hunter3 -v",
+                "run --password [MASKED] --token [MASKED] -v",
+            ),
+            ("--password hunter2", "--password [MASKED]"),
+            (
+                "401 for Authorization: Bearer hunter2, retrying",
+                "401 for Authorization: [MASKED], retrying",
+            ),
+            (
+                "sent authorization: hunter2",
+                "sent authorization: [MASKED]",
+            ),
+            ("X-Api-Key: hunter2", "X-Api-Key: [MASKED]"),
+            (
+                "refused {\"api_key\":\"hunter2\"}",
+                "refused {\"api_key\":[MASKED]}",
+            ),
+            (
+                "-H \"Authorization: Bearer hunter2\" -v",
+                "-H \"Authorization: [MASKED]\" -v",
+            ),
+            (
+                "got Bearer hunter2x from them",
+                "got Bearer [MASKED] from them",
+            ),
+            (
+                "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\nnext",
+                "-----BEGIN PRIVATE KEY-----[MASKED]-----END PRIVATE KEY-----\nnext",
+            ),
+            (
+                "https://store/x?se=1&sig=hunter2&sp=r",
+                "https://store/x?se=1&sig=[MASKED]&sp=r",
+            ),
+        ] {
+            assert_eq!(Masking::default().text(said), expected);
+        }
+        for prose in [
+            "oauth2: cannot fetch token: 401 Unauthorized",
+            "bearer authentication is not configured",
+            "cannot listen on tcp: address already in use",
+            "--password-file /etc/muster/password --config a.yaml",
+            "Authorization: ${env:TOKEN}",
+        ] {
+            assert_eq!(Masking::default().text(prose), prose);
+        }
+    }
 }

@@ -136,8 +136,18 @@ impl Walk<'_> {
             }
             Node::Alias(_) => {}
             Node::List(items) => {
+                // Perhaps the arguments of a program: `[--password, secret]`.
+                let mut is_next = false;
                 for item in items {
-                    self.look(*item);
+                    let text = self.tree.text(*item).unwrap_or_default();
+                    let is_option = text.starts_with('-');
+                    if is_next && !is_option && !text.is_empty() {
+                        self.mask(*item);
+                    } else {
+                        self.look(*item);
+                    }
+                    is_next =
+                        is_option && !text.contains(['=', ' ']) && self.masking.is_secret(text);
                 }
             }
             Node::Map(pairs) => {

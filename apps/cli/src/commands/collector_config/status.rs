@@ -155,12 +155,15 @@ async fn wait(client: &Client, whose: &Whose, arguments: &ConfigStatus) -> Resul
     }
 }
 
-/// Tells of an assignment that went back while it was waited for.
+/// Tells of an assignment that went back by itself and that nobody moved on since, or with which anybody did while it was waited
+/// for: what fails at once may have gone back before anybody looked.
 fn went_back(before: &[Value], after: &[Value]) -> Option<String> {
     after.iter().find_map(|now| {
         let then = before.iter().find(|then| id_in(then) == id_in(now))?;
         let reason = now["rolled_back_reason"].as_str()?;
-        (then["rolled_back_at"] != now["rolled_back_at"]).then(|| {
+        // Whoever took it back wanted what runs now.
+        let is_by_hand = reason.starts_with("by ");
+        (!is_by_hand || then["rolled_back_at"] != now["rolled_back_at"]).then(|| {
             format!(
                 "assignment {} went back to version {}: {reason}",
                 now["id"], now["version"]

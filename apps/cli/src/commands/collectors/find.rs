@@ -22,6 +22,9 @@ const OLD_UID_CHARACTERS: usize = 26;
 
 /// By id when it is a number that is one; else by uid, by name, or by an attribute that names it.
 pub(in crate::commands) async fn find(client: &Client, name: &str) -> Result<Value, CliError> {
+    if name.trim().is_empty() {
+        return Err(CliError::NoName);
+    }
     if name.parse::<i64>().is_ok() {
         match client.get(&["collectors", name], &[]).await {
             Err(CliError::Refused { status: 404, .. }) => {}
