@@ -6,7 +6,7 @@
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
-    // Of pages of 2 MiB that thousands of connections touch here and there, a third held nothing (docs/performance.md). That
+    // Pages of 2 MiB that thousands of connections touch here and there are held whole (docs/performance.md). That
     // the kernel does not know of it is no reason not to serve.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     muster_server::cli::main()

@@ -182,7 +182,7 @@ fn authority(report: &mut Report, settings: &Settings, now: Timestamp) {
                 name,
                 "ca.key is not the key of ca.pem: no certificate can be made",
                 "put both files of one authority into the folder tls",
-            )
+            );
         }
         Ok(facts) => {
             let days = days_left(&facts, now);

@@ -53,11 +53,7 @@ pub fn check(kind: Kind, files: &Files, available: Option<&Components>) -> Vec<F
         }
     }
     // Whatever it is for: it would stop, or run with nothing.
-    let is_empty = |file: &Result<_, _>| {
-        let node: Option<&Node> = file.as_ref().ok().map(AsRef::as_ref);
-        node.is_some_and(|node| matches!(node.value, Value::Null))
-    };
-    if kind == Kind::Other && merged.files.iter().all(is_empty) {
+    if kind == Kind::Other && merged.is_empty() {
         findings.error(
             None::<Place>,
             "there is nothing in it; write what the agent is to run with",

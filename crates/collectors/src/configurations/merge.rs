@@ -19,6 +19,15 @@ pub(crate) struct Merged {
     pub(crate) files: Vec<Result<Arc<Node>, YamlError>>,
 }
 
+impl Merged {
+    /// Whether there is nothing in any file.
+    pub(crate) fn is_empty(&self) -> bool {
+        let is_null = |node: &Arc<Node>| matches!(node.value, Value::Null);
+        let mut files = self.files.iter();
+        files.all(|file| file.as_ref().is_ok_and(is_null))
+    }
+}
+
 /// Reads and merges files. Those that cannot be read are left out of the result.
 pub(crate) fn merge(files: &Files) -> Merged {
     let mut names: Vec<String> = files

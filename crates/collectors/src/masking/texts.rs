@@ -254,17 +254,18 @@ fn within(line: &str, is_secret: impl Fn(&str) -> bool) -> String {
             };
             text.find(ends).unwrap_or(text.len())
         };
-        let length = match value.chars().next() {
-            Some(quote @ ('\'' | '"')) => value[1..].find(quote).map_or(value.len(), |end| end + 2),
-            _ => {
-                let first = ends(value);
-                // The credential is what follows the scheme.
-                if is_scheme(&value[..first]) && value[first..].starts_with(' ') {
-                    first + 1 + ends(&value[first + 1..])
-                } else {
-                    first
-                }
-            }
+        let quote = value
+            .chars()
+            .next()
+            .filter(|first| ['\'', '"'].contains(first));
+        let first = ends(value);
+        let length = if let Some(quote) = quote {
+            value[1..].find(quote).map_or(value.len(), |end| end + 2)
+        } else if is_scheme(&value[..first]) && value[first..].starts_with(' ') {
+            // The credential is what follows the scheme.
+            first + 1 + ends(&value[first + 1..])
+        } else {
+            first
         };
         let (secret, following) = value.split_at(length);
         let is_masked = !secret.is_empty() && !is_stand_in(secret) && secret != "{";

@@ -183,3 +183,34 @@ async fn counts(client: &Client, whose: &Whose) -> Result<BTreeMap<String, u64>,
         .map(|(state, count)| (state.clone(), count.as_u64().unwrap_or(0)))
         .collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_assignment_that_went_back_by_itself_is_told_also_when_that_was_before_anybody_looked() {
+        let at = |at: Option<i64>, reason: &str| {
+            let reason = at.map(|_| reason);
+            vec![
+                json!({ "id": 7, "version": 1, "rolled_back_at": at, "rolled_back_reason": reason }),
+            ]
+        };
+        let (failed, by_hand) = ("version 2 failed on 3 collectors", "by Ann");
+        for (before, after, is_told) in [
+            (at(None, ""), at(None, ""), false),
+            (at(None, ""), at(Some(5), failed), true),
+            (at(Some(5), failed), at(Some(5), failed), true),
+            (at(Some(5), by_hand), at(Some(5), by_hand), false),
+            (at(None, ""), at(Some(5), by_hand), true),
+        ] {
+            assert_eq!(
+                went_back(&before, &after).is_some(),
+                is_told,
+                "{before:?} {after:?}"
+            );
+        }
+    }
+}

@@ -2,8 +2,8 @@
 
 use super::{Place, YamlError};
 
-/// What the collectors' own reader refuses and ours would pass over: characters that YAML does not allow, in comments as well, and
-/// directives other than `%YAML 1.1` and `%TAG`.
+/// What the collectors' own reader refuses and ours would pass over: characters that YAML does not allow, in comments as well,
+/// and directives other than `%YAML 1.1` and `%TAG`.
 pub(super) fn look(file: usize, text: &str) -> Result<(), YamlError> {
     let is_refused = |character: char| {
         matches!(character, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{7f}'..='\u{84}'
