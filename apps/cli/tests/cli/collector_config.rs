@@ -229,19 +229,33 @@ async fn a_configuration_goes_from_a_file_to_a_collector_and_one_step_back() {
     step(&["push", "gateway", &path, "--note", "says more", "--apply"]).await;
     step(&["push", "gateway", &path]).await;
     step(&["diff", "gateway"]).await;
+    // That a collector is on the way is not counted with its failure until it was looked at.
+    let until_failed = async || {
+        for _ in 0..400 {
+            let failed = run(
+                &server,
+                &["status", "gateway", "--state", "failed", "--json"],
+            )
+            .await;
+            let shown = run(&server, &["show", "gateway", "--json"])
+                .await
+                .ok()
+                .stdout;
+            let states: Value = serde_json::from_str(&shown).unwrap();
+            if states["states"] == serde_json::json!({ "failed": 1 })
+                && !failed.ok().stdout.is_empty()
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("it did not fail");
+    };
     let config = agent.receive().await;
     agent
         .fail(&config, "cannot start pipelines: address in use")
         .await;
-    for _ in 0..400 {
-        let failed = run(&server, &["status", "--state", "failed", "--json"])
-            .await
-            .ok();
-        if !failed.stdout.is_empty() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until_failed().await;
     step(&["status", "gateway"]).await;
     step(&["status", "--collector", "web-1"]).await;
     step(&["rollback", "gateway"]).await;
@@ -258,6 +272,7 @@ async fn a_configuration_goes_from_a_file_to_a_collector_and_one_step_back() {
         "--pause",
     ])
     .await;
+    until_failed().await;
     step(&["show", "gateway"]).await;
     step(&["show", "gateway", "--files", "--version", "1"]).await;
     step(&["unassign", "1"]).await;
