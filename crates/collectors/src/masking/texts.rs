@@ -96,8 +96,8 @@ fn schemes(text: &str) -> String {
             masked.push_str(word);
         }
         masked.push_str(space);
-        let begin = word.rfind(|character: char| !character.is_alphanumeric());
-        is_next = is_scheme(&word[begin.map_or(0, |at| at + 1)..]);
+        let mut parts = word.rsplit(|character: char| !character.is_alphanumeric());
+        is_next = parts.next().is_some_and(is_scheme);
     }
     masked
 }
@@ -326,6 +326,7 @@ mod tests {
             "cannot listen on tcp: address already in use",
             "--password-file /etc/muster/password --config a.yaml",
             "Authorization: ${env:TOKEN}",
+            "\u{fffd}\u{201e}x\u{fffd}: \u{fffd} \u{fffd}--\u{fffd} =\u{fffd}",
         ] {
             assert_eq!(Masking::default().text(prose), prose);
         }
