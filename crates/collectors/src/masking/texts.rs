@@ -278,7 +278,52 @@ fn within(line: &str, is_secret: impl Fn(&str) -> bool) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::Masking;
+
+    /// What texts are made of in which secrets are looked for, and what may stand beside it.
+    const PIECES: [&str; 26] = [
+        "Bearer",
+        "Authorization",
+        "password",
+        "--token",
+        "api_key",
+        "sig",
+        "://",
+        "@tcp(",
+        "-----BEGIN PRIVATE KEY-----",
+        "-----END ",
+        "KEY-----",
+        ": ",
+        ":",
+        "=",
+        "&",
+        ";",
+        "\"",
+        "'",
+        "{",
+        "}",
+        " ",
+        "\n",
+        "${",
+        "\u{fffd}",
+        "\u{1f600}",
+        "hunter2",
+    ];
+
+    proptest! {
+        #[test]
+        fn no_text_is_too_odd_to_be_masked(
+            text in "(?s).{0,120}",
+            pieces in prop::collection::vec(prop::sample::select(&PIECES[..]), 0..24),
+        ) {
+            let masking = Masking::default();
+            masking.text(&text);
+            masking.text(&pieces.concat());
+            masking.file(&pieces.concat());
+        }
+    }
 
     #[test]
     fn secrets_in_lines_of_commands_headers_and_keys_are_masked_and_prose_stays() {
