@@ -1,8 +1,8 @@
 //! What servers tell agents that they can do: alone, beside servers that can do less, and while those come and go.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use muster_replicas::GONE_AFTER;
@@ -111,19 +111,27 @@ fn old(data_dir: &Path, database: &str) -> Program {
     Program::start(plain(data_dir, database).env("MUSTER_WITHOUT_CAPABILITY", "token_rotation"))
 }
 
+fn note(changes: &Mutex<Vec<String>>, said: String) {
+    let mut changes = changes.lock().unwrap();
+    if changes.last() != Some(&said) {
+        changes.push(said);
+    }
+}
+
 /// An orbit that asks a server without a pause and notes each time that what it is told changed.
 struct Watcher {
     stop: Arc<AtomicBool>,
-    task: tokio::task::JoinHandle<Vec<String>>,
+    changes: Arc<Mutex<Vec<String>>>,
+    task: tokio::task::JoinHandle<()>,
 }
 
 impl Watcher {
     fn start(base: String) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
+        let changes = Arc::new(Mutex::new(Vec::<String>::new()));
         let task = tokio::spawn({
-            let stop = Arc::clone(&stop);
+            let (stop, changes) = (Arc::clone(&stop), Arc::clone(&changes));
             async move {
-                let mut changes: Vec<String> = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
                     // Like orbit, it does not wait for one answer for ever.
                     let asked = tokio::time::timeout(PATIENCE, told(&base)).await;
@@ -131,20 +139,34 @@ impl Watcher {
                         eprintln!("a ping was not answered within {PATIENCE:?}");
                         continue;
                     };
-                    if changes.last() != Some(&said) {
-                        changes.push(said);
-                    }
+                    note(&changes, said);
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
-                changes
             }
         });
-        Self { stop, task }
+        Self {
+            stop,
+            changes,
+            task,
+        }
+    }
+
+    /// Waits until it was told that: somebody else may have been told earlier.
+    async fn is_told(&self, said: &str) {
+        let is_last = async || {
+            self.changes
+                .lock()
+                .unwrap()
+                .last()
+                .is_some_and(|last| last == said)
+        };
+        until(&format!("the watcher is told {said}"), is_last).await;
     }
 
     async fn end(self) -> Vec<String> {
         self.stop.store(true, Ordering::Relaxed);
-        self.task.await.unwrap()
+        self.task.await.unwrap();
+        self.changes.lock().unwrap().clone()
     }
 }
 
@@ -186,11 +208,12 @@ async fn servers_that_differ_say_what_both_can_do_and_a_change_is_noticed_once()
     // It is stopped in order: the new one says all.
     first.terminate();
     assert!(first.wait().success());
-    until("all is said", async || told(&new.base()).await == ALL).await;
+    watcher.is_told(ALL).await;
     // It comes back, as when an upgrade is taken back: when it answers, the new one says no more than it.
     let second = old(&folders[0], db.address());
     assert_eq!(told(&second.base()).await, LESS);
     assert_eq!(told(&new.base()).await, LESS);
+    watcher.is_told(LESS).await;
     // It is killed: nothing changes until it is certainly gone.
     let killed = Instant::now();
     second.kill();
@@ -201,6 +224,7 @@ async fn servers_that_differ_say_what_both_can_do_and_a_change_is_noticed_once()
     }
     // Its last sign of life may be some seconds older than its end, more on a busy machine.
     assert!(killed.elapsed() > GONE_AFTER / 2, "{:?}", killed.elapsed());
+    watcher.is_told(ALL).await;
     assert_eq!(watcher.end().await, [LESS, ALL, LESS, ALL]);
 
     // One that joins now does not count the dead one.
@@ -230,6 +254,7 @@ async fn servers_that_can_do_the_same_come_and_go_unnoticed() {
             assert!(coming.wait().success());
         }
     }
+    watcher.is_told(ALL).await;
     assert_eq!(watcher.end().await, [ALL]);
 }
 
