@@ -8,7 +8,7 @@ use muster_bus::{Bus, Hint, Received, Topic};
 use muster_clock::{Clock, Randomness, Timestamp};
 use muster_http::error_chain;
 use muster_negotiation::{Capability, Offer};
-use muster_store::{Database, StoreError};
+use muster_store::{Database, StoreError, Transaction};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -356,25 +356,28 @@ impl Replicas {
             leases,
             ..
         } = &*self.0;
-        let mut db = database;
         let now = clock.now();
-        store::forget(&mut db, now.minus(FORGET_AFTER)).await?;
-        let wanted: Vec<(&'static str, Arc<LeaseState>)> = {
+        let mut wanted: Vec<(&'static str, Arc<LeaseState>)> = {
             let leases = leases.lock().unwrap_or_else(PoisonError::into_inner);
             leases
                 .iter()
                 .map(|(name, state)| (*name, Arc::clone(state)))
                 .collect()
         };
-        if wanted.is_empty() {
-            return Ok(());
-        }
+        // In one order everywhere, so that two servers never wait for each other.
+        wanted.sort_by_key(|(name, _)| *name);
+        // The time counts from before the statements: the answer may be late.
+        let before = Instant::now();
+        let mut db = database.begin().await?;
+        store::forget(&mut db, now.minus(FORGET_AFTER)).await?;
         let rows = store::leases(&mut db).await?;
-        for (name, state) in wanted {
-            let row = rows.iter().find(|row| row.name == name);
-            // The time counts from before the statement: its answer may be late.
-            let before = Instant::now();
-            let term = self.hold(name, row, &state, now).await?;
+        let mut terms = Vec::with_capacity(wanted.len());
+        for (name, state) in &wanted {
+            let row = rows.iter().find(|row| row.name == *name);
+            terms.push(self.hold(&mut db, name, row, state, now).await?);
+        }
+        db.commit().await?;
+        for ((name, state), term) in wanted.into_iter().zip(terms) {
             let mut held = state.lock();
             if term.is_some() && held.term != term {
                 tracing::info!(lease = name, "this server does it for all now");
@@ -392,18 +395,19 @@ impl Replicas {
     /// Renews or takes one; gives its term when it is held.
     async fn hold(
         &self,
+        db: &mut Transaction,
         name: &'static str,
         row: Option<&LeaseRow>,
         state: &LeaseState,
         now: Timestamp,
     ) -> Result<Option<i64>, StoreError> {
-        let (mut db, id) = (&self.0.database, self.id());
+        let id = self.id();
         let Some(row) = row else {
-            let is_ours = store::create(&mut db, name, id, now).await?;
+            let is_ours = store::create(db, name, id, now).await?;
             return Ok(is_ours.then_some(1));
         };
         if row.holder == id {
-            let is_ours = store::renew(&mut db, name, id, row.term).await?;
+            let is_ours = store::renew(db, name, id, row.term).await?;
             return Ok(is_ours.then_some(row.term));
         }
         let is_over = {
@@ -417,7 +421,7 @@ impl Replicas {
             }
         };
         if is_over || row.holder.is_empty() {
-            let is_ours = store::take(&mut db, row, id, now).await?;
+            let is_ours = store::take(db, row, id, now).await?;
             return Ok(is_ours.then_some(row.term + 1));
         }
         Ok(None)
