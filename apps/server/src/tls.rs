@@ -27,7 +27,6 @@ mod facts;
 
 use crate::config::TlsSettings;
 
-use facts::alternative_names;
 pub use facts::{CertificateFacts, inspect};
 pub(crate) use facts::{is_issued_by, is_key_of};
 
@@ -372,24 +371,15 @@ fn set_validity(params: &mut CertificateParams, now: Timestamp, days: u64) {
 
 /// Whether there is a certificate that has all names and is valid for a while.
 fn is_usable(certificate: &Path, key: &Path, names: &[String], now: Timestamp) -> bool {
-    let Ok(text) = fs::read(certificate) else {
-        return false;
-    };
-    let Ok(der) = CertificateDer::from_pem_slice(&text) else {
-        return false;
-    };
-    let Ok((_, parsed)) = x509_parser::parse_x509_certificate(&der) else {
+    let Ok(facts) = inspect(certificate, Some(key)) else {
         return false;
     };
     let renew_at = now
         .plus(Duration::from_secs(RENEW_DAYS * 86_400))
         .as_seconds();
-    let validity = parsed.validity();
-    let present = alternative_names(&parsed);
-    validity.not_after.timestamp() > renew_at
-        && validity.not_before.timestamp() <= now.as_seconds()
-        && names.iter().all(|name| present.contains(name))
-        && certified(certificate, key).is_ok()
+    facts.ends_at > renew_at
+        && facts.begins_at <= now.as_seconds()
+        && names.iter().all(|name| facts.names.contains(name))
 }
 
 #[cfg(test)]
