@@ -170,12 +170,7 @@ pub(crate) fn authority(global: &Global) -> Result<Option<String>, CliError> {
     let Some(path) = &global.ca_file else {
         return Ok(None);
     };
-    let text = fs::read_to_string(path).map_err(|source| CliError::File {
-        action: "read",
-        path: path.clone(),
-        source,
-    })?;
-    Ok(Some(text))
+    Ok(Some(crate::input::text(path)?))
 }
 
 /// Where commands go: what the environment says, else the context that was chosen. Flags about trust win.

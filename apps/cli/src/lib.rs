@@ -15,6 +15,7 @@ mod commands;
 mod contexts;
 mod duration;
 mod error;
+mod input;
 mod output;
 mod prompt;
 

@@ -54,14 +54,14 @@ pub enum CollectorConfigCommand {
         /// Which configuration.
         #[command(flatten)]
         config: ConfigName,
-        /// Which version; the newest when left out.
-        #[arg(long, value_name = "NUMBER")]
+        /// Of which version, with --files or --json; the newest when left out.
+        #[arg(long, value_name = "NUMBER", requires = "content")]
         version: Option<i64>,
         /// Print the files of the version and nothing else.
-        #[arg(long)]
+        #[arg(long, group = "content")]
         files: bool,
         /// Print JSON, with the files.
-        #[arg(long)]
+        #[arg(long, group = "content")]
         json: bool,
     },
     /// Make a configuration of one or several files, which agents merge in the order of their names.

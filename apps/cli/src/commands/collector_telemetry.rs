@@ -1,6 +1,6 @@
 //! Where collectors send telemetry about themselves.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -158,17 +158,8 @@ fn headers(typed: &[String]) -> Result<Vec<(String, String)>, CliError> {
         let (name, value) = header.split_once(':').ok_or(CliError::HeaderForm)?;
         let mut value = value.trim().to_owned();
         if let Some(path) = value.strip_prefix('@') {
-            let path = PathBuf::from(path);
-            value = match std::fs::read_to_string(&path) {
-                Ok(text) => text.trim().to_owned(),
-                Err(source) => {
-                    return Err(CliError::File {
-                        action: "read",
-                        path,
-                        source,
-                    });
-                }
-            };
+            let text = crate::input::text(Path::new(path))?;
+            text.trim().clone_into(&mut value);
         }
         headers.push((name.trim().to_owned(), value));
     }

@@ -174,7 +174,7 @@ async fn delete_all(
 pub(super) async fn one(client: &Client, arguments: &Collector) -> Result<(), CliError> {
     let found = find::find(client, &arguments.name).await?;
     let id = super::id_in(&found).unwrap_or_default();
-    if let Some(done) = change(client, arguments, id, &called(&found)).await? {
+    if let Some(done) = change(client, arguments, id, &found).await? {
         if !arguments.json {
             output::say(&done);
             if arguments.revoke.is_some() {
@@ -224,9 +224,9 @@ async fn change(
     client: &Client,
     arguments: &Collector,
     id: i64,
-    called: &str,
+    found: &Value,
 ) -> Result<Option<String>, CliError> {
-    let number = id.to_string();
+    let (number, called) = (id.to_string(), called(found));
     let post = async |action: &str, body: Value| {
         client.post(&["collectors", &number, action], &body).await
     };
@@ -242,7 +242,9 @@ async fn change(
             json!({ "with_its_key": arguments.with_its_key }),
         )
         .await?;
-        if arguments.with_its_key {
+        if found["standing"] != "revoked" {
+            format!("{called} is not revoked: nothing was changed")
+        } else if arguments.with_its_key {
             format!("{called} may come again, by its key or by an enrollment token")
         } else {
             format!(

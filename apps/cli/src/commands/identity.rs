@@ -1,7 +1,6 @@
 //! Teams, users and the log of changes.
 
 use std::path::Path;
-use std::{fs, io};
 
 use serde_json::{Value, json};
 
@@ -143,16 +142,7 @@ async fn agent_options(
 
 /// Reads a JSON file; `-` is standard input.
 fn read_json(path: &Path) -> Result<Value, CliError> {
-    let text = if path == Path::new("-") {
-        io::read_to_string(io::stdin())
-    } else {
-        fs::read_to_string(path)
-    };
-    let text = text.map_err(|source| CliError::File {
-        action: "read",
-        path: path.to_owned(),
-        source,
-    })?;
+    let text = crate::input::text(path)?;
     serde_json::from_str(&text).map_err(|source| CliError::NotJson {
         path: path.to_owned(),
         source,

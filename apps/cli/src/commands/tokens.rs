@@ -87,7 +87,15 @@ pub(super) async fn enrollment(client: &Client, arguments: Tokens) -> Result<(),
         }
         Some(TokensCommand::Revoke { id, cut_off }) => {
             let path = ["enrollment-tokens", &id.to_string()];
-            let count = client.get(&path, &[]).await?["collectors_without_key"].as_u64();
+            let token = client.get(&path, &[]).await?;
+            if let Some(at) = token["revoked_at"].as_str() {
+                let at = output::printable(at);
+                output::say(&format!(
+                    "the enrollment token {id} was revoked already, at {at}"
+                ));
+                return Ok(());
+            }
+            let count = token["collectors_without_key"].as_u64();
             if let Some(collectors) = count.filter(|count| *count > 0 && !cut_off) {
                 return Err(CliError::CutsOff { id, collectors });
             }

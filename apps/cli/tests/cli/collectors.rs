@@ -177,8 +177,7 @@ async fn collectors_are_listed_filtered_and_counted() {
         ..ComponentHealth::default()
     });
     sick.send(message).await.unwrap();
-    // Looking at one has written down when each was heard.
-    look(&server, "1").await;
+    until_online(&server, 2).await;
     for (arguments, expected) in [
         (&["--sort", "-host_name"][..], &["box-2", "box-1"][..]),
         (&["--search", "BOX-2"], &["box-2"]),

@@ -115,7 +115,8 @@ impl EnrollmentTokens {
         let is_over = old.expires_at.is_some_and(|at| at <= now);
         if old.revoked_at.is_some() || is_over {
             let how = if is_over { "ran out" } else { "was revoked" };
-            return Err(conflict(format!("enrollment token {id} {how}")));
+            let message = format!("enrollment token {id} {how}; create another one");
+            return Err(conflict(message));
         }
         let count = store::count_in_scope(&mut transaction, old.team_id).await?;
         if count >= MAX_TOKENS_PER_SCOPE {
@@ -146,8 +147,13 @@ impl EnrollmentTokens {
         let end = now.plus(overlap);
         let end = old.expires_at.map_or(end, |before| before.min(end));
         if !store::rotate(&mut transaction, id, token.id, end, now).await? {
+            drop(transaction);
+            let rotation = self.find(id).await?.rotation;
+            let successor = rotation.map_or_else(String::new, |rotation| {
+                format!(", token {}, which can be rotated", rotation.successor_id)
+            });
             return Err(conflict(format!(
-                "enrollment token {id} has a successor already"
+                "enrollment token {id} has a successor already{successor}; to end this one before its time, revoke it"
             )));
         }
         let entry = AuditEntry::new("rotated_enrollment_token", "enrollment_token", id)

@@ -1,7 +1,7 @@
 //! Files of configurations: read from this machine, checked by the server, printed.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal as _, Read as _};
+use std::io::IsTerminal as _;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -10,10 +10,8 @@ use super::{CONFIGS, collector_id};
 use crate::arguments::{ConfigFiles, ConfigKind};
 use crate::client::Client;
 use crate::error::CliError;
+use crate::input::{self, STDIN};
 use crate::output;
-
-/// The name of standard input in place of a file.
-const STDIN: &str = "-";
 
 /// The files by name, as a request has them.
 pub(super) fn read(arguments: &ConfigFiles) -> Result<Value, CliError> {
@@ -28,17 +26,7 @@ pub(super) fn read(arguments: &ConfigFiles) -> Result<Value, CliError> {
                 (name.to_string_lossy().into_owned(), argument.as_str())
             }
         };
-        let failed = |source| CliError::File {
-            action: "read",
-            path: path.into(),
-            source,
-        };
-        let mut body = String::new();
-        if path == STDIN {
-            std::io::stdin().read_to_string(&mut body).map_err(failed)?;
-        } else {
-            body = std::fs::read_to_string(path).map_err(failed)?;
-        }
+        let body = input::text(Path::new(path))?;
         let is_json = Path::new(path)
             .extension()
             .is_some_and(|kind| kind.eq_ignore_ascii_case("json"));
