@@ -32,6 +32,8 @@ pub mod record;
 pub mod service;
 mod store;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 mod values;
 
 pub use collectors::{CollectorParts, Collectors, RemoteConfigs};

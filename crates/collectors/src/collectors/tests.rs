@@ -1,14 +1,11 @@
 //! What can be seen at one socket only by how long it is held.
 
-use muster_bus::LocalBus;
-use muster_clock::{ManualClock, SeededRandomness};
-use muster_identity::{Actor, Family, MasterKey, NewEnrollmentToken};
-use muster_store::Schema;
+use muster_identity::{Actor, Family, NewEnrollmentToken};
 use muster_store::testing::on_both_databases;
 use muster_wire_opamp::proto::{AgentDescription, AnyValue, KeyValue, any_value};
 
 use super::*;
-use crate::Masking;
+use crate::testing::service;
 
 const AGENTS: u8 = 100;
 
@@ -31,23 +28,9 @@ fn described(uid: u8, number: u64, name: &str) -> AgentToServer {
 
 on_both_databases! {
     async fn while_the_database_is_away_all_that_have_something_to_keep_are_told_so(db: TestDatabase) {
-        let schema = Schema::default()
-            .with("identity", muster_identity::MIGRATIONS)
-            .with("collectors", crate::MIGRATIONS);
-        db.migrate(&schema).await;
-        let clock = Arc::new(ManualClock::new(Timestamp::from_seconds(1_795_392_000)));
-        let (bus, randomness) = (Arc::new(LocalBus::new()), Arc::new(SeededRandomness::new(1)));
-        let key = Arc::new(MasterKey::from_bytes(&[7; 32]));
-        let identity = Identity::new(db.database(), bus.clone(), clock.clone(), randomness.clone(), key);
-        let settings = Settings {
-            offers: None,
-            masking: Masking::default(),
-            new_per_day: crate::DEFAULT_NEW_PER_DAY,
-        };
+        let (collectors, _) = service(&db).await;
         let new = NewEnrollmentToken { name: "all".to_owned(), families: vec![Family::Opamp], ..NewEnrollmentToken::default() };
-        let token = identity.enrollment_tokens.create(&Actor::system(), new).await.unwrap().1;
-        let collectors =
-            Collectors::new(CollectorParts { database: db.database(), bus, clock, randomness, identity, settings });
+        let token = collectors.identity().enrollment_tokens.create(&Actor::system(), new).await.unwrap().1;
         let address = [127, 0, 0, 1].into();
         let mut sessions = Vec::new();
         for uid in 1..=AGENTS {
