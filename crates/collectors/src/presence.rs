@@ -2,8 +2,13 @@
 //!
 //! Every message marks its agent. The marks gather in memory, one per agent, and are written in two statements per few hundred
 //! agents: each second those of agents that came, went or changed their connection, every five seconds those that say no more
-//! than that an agent is still there. When the database is away they stay and are tried again; a stop writes what is left. A
-//! crash loses at most so much of them: then a number may be found missing, and a full state is asked for once.
+//! than that an agent is still there. Of agents on sockets the latter write only when they were heard: the numbers of their
+//! messages are good for nothing on another connection but to find that nothing was missed, and are written when the connection
+//! ends, or every few minutes. When the database is away marks stay and are tried again; a stop writes what is left. A crash
+//! loses at most so much of them: then a number may be found missing, and a full state is asked for once.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,6 +32,8 @@ const FLUSHES_PER_ROUND: u32 = 5;
 const PATIENT_INTERVAL: Duration = Duration::from_secs(20);
 /// A line that is older by this than the agent's newest does not change any more, and is not written again.
 const WRITTEN_BY_NOW: Duration = Duration::from_secs(10 * 60);
+/// How long lines of agents on sockets gather that say nothing new but a number. Shorter than what is written by now.
+const LINES_GATHER_FOR: Duration = Duration::from_secs(5 * 60);
 /// How often a stop tries to write what is left before it gives up.
 const LAST_ATTEMPTS: u32 = 5;
 
@@ -51,6 +58,47 @@ struct Pending {
 struct Mark {
     heard: Heard,
     is_urgent: bool,
+    /// Whether the times are not written yet; lines that wait remain after they are.
+    has_new_times: bool,
+    /// When the first of what the lines gathered was heard.
+    lines_since: Timestamp,
+}
+
+impl Mark {
+    /// Whether lines are written together with the times.
+    fn has_due_lines(&self) -> bool {
+        let is_polled = |line: &Line| line.connection == 0;
+        let waited = self.heard.seen_at.since(self.lines_since);
+        self.is_urgent || waited >= LINES_GATHER_FOR || self.heard.lines.iter().any(is_polled)
+    }
+}
+
+/// What of the marks is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// What cannot wait.
+    Urgent,
+    /// When agents were heard, and lines that are due.
+    Due,
+    /// Everything, lines that could wait included.
+    All,
+}
+
+impl Extent {
+    /// What is to be written of a mark.
+    fn of(self, mark: &Mark) -> Option<Heard> {
+        let has_lines = match self {
+            Self::Urgent if !mark.is_urgent => return None,
+            Self::Due if !mark.is_urgent && !mark.has_new_times => return None,
+            Self::Urgent | Self::All => true,
+            Self::Due => mark.has_due_lines(),
+        };
+        let mut heard = mark.heard.clone();
+        if !has_lines {
+            heard.lines.clear();
+        }
+        Some(heard)
+    }
 }
 
 impl Pending {
@@ -105,13 +153,12 @@ impl Presence {
         let is_new = |line: &&Line| seen_at.since(line.seen_at) < WRITTEN_BY_NOW;
         let mut lines: Vec<Line> = record.lines.iter().filter(is_new).cloned().collect();
         let mut is_urgent = is_urgent(record, before);
+        let mut lines_since = seen_at;
         let mut pending = self.pending();
-        if let Some(Mark {
-            heard: waiting,
-            is_urgent: was_urgent,
-        }) = pending.remove(record.id)
-        {
-            is_urgent |= was_urgent;
+        if let Some(mark) = pending.remove(record.id) {
+            is_urgent |= mark.is_urgent;
+            lines_since = lines_since.min(mark.lines_since);
+            let waiting = mark.heard;
             let is_known = |line: &Line| lines.iter().any(|known| known.key == line.key);
             let others: Vec<Line> = waiting
                 .lines
@@ -127,7 +174,12 @@ impl Presence {
             gone_at: record.gone_at(),
             said_goodbye: record.said_goodbye(),
         };
-        pending.insert(Mark { heard, is_urgent });
+        pending.insert(Mark {
+            heard,
+            is_urgent,
+            has_new_times: true,
+            lines_since,
+        });
         if is_urgent && pending.urgent == MAX_BATCH_ROWS {
             self.0.many.notify_one();
         }
@@ -157,17 +209,18 @@ impl Presence {
 
     /// Writes what gathered. What could not be written stays.
     pub(crate) async fn flush(&self) -> Result<(), StoreError> {
-        self.write(true).await
+        self.write(Extent::All).await
     }
 
-    /// Writes all that gathered, or what cannot wait.
-    async fn write(&self, all: bool) -> Result<(), StoreError> {
+    async fn write(&self, extent: Extent) -> Result<(), StoreError> {
         loop {
             let batch: Vec<Heard> = {
                 let pending = self.pending();
+                if extent == Extent::Urgent && pending.urgent == 0 {
+                    return Ok(());
+                }
                 let marks = pending.agents.values();
-                let marks = marks.filter(|mark| all || mark.is_urgent);
-                let heard = marks.map(|mark| mark.heard.clone());
+                let heard = marks.filter_map(|mark| extent.of(mark));
                 heard.take(MAX_BATCH_ROWS).collect()
             };
             if batch.is_empty() {
@@ -179,9 +232,13 @@ impl Presence {
             let mut pending = self.pending();
             for written in &batch {
                 // One that was heard again meanwhile is still to be written.
-                let waiting = pending.agents.get(&written.id);
-                if waiting.is_some_and(|mark| mark.heard == *written) {
+                let Some(mark) = pending.agents.get_mut(&written.id) else {
+                    continue;
+                };
+                if mark.heard == *written {
                     pending.remove(written.id);
+                } else if mark.heard.has_times_of(written) && !mark.is_urgent {
+                    mark.has_new_times = false;
                 }
             }
             if batch.len() < MAX_BATCH_ROWS {
@@ -200,11 +257,15 @@ impl Presence {
                 () = self.0.many.notified(), if !is_failing => {}
                 () = stop.cancelled() => break,
             }
-            let all = round >= FLUSHES_PER_ROUND;
-            match self.write(all).await {
+            let extent = if round < FLUSHES_PER_ROUND {
+                Extent::Urgent
+            } else {
+                Extent::Due
+            };
+            match self.write(extent).await {
                 Ok(()) => {
                     is_failing = false;
-                    round = if all { 0 } else { round };
+                    round = if extent == Extent::Due { 0 } else { round };
                 }
                 Err(error) => {
                     if !is_failing {

@@ -410,6 +410,11 @@ pub enum Need {
 }
 
 impl Line {
+    /// Whether its connection is a socket that is open, as far as is known.
+    pub(crate) fn is_on_socket(&self) -> bool {
+        self.connection != 0 && self.ended_at.is_none()
+    }
+
     /// The beginning of a line.
     pub(crate) fn new(key: LineKey, sequence: u64, connection: u64, now: Timestamp) -> Self {
         Self {

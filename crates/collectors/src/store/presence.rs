@@ -10,7 +10,8 @@ use crate::record::{Line, LineKey, Need};
 pub(crate) const MAX_BATCH_ROWS: usize = 500;
 
 statements! {
-    LINES = "SELECT line, sequence, connection, seen_at, ended_at, said_goodbye, need, asked_at, asked_in_a_row
+    LINES = "SELECT line, sequence, connection, seen_at, ended_at, said_goodbye, need, asked_at, asked_in_a_row,
+        (SELECT p.seen_at FROM collectors_presence p WHERE p.collector_id = $1) AS heard_at
         FROM collectors_lines
         WHERE collector_id = $1 ORDER BY seen_at DESC LIMIT 4";
     /// One line; the test of the batch's shape. A time never goes back, unless by more than an hour.
@@ -86,8 +87,21 @@ pub(crate) async fn lines(
     id: CollectorId,
 ) -> Result<Vec<Line>, StoreError> {
     let rows = db.fetch_all(LINES, args![id]).await?;
+    let heard_at = match rows.first() {
+        Some(row) => row.get::<Option<Timestamp>>("heard_at")?,
+        None => None,
+    };
     let lines = rows.iter().map(line).collect::<Result<Vec<_>, _>>()?;
-    Ok(lines.into_iter().flatten().rev().collect())
+    let mut lines: Vec<Line> = lines.into_iter().flatten().rev().collect();
+    // Lines of sockets are not written each time that the agent is heard; those of polls are, and those that end.
+    if let Some(heard_at) = heard_at
+        && lines.iter().all(|line| line.seen_at < heard_at)
+        && let Some(line) = lines.iter_mut().rev().find(|line| line.is_on_socket())
+    {
+        line.seen_at = heard_at;
+        lines.sort_by_key(|line| line.seen_at);
+    }
+    Ok(lines)
 }
 
 /// `$n` for each of the rows after the first, which tells PostgreSQL the types of all.
@@ -112,6 +126,14 @@ pub(crate) struct Heard {
     pub(crate) seen_at: Timestamp,
     pub(crate) gone_at: Option<Timestamp>,
     pub(crate) said_goodbye: bool,
+}
+
+impl Heard {
+    /// Whether these are the times that the other has.
+    pub(crate) fn has_times_of(&self, other: &Self) -> bool {
+        (self.seen_at, self.gone_at, self.said_goodbye)
+            == (other.seen_at, other.gone_at, other.said_goodbye)
+    }
 }
 
 /// Notes what was heard of at most [`MAX_BATCH_ROWS`] agents, in two statements. Agents that were deleted meanwhile are left
