@@ -7,7 +7,7 @@
 mod assignments;
 mod documents;
 mod look;
-mod plan;
+mod progress;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -38,7 +38,7 @@ use crate::{Collectors, RemoteConfigs};
 
 pub use assignments::{AssignmentChange, NewAssignment, RolledBack};
 pub use documents::{ConfigurationChange, Made, NewConfiguration, NewFiles};
-pub use look::{Effects, PreviewItem, PreviewWish, StatusQuery};
+pub use progress::{Effects, PreviewItem, PreviewWish, StatusQuery};
 
 /// Hints that what is to be sent to collectors changed: their ids with commas between, a space, and who found out.
 const SENDS_TOPIC: Topic = Topic::new("collectors.config_sends");

@@ -1,381 +1,420 @@
-//! How far collectors are, and what an assignment would come to.
+//! Looking at collectors: which assignment each follows, and how far it is.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
-use muster_http::{Listing, Page};
-use muster_identity::{CollectorId, Principal};
-use serde_json::Value;
+use muster_identity::{Actor, AuditEntry, CollectorId};
+use muster_store::{StoreError, Transaction};
+use muster_wire_opamp::AgentCapabilities;
+use serde_json::{Value, json};
 
-use super::assignments::selector;
-use super::plan::KnownComponents;
-use super::{Configurations, Loaded, may_read};
+use super::{Configurations, Loaded, MAX_CHECKED, remember};
 use crate::configurations::components::Components;
-use crate::configurations::diff::{Change, effective_to_desired};
-use crate::configurations::document::{DEFAULT_CONTENT_TYPE, File, Files};
-use crate::configurations::error::ConfigurationError;
-use crate::configurations::finding::Finding;
-use crate::configurations::model::{Assignment, CollectorState, Configuration};
-use crate::configurations::precedence::{Claim, ranked};
-use crate::configurations::rollout::{State, Version};
+use crate::configurations::finding::Severity;
+use crate::configurations::model::{Assignment, AutoRollback};
+use crate::configurations::precedence::ranked;
+use crate::configurations::rollout::{DEFAULT_SOAK, Facts, Rollout, Stage, State, Version, judge};
 use crate::configurations::store;
-use crate::configurations::store::state::{Filter, Known};
+use crate::configurations::store::state::{Known, Written};
+use crate::record::Standing;
 
-/// Which collectors are listed.
-#[derive(Debug, Clone, Default)]
-pub struct StatusQuery {
-    /// Only those that should run this configuration.
-    pub configuration_id: Option<i64>,
-    /// Only those that follow this assignment.
-    pub assignment_id: Option<i64>,
-    /// Only those in this state.
-    pub state: Option<State>,
+/// How often collectors are looked at again when somebody else looks at them at the same time.
+const ATTEMPTS: usize = 5;
+/// How many of the reasons why a collector cannot run something are told.
+const MAX_REASONS: usize = 3;
+/// When it is tried again to see to collectors whose progress a later release wrote.
+const FOREIGN_WAIT: Duration = Duration::from_secs(60);
+
+/// What looking at a collector came to.
+struct Looked {
+    id: CollectorId,
+    before: Rollout,
+    after: Rollout,
+    sends: Option<(i64, i64)>,
+    /// Whether that is something else than before, which other replicas have to know.
+    is_resent: bool,
+    loaded: Option<Arc<Loaded>>,
 }
 
-/// An assignment that somebody thinks about.
-#[derive(Debug, Clone)]
-pub struct PreviewWish {
-    /// Which configuration.
-    pub configuration_id: i64,
-    /// Which of its versions. By default that of the assignment by the same selector, or else the newest.
-    pub version: Option<i64>,
-    /// Which collectors.
-    pub selector: String,
-    /// With what priority. By default that of the assignment by the same selector, or else 0.
-    pub priority: Option<i64>,
-}
-
-/// What would become of a collector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[schema(as = CollectorConfigEffect)]
-pub enum Effects {
-    /// It would be sent the version.
-    Sent,
-    /// It should run the same already.
-    Same,
-    /// It failed there before and would not be sent again.
-    FailedBefore,
-    /// It follows another assignment that counts more.
-    Overridden,
-    /// It cannot be given the version.
-    Cannot,
-}
-
-/// What an assignment would do to a collector.
-#[derive(Debug, Clone)]
-pub struct PreviewItem {
-    /// The collector.
-    pub known: CollectorState,
-    /// What would become of it.
-    pub effect: Effects,
-    /// Why it cannot be given the version, or the assignment that counts more.
-    pub reason: String,
-    /// What it should run now.
-    pub assigned: Option<Version>,
-    /// What would be different from what it says it runs; none when it says nothing.
-    pub changes: Option<Vec<Change>>,
-}
-
-/// What a collector should run, and which assignments are for it.
-pub(crate) struct OfCollector {
-    pub(crate) state: CollectorState,
-    pub(crate) assignments: Vec<Assignment>,
-    pub(crate) configuration: Option<Configuration>,
-}
+/// Lists of components that were read in one look, by their hash; none of those that are not known.
+pub(super) type KnownComponents = HashMap<String, Option<Arc<Components>>>;
 
 impl Configurations {
-    /// A page of collectors with how far each is.
-    pub async fn status(
-        &self,
-        principal: &Principal,
-        query: &StatusQuery,
-        listing: &Listing,
-    ) -> Result<Page<CollectorState>, ConfigurationError> {
-        let mut filter = Filter::visible(&principal.visible_teams());
-        if let Some(id) = query.configuration_id {
-            self.find(principal, id).await?;
-            filter.configuration(id);
+    /// Looks at collectors and writes what changed.
+    pub(super) async fn look_at(&self, ids: &[CollectorId]) -> Result<(), StoreError> {
+        let mut left: Vec<CollectorId> = ids.to_vec();
+        for _ in 0..ATTEMPTS {
+            if left.is_empty() {
+                return Ok(());
+            }
+            left = self.look_once(&left).await?;
         }
-        if let Some(id) = query.assignment_id {
-            filter.assignment(id);
-        }
-        if let Some(state) = query.state {
-            filter.state(state);
-        }
-        if let Some(pattern) = listing.search_pattern() {
-            filter.search(&pattern);
-        }
-        let mut db = self.database();
-        let (items, total) = store::state::page(&mut db, &filter, listing).await?;
-        Ok(listing.page(items, total))
+        // Somebody else looks at them all the time, and sees the same.
+        Ok(())
     }
 
-    /// How many collectors that should run a configuration are how far, by the state's name.
-    pub async fn state_counts(
-        &self,
-        principal: &Principal,
-        configuration: i64,
-        assignment: Option<i64>,
-    ) -> Result<BTreeMap<String, u64>, ConfigurationError> {
-        let mut filter = Filter::visible(&Self::counted_teams(principal));
-        filter.configuration(configuration);
-        if let Some(id) = assignment {
-            filter.assignment(id);
-        }
-        Ok(store::state::count_states(&mut self.database(), &filter).await?)
-    }
-
-    async fn known(
-        &self,
-        principal: &Principal,
-        id: CollectorId,
-    ) -> Result<Known, ConfigurationError> {
-        let mut found = store::state::known(&mut self.database(), &[id]).await?;
-        found
-            .pop()
-            .filter(|known| principal.visible_teams().admits(known.team_id))
-            .ok_or_else(|| ConfigurationError::Unknown(format!("collector {id}")))
-    }
-
-    /// The components that a collector said it has, if it said so.
-    pub(crate) async fn components_of(
-        &self,
-        principal: &Principal,
-        id: CollectorId,
-    ) -> Result<Option<Components>, ConfigurationError> {
-        let known = self.known(principal, id).await?;
-        Ok(store::state::components(&mut self.database(), &known.components_hash).await?)
-    }
-
-    /// What a collector that the principal may see should run, and how far it is.
-    pub(crate) async fn of_collector(
-        &self,
-        principal: &Principal,
-        id: CollectorId,
-    ) -> Result<OfCollector, ConfigurationError> {
-        let known = self.known(principal, id).await?;
-        let mut db = self.database();
-        let all = self.all_assignments().await?;
-        let assignments: Vec<Assignment> = ranked(&*all, known.team_id, &known.attributes)
-            .into_iter()
-            .cloned()
-            .collect();
-        let configuration = match assignments.first() {
-            Some(first) => store::document::find(&mut db, first.configuration_id).await?,
-            None => None,
+    /// All assignments, from memory when none changed.
+    pub(super) async fn all_assignments(&self) -> Result<Arc<Vec<Assignment>>, StoreError> {
+        // Read before the list: what changes in between is seen the next time.
+        let mark = store::assignment::mark(&mut self.database()).await?;
+        let held = || {
+            self.0
+                .assignments
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
         };
-        let assignments = assignments
-            .into_iter()
-            .filter(|known| may_read(principal, known.claim.team_id))
-            .collect();
-        Ok(OfCollector {
-            state: summary(&known),
-            assignments,
-            configuration,
-        })
-    }
-
-    /// What would be different if a collector ran a version: by default what it should run.
-    pub async fn collector_diff(
-        &self,
-        principal: &Principal,
-        id: CollectorId,
-        version: Option<(i64, Option<i64>)>,
-    ) -> Result<(Version, Vec<Finding>, Option<Vec<Change>>), ConfigurationError> {
-        let known = self.known(principal, id).await?;
-        let key = if let Some((configuration, number)) = version {
-            let configuration = self.find(principal, configuration).await?;
-            (
-                configuration.id,
-                number.unwrap_or(configuration.newest_version),
-            )
-        } else {
-            let all = self.all_assignments().await?;
-            let ranked = ranked(&*all, known.team_id, &known.attributes);
-            let first = ranked.first().ok_or_else(|| {
-                ConfigurationError::Conflict(
-                    "nothing is assigned to this collector; name a configuration to compare with"
-                        .into(),
-                )
-            })?;
-            (first.configuration_id, first.version)
-        };
-        let loaded = self.version(key).await?;
-        let loaded = loaded.ok_or_else(|| {
-            ConfigurationError::Unknown(format!("version {} of configuration {}", key.1, key.0))
-        })?;
-        let components =
-            store::state::components(&mut self.database(), &known.components_hash).await?;
-        let findings = self.findings_of(&loaded, components.map(Arc::new)).await?;
-        let changes = self.changes(id, &loaded).await?;
-        let version = Version {
-            configuration_id: key.0,
-            version: key.1,
-            hash: loaded.hash.clone(),
-        };
-        Ok((version, findings, changes))
-    }
-
-    /// What would be different from what a collector says it runs; none when it says nothing. Secrets of the version are
-    /// masked as those of the collector are, and of a file that cannot be masked nothing is told.
-    async fn changes(
-        &self,
-        id: CollectorId,
-        loaded: &Loaded,
-    ) -> Result<Option<Vec<Change>>, ConfigurationError> {
-        let kept = store::state::effective(&mut self.database(), id).await?;
-        let Some(effective) = kept.as_ref().and_then(files_of) else {
-            return Ok(None);
-        };
-        let (desired, _) = self.masked(loaded.files.clone());
-        Ok(Some(effective_to_desired(&effective, &desired)))
-    }
-
-    /// Which collectors an assignment would be for, and what would change for each.
-    pub async fn preview(
-        &self,
-        principal: &Principal,
-        wish: &PreviewWish,
-        listing: &Listing,
-    ) -> Result<Page<PreviewItem>, ConfigurationError> {
-        let configuration = self.find(principal, wish.configuration_id).await?;
-        let selector = selector(&wish.selector)?;
-        let all = self.all_assignments().await?;
-        // One that is there for the same collectors would change, and keep its place among those made before and after.
-        let same = all.iter().find(|known| {
-            known.configuration_id == configuration.id && known.claim.selector == selector
-        });
-        let version = wish.version.or(same.map(|known| known.version));
-        let key = (
-            configuration.id,
-            version.unwrap_or(configuration.newest_version),
-        );
-        let loaded = self.version(key).await?.ok_or_else(|| {
-            ConfigurationError::invalid(
-                "version",
-                format!(
-                    "there is no version {}; the newest is {}",
-                    key.1, configuration.newest_version
-                ),
-            )
-        })?;
-        let mut filter = Filter::visible(&principal.visible_teams());
-        if let Some(team) = configuration.team_id {
-            filter.team(team);
+        if let Some((known, all)) = &*held()
+            && *known == mark
+        {
+            return Ok(Arc::clone(all));
         }
-        filter.selector(&selector);
-        if let Some(pattern) = listing.search_pattern() {
-            filter.search(&pattern);
-        }
-        let mut db = self.database();
-        let (items, total) = store::state::page(&mut db, &filter, listing).await?;
-        let ids: Vec<CollectorId> = items.iter().map(|item| item.collector_id).collect();
-        let mut known: BTreeMap<CollectorId, Known> = store::state::known(&mut db, &ids)
-            .await?
-            .into_iter()
-            .map(|known| (known.id, known))
-            .collect();
-        let mine = same.map_or(i64::MAX, |known| known.claim.id);
-        let wished = Claim {
-            id: mine,
-            team_id: configuration.team_id,
-            priority: wish
-                .priority
-                .or(same.map(|known| known.claim.priority))
-                .unwrap_or(0),
-            selector,
-        };
-        let others = all.iter().filter(|known| known.claim.id != mine);
-        let mut claims: Vec<Claim> = others.map(|known| known.claim.clone()).collect();
-        claims.push(wished);
+        let all = Arc::new(store::assignment::list(&mut self.database()).await?);
+        *held() = Some((mark, Arc::clone(&all)));
+        Ok(all)
+    }
+
+    /// Gives those that somebody else looked at meanwhile.
+    async fn look_once(&self, ids: &[CollectorId]) -> Result<Vec<CollectorId>, StoreError> {
+        let assignments = self.all_assignments().await?;
+        let known = store::state::known(&mut self.database(), ids).await?;
+        self.leave_alone(&known).await?;
         let mut components = KnownComponents::new();
-        let mut previewed = Vec::with_capacity(items.len());
-        for item in items {
-            if let Some(known) = known.remove(&item.collector_id) {
-                previewed.push(
-                    self.preview_of(item, &known, &claims, mine, &loaded, &mut components)
-                        .await?,
-                );
+        let mut looked = Vec::new();
+        for known in known.iter().filter(|known| !known.is_foreign) {
+            if let Some(one) = self.judge(known, &assignments, &mut components).await? {
+                looked.push((one, known));
             }
         }
-        Ok(listing.page(previewed, total))
+        if looked.is_empty() {
+            return Ok(Vec::new());
+        }
+        let now = self.now();
+        let mut late = Vec::new();
+        let mut done = Vec::new();
+        let mut events = Vec::new();
+        let mut db = self.database().begin().await?;
+        for (one, known) in looked {
+            let soak = soak_of(&one.after, &assignments);
+            let written = Written {
+                id: one.id,
+                rollout: &one.after,
+                sends: one.sends,
+                next_look: one.after.next_look(soak),
+                revision: known.rollout.as_ref().map(|(revision, _)| *revision),
+            };
+            if !store::state::write(&mut db, written).await? {
+                late.push(one.id);
+                continue;
+            }
+            events.extend(news(&one));
+            done.push(one);
+        }
+        crate::store::event::add_all(&mut db, &events, now).await?;
+        db.commit().await?;
+        let (mut failed, mut resent) = (BTreeSet::new(), Vec::new());
+        for one in done {
+            if one.after.stage == Stage::Failed && is_news(&one.before, &one.after) {
+                metrics::counter!("muster_collectors_config_failures_total").increment(1);
+                failed.extend(one.after.assignment_id);
+            }
+            self.set_target(one.id, one.loaded.map(|loaded| Arc::clone(&loaded.desired)));
+            if one.is_resent {
+                resent.push(one.id);
+            }
+        }
+        self.hint(&resent).await;
+        for id in failed {
+            if let Some(assignment) = assignments.iter().find(|known| known.claim.id == id) {
+                self.go_back_if_too_many_failed(assignment, now).await?;
+            }
+        }
+        Ok(late)
     }
 
-    async fn preview_of(
+    /// Collectors whose progress a later release wrote are for its servers to see to.
+    async fn leave_alone(&self, known: &[Known]) -> Result<(), StoreError> {
+        let foreign = known.iter().filter(|known| known.is_foreign);
+        let foreign: Vec<CollectorId> = foreign.map(|known| known.id).collect();
+        if foreign.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(
+            collectors = foreign.len(),
+            "left collectors alone: how far they are with their configuration was written by a later release"
+        );
+        let now = self.now();
+        store::state::postpone(&mut self.database(), &foreign, now, now.plus(FOREIGN_WAIT)).await
+    }
+
+    /// What a collector should run and how far it is; none when nothing is to be written.
+    async fn judge(
         &self,
-        item: CollectorState,
         known: &Known,
-        claims: &[Claim],
-        mine: i64,
+        assignments: &[Assignment],
+        components: &mut KnownComponents,
+    ) -> Result<Option<Looked>, StoreError> {
+        let now = self.now();
+        let before = known.rollout.as_ref().map(|(_, rollout)| rollout.clone());
+        let follows = ranked(assignments, known.team_id, &known.attributes)
+            .first()
+            .copied();
+        let follows = follows.filter(|_| known.durable.standing != Standing::Revoked);
+        let mut assigned = None;
+        let mut obstacle = None;
+        if let Some(assignment) = follows {
+            let key = (assignment.configuration_id, assignment.version);
+            if let Some(loaded) = self.version(key).await? {
+                obstacle = self.obstacle(known, &loaded, components).await?;
+                let version = Version {
+                    configuration_id: key.0,
+                    version: key.1,
+                    hash: loaded.hash.clone(),
+                };
+                assigned = Some((assignment.claim.id, version));
+            }
+        }
+        let capabilities = AgentCapabilities::from_bits(known.capabilities);
+        let facts = Facts {
+            now,
+            assigned,
+            is_paused: follows.is_some_and(|assignment| assignment.is_paused),
+            obstacle,
+            goes_back: follows
+                .is_some_and(|assignment| assignment.auto_rollback == AutoRollback::Collector),
+            soak: follows.map_or(DEFAULT_SOAK, |assignment| assignment.soak),
+            reports_config: capabilities.contains(AgentCapabilities::REPORTS_REMOTE_CONFIG),
+            reports_health: capabilities.contains(AgentCapabilities::REPORTS_HEALTH),
+            healthy: known.is_healthy,
+            health_error: &known.health_error,
+            health_at: known.health_at,
+            heard_at: known.heard_at,
+            back_at: known.back_at,
+            report: known.durable.config.as_ref(),
+            sent: known
+                .durable
+                .sent_config
+                .as_ref()
+                .map(|sent| (sent.hash.as_str(), sent.at)),
+        };
+        let is_new = before.is_none();
+        let before = before.unwrap_or_else(|| Rollout::new(now));
+        let after = judge(&before, &facts);
+        let sends = after
+            .to_send(facts.is_paused)
+            .map(|version| (version.configuration_id, version.version));
+        // Of a collector that nothing was ever assigned to, nothing is written.
+        let is_same = after == before && (is_new || sends == known.sends);
+        if is_same {
+            return Ok(None);
+        }
+        let loaded = match sends {
+            Some(key) => self.version(key).await?,
+            None => None,
+        };
+        Ok(Some(Looked {
+            id: known.id,
+            before,
+            after,
+            sends,
+            is_resent: sends != known.sends,
+            loaded,
+        }))
+    }
+
+    /// Why a collector cannot be given a version, if it cannot.
+    pub(super) async fn obstacle(
+        &self,
+        known: &Known,
         loaded: &Arc<Loaded>,
         components: &mut KnownComponents,
-    ) -> Result<PreviewItem, ConfigurationError> {
-        let rollout = known.rollout.as_ref().map(|(_, rollout)| rollout);
-        let assigned = rollout.and_then(|rollout| rollout.assigned.clone());
-        let first = ranked(claims, known.team_id, &known.attributes)
-            .first()
-            .map(|claim| claim.id);
-        let changes = self.changes(known.id, loaded).await?;
-        let failed = rollout.and_then(|rollout| {
-            rollout
-                .failures
-                .iter()
-                .find(|failure| failure.hash == loaded.hash)
-        });
-        let (effect, reason) = if known.is_foreign {
-            let reason = "a server of a later release sees to it";
-            (Effects::Cannot, reason.to_owned())
-        } else if first != Some(mine) {
-            let other = first.map(|id| format!("assignment {id} counts more"));
-            (Effects::Overridden, other.unwrap_or_default())
-        } else if let Some(obstacle) = self.obstacle(known, loaded, components).await? {
-            (Effects::Cannot, obstacle)
-        } else if let Some(failed) = failed {
-            (Effects::FailedBefore, failed.words().to_owned())
-        } else if assigned.as_ref().is_some_and(|assigned| {
-            assigned.hash == loaded.hash && assigned.configuration_id == loaded.configuration_id
-        }) {
-            (Effects::Same, String::new())
-        } else {
-            (Effects::Sent, String::new())
+    ) -> Result<Option<String>, StoreError> {
+        let capabilities = AgentCapabilities::from_bits(known.capabilities);
+        if !capabilities.contains(AgentCapabilities::ACCEPTS_REMOTE_CONFIG) {
+            return Ok(Some(
+                "it does not accept remote configuration; a supervisor does when accepts_remote_config is true".to_owned(),
+            ));
+        }
+        let hash = &known.components_hash;
+        if hash.is_empty() {
+            return Ok(None);
+        }
+        let key = (loaded.hash.clone(), hash.clone());
+        if let Some(checked) = self.0.checked.get(&key) {
+            return Ok(checked.clone());
+        }
+        if !components.contains_key(hash) {
+            let found = store::state::components(&mut self.database(), hash).await?;
+            components.insert(hash.clone(), found.map(Arc::new));
+        }
+        let Some(available) = components.get(hash).cloned().flatten() else {
+            return Ok(None);
         };
-        Ok(PreviewItem {
-            known: item,
-            effect,
-            reason,
-            assigned,
-            changes,
-        })
+        let errors: Vec<String> = self
+            .findings_of(loaded, Some(available))
+            .await?
+            .into_iter()
+            .filter(|finding| finding.severity == Severity::Error)
+            .take(MAX_REASONS)
+            .map(|finding| finding.message)
+            .collect();
+        let obstacle = (!errors.is_empty()).then(|| errors.join("; "));
+        remember(&self.0.checked, MAX_CHECKED, key, obstacle.clone());
+        Ok(obstacle)
+    }
+
+    /// The same for all assignments, in case a server ended before it could.
+    pub(super) async fn go_back_where_too_many_failed(&self) -> Result<(), StoreError> {
+        for assignment in self.all_assignments().await?.iter() {
+            self.go_back_if_too_many_failed(assignment, self.now())
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Takes an assignment one step back when its version failed on as many collectors as it says.
+    async fn go_back_if_too_many_failed(
+        &self,
+        seen: &Assignment,
+        now: muster_clock::Timestamp,
+    ) -> Result<(), StoreError> {
+        if seen.auto_rollback != AutoRollback::Assignment || seen.rolled_back.is_some() {
+            return Ok(());
+        }
+        let mut db = self.database().begin().await?;
+        db.lock(&[super::documents::lock_name(seen.configuration_id)])
+            .await?;
+        let Some(before) = store::assignment::find(&mut db, seen.claim.id).await? else {
+            return Ok(());
+        };
+        if before.version != seen.version || before.auto_rollback != AutoRollback::Assignment {
+            return Ok(());
+        }
+        let failed =
+            store::state::count_in(&mut db, before.claim.id, before.version, State::Failed).await?;
+        if failed < i64::from(before.failures_until_rollback) {
+            return Ok(());
+        }
+        let Some(target) = self.goes_back_to(&mut db, &before).await? else {
+            return Ok(());
+        };
+        let reason = format!(
+            "version {} failed on {failed} {}",
+            before.version,
+            if failed == 1 {
+                "collector"
+            } else {
+                "collectors"
+            }
+        );
+        let mut after = before.clone();
+        after.step_back(target, reason, now);
+        store::assignment::update(&mut db, &after).await?;
+        let entry = AuditEntry::new(
+            "rolled_back_collector_config",
+            "collector_config_assignment",
+            after.claim.id,
+        )
+        .before(super::assignments::shown(&before))
+        .after(super::assignments::shown(&after));
+        self.0
+            .parts
+            .identity
+            .audit
+            .record(&mut db, &Actor::system(), entry, now)
+            .await?;
+        db.commit().await?;
+        metrics::counter!("muster_collectors_config_rollbacks_total").increment(1);
+        tracing::warn!(
+            assignment = after.claim.id,
+            version = before.version,
+            previous_version = target,
+            failed,
+            "a configuration failed on too many collectors; its assignment went back"
+        );
+        self.plan_all();
+        Ok(())
+    }
+
+    /// The version to which an assignment goes back by itself, if there is one that is still kept.
+    async fn goes_back_to(
+        &self,
+        db: &mut Transaction,
+        assignment: &Assignment,
+    ) -> Result<Option<i64>, StoreError> {
+        let configuration = assignment.configuration_id;
+        let mut experience =
+            store::state::experience(db, assignment.claim.id, configuration).await?;
+        let mut previous_hash = None;
+        if let Some(previous) = assignment.previous_version {
+            previous_hash = store::document::find_version(db, configuration, previous)
+                .await?
+                .map(|version| version.hash);
+        }
+        while let Some(target) = assignment.goes_back_to(previous_hash.as_deref(), &experience) {
+            if store::document::find_version(db, configuration, target)
+                .await?
+                .is_some()
+            {
+                return Ok(Some(target));
+            }
+            experience.good.remove(&target);
+        }
+        Ok(None)
     }
 }
 
-fn summary(known: &Known) -> CollectorState {
-    let text = |name: &str| known.attributes.get(name).cloned().unwrap_or_default();
-    let rollout = known.rollout.as_ref().map(|(_, rollout)| rollout.clone());
-    CollectorState {
-        collector_id: known.id,
-        name: text("service.name"),
-        host_name: text("host.name"),
-        team_id: known.team_id,
-        state: rollout
-            .as_ref()
-            .map_or(State::Unmanaged, |rollout| rollout.stage.state()),
-        rollout,
-    }
+fn hash_of(rollout: &Rollout) -> Option<&str> {
+    rollout
+        .assigned
+        .as_ref()
+        .map(|version| version.hash.as_str())
 }
 
-/// The files of an effective configuration as it is kept. What could not be masked is not there.
-fn files_of(kept: &Value) -> Option<Files> {
-    let files: Files = kept
-        .as_object()?
+/// Whether a collector came to a stage, or is there with another version.
+fn is_news(before: &Rollout, after: &Rollout) -> bool {
+    before.stage != after.stage || hash_of(before) != hash_of(after)
+}
+
+fn soak_of(rollout: &Rollout, assignments: &[Assignment]) -> std::time::Duration {
+    let id = rollout.assignment_id;
+    let found = assignments
         .iter()
-        .filter_map(|(name, file)| {
-            let body = file.get("body")?.as_str()?.to_owned();
-            let content_type = file.get("content_type").and_then(Value::as_str);
-            let content_type = content_type.unwrap_or(DEFAULT_CONTENT_TYPE).to_owned();
-            Some((name.clone(), File { body, content_type }))
-        })
-        .collect();
-    (!files.is_empty()).then_some(files)
+        .find(|assignment| Some(assignment.claim.id) == id);
+    found.map_or(DEFAULT_SOAK, |assignment| assignment.soak)
+}
+
+/// What people will ask for in a collector's timeline.
+fn news(one: &Looked) -> Vec<(CollectorId, &'static str, Value)> {
+    let (before, after) = (&one.before, &one.after);
+    let mut events = Vec::new();
+    let version = |version: &Version| json!({ "configuration_id": version.configuration_id, "version": version.version });
+    if hash_of(before) != hash_of(after) {
+        match &after.assigned {
+            Some(assigned) => events.push(("config_assigned", version(assigned))),
+            None => events.push(("config_unassigned", json!({}))),
+        }
+    }
+    if let Some(assigned) = after.assigned.as_ref().filter(|_| is_news(before, after)) {
+        let mut details = version(assigned);
+        match after.stage {
+            Stage::InSync => events.push(("config_in_sync", details)),
+            Stage::Failed => {
+                details["message"] = json!(after.message);
+                if let Some(instead) = &after.instead {
+                    details["goes_back_to"] = json!(instead.version);
+                }
+                events.push(("config_failed", details));
+            }
+            Stage::Cannot => {
+                details["message"] = json!(after.message);
+                events.push(("config_cannot", details));
+            }
+            _ => {}
+        }
+    }
+    let of_one = events.into_iter();
+    of_one
+        .map(|(kind, details)| (one.id, kind, details))
+        .collect()
 }

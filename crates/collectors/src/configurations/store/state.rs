@@ -22,7 +22,7 @@ statements! {
         hash = $4, sends_config_id = $5, sends_version = $6, state = $7, since = $8, look_at = $9,
         look_when_heard = $10, body = $11 WHERE collector_id = $12 AND revision = $13";
     FACTS = "SELECT c.id, c.team_id, c.capabilities, c.components_hash, c.is_healthy, c.state AS record, s.revision, s.body,
-        s.sends_config_id, s.sends_version, p.seen_at, p.back_at, h.changed_at AS health_at FROM collectors_collectors c
+        s.state, s.sends_config_id, s.sends_version, p.seen_at, p.back_at, h.changed_at AS health_at FROM collectors_collectors c
         LEFT JOIN collectors_config_states s ON s.collector_id = c.id
         LEFT JOIN collectors_presence p ON p.collector_id = c.id
         LEFT JOIN collectors_parts h ON h.collector_id = c.id AND h.part = 'health' WHERE c.id IN ($1)";
@@ -67,6 +67,8 @@ pub(crate) struct Known {
     pub(crate) attributes: BTreeMap<String, String>,
     /// How far it is was written by a later release, which this one cannot read and leaves as it is.
     pub(crate) is_foreign: bool,
+    /// How far it is, in a word; none when nothing was ever assigned to it.
+    pub(crate) state: Option<State>,
     /// How far it was, and how often that was changed.
     pub(crate) rollout: Option<(i64, Rollout)>,
     /// The configuration and version that was to be sent.
@@ -128,6 +130,7 @@ pub(crate) async fn known(
             durable,
             attributes: BTreeMap::new(),
             is_foreign: has_body && rollout.is_none(),
+            state: row.get::<Option<String>>("state")?.as_deref().map(state),
             rollout: revision.zip(rollout),
             sends: sends_config.zip(sends_version),
         });
@@ -492,6 +495,11 @@ impl Filter {
     }
 }
 
+/// A state as it is kept. What only a later release has a word for is on some way.
+fn state(name: &str) -> State {
+    State::parse(name).unwrap_or(State::Applying)
+}
+
 fn collector_state(row: &Row) -> Result<CollectorState, StoreError> {
     let body: Option<String> = row.get("body")?;
     let state: String = row.get("state")?;
@@ -501,7 +509,7 @@ fn collector_state(row: &Row) -> Result<CollectorState, StoreError> {
         name: row.get("name")?,
         host_name: row.get("host_name")?,
         team_id: row.get::<Option<i64>>("team_id")?.map(TeamId),
-        state: State::parse(&state).unwrap_or(State::Unmanaged),
+        state: self::state(&state),
         rollout: body.and_then(|body| read_or_leave(id, &body)),
     })
 }

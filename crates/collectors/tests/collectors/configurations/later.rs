@@ -23,9 +23,11 @@ on_both_databases! {
         second.runs_it_well(2, &config).await;
         let page = site.ok("GET", "/collector-config-states", Value::Null).await;
         assert_eq!(page["total"], 2, "{page}");
-        site.config_of(1).await;
+        assert_eq!(site.config_of(1).await["state"], "applying", "whatever it is, it is not unmanaged");
         let kept = "SELECT total FROM (SELECT COUNT(*) AS total FROM collectors_config_states WHERE collector_id = 1
             AND state = 'in_harmony' AND body LIKE '%in_harmony%') n";
         assert_eq!(row(&db, kept).await, Some(1));
+        change(&db, "UPDATE collectors_config_states SET state = 'failed' WHERE collector_id = 1").await;
+        assert_eq!(site.config_of(1).await["state"], "failed", "a word that is known counts");
     }
 }
