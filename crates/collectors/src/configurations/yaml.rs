@@ -18,6 +18,8 @@ use serde_json::Number;
 
 /// How deep lists and mappings may stand in one another.
 pub(crate) const MAX_YAML_DEPTH: usize = 64;
+/// How many characters a key may have, with its quotes: collectors look no further for the colon.
+const MAX_KEY_CHARACTERS: usize = 1_024;
 /// How many values a file may have, with every alias counted as what it stands for.
 pub(crate) const MAX_YAML_VALUES: usize = 50_000;
 
@@ -182,6 +184,13 @@ pub(crate) fn read(file: usize, text: &str) -> Result<Arc<Node>, YamlError> {
                 message: format!("is not YAML: {}{hint}", error.info()),
             }
         })?;
+        let characters = span.end.index().saturating_sub(span.start.index());
+        if reader.awaits_key() && characters > MAX_KEY_CHARACTERS {
+            let message = format!(
+                "is a key of more than {MAX_KEY_CHARACTERS} characters, which collectors do not read"
+            );
+            return Err(Reader::error(Place::new(file, span), message));
+        }
         reader.take(event, Place::new(file, span))?;
     }
     let place = Place {
@@ -220,6 +229,12 @@ impl Reader {
         }
     }
 
+    /// Whether what comes next is a key.
+    fn awaits_key(&self) -> bool {
+        let content = self.open.last().map(|open| &open.content);
+        matches!(content, Some(Content::Map { key: None, .. }))
+    }
+
     fn take(&mut self, event: Event<'_>, place: Place) -> Result<(), YamlError> {
         if let [_, .., second] = self.documents[..] {
             // Nothing stands behind a `---` at the end.
@@ -240,7 +255,8 @@ impl Reader {
                 Ok(())
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let value = scalar(&text, style, tag.as_deref());
+                let value = scalar(&text, style, tag.as_deref())
+                    .map_err(|why| Self::error(place, format!("`{}` {why}", shown(&text))))?;
                 let node = Arc::new(Node { place, value });
                 let is_plain = style == ScalarStyle::Plain;
                 self.add(

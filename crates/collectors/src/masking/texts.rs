@@ -116,6 +116,11 @@ fn is_of_name(character: char) -> bool {
     character.is_alphanumeric() || matches!(character, '_' | '-' | '.')
 }
 
+/// Where the name begins that a text ends with.
+fn name_begin(text: &str) -> usize {
+    text.trim_end_matches(is_of_name).len()
+}
+
 /// What an address says of its user, masked: the password, or all of it where there is none, since that is a token then.
 fn user(said: &str) -> String {
     match said.split_once(':') {
@@ -158,12 +163,7 @@ fn assignments(text: &str, is_secret: impl Fn(&str) -> bool) -> String {
     while let Some(at) = rest.find('=') {
         let (before, after) = (&rest[..at], &rest[at + 1..]);
         let named = before.trim_end();
-        let begin = named
-            .char_indices()
-            .rev()
-            .take_while(|(_, character)| is_of_name(*character))
-            .last()
-            .map_or(named.len(), |(begin, _)| begin);
+        let begin = name_begin(named);
         let name = &named[begin..];
         masked.push_str(before);
         masked.push('=');
@@ -227,12 +227,7 @@ fn within(line: &str, is_secret: impl Fn(&str) -> bool) -> String {
     while let Some(at) = rest.find(':') {
         let (before, after) = (&rest[..at], &rest[at + 1..]);
         let named = before.trim_end_matches(['"', '\'']);
-        let begin = named
-            .char_indices()
-            .rev()
-            .take_while(|(_, character)| is_of_name(*character))
-            .last()
-            .map_or(named.len(), |(begin, _)| begin);
+        let begin = name_begin(named);
         let name = &named[begin..];
         masked.push_str(before);
         masked.push(':');

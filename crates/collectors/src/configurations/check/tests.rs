@@ -205,6 +205,33 @@ fn references_are_left_to_the_agent() {
 }
 
 #[test]
+fn telemetry_that_is_no_mapping_and_pipelines_behind_a_gate_are_told() {
+    // Tried with a collector of 0.158 (`otelcol validate`).
+    for (telemetry, is_good) in [
+        ("foo", false),
+        ("[]", false),
+        ("", true),
+        ("${env:T}", true),
+    ] {
+        let text = GOOD.replace("{metrics: {level: none}}", telemetry);
+        let told = told(&[("", &text)], Some(&components()));
+        let expected = if is_good {
+            String::new()
+        } else {
+            let kind = if telemetry == "foo" { "text" } else { "a list" };
+            format!("(unnamed):9:3: error: `service.telemetry` is {kind}, and must be a mapping\n")
+        };
+        assert_eq!(told, expected, "{telemetry}");
+    }
+    let text = GOOD.replace("logs:", "profiles:");
+    let told = told(&[("", &text)], Some(&components()));
+    assert!(
+        told.starts_with("(unnamed):10:15: warning: the pipeline `profiles` is of a signal"),
+        "{told}"
+    );
+}
+
+#[test]
 fn components_that_are_not_known_are_a_warning_and_no_error() {
     let findings = check(Kind::Collector, &files(&[("", GOOD)]), None);
     assert!(!has_errors(&findings));
