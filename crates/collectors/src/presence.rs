@@ -1,7 +1,7 @@
 //! When agents were last heard and the numbers of their messages, written in batches.
 //!
 //! Every message marks its agent. The marks gather in memory, one per agent, and are written in two statements per few hundred
-//! agents: each second those of agents that came, went or changed their connection, every five seconds those that say no more
+//! agents: each second those of agents that came, went or changed their connection, every ten seconds those that say no more
 //! than that an agent is still there. Of agents on sockets the latter write only when they were heard: the numbers of their
 //! messages are good for nothing on another connection but to find that nothing was missed, and are written when the connection
 //! ends, or every few minutes. When the database is away marks stay and are tried again; a stop writes what is left. A crash
@@ -27,7 +27,7 @@ use crate::store::presence::{Heard, MAX_BATCH_ROWS, put};
 /// How long marks gather.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 /// At every how many such times those are written that can wait. Agents lie all over the tables: so many of them share pages.
-const FLUSHES_PER_ROUND: u32 = 5;
+const FLUSHES_PER_ROUND: u32 = 10;
 /// Marks of agents that are to be heard more often than this do not wait: they would be late before they are written.
 const PATIENT_INTERVAL: Duration = Duration::from_secs(20);
 /// A line that is older by this than the agent's newest does not change any more, and is not written again.

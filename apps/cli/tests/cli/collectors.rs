@@ -386,6 +386,12 @@ async fn a_collector_is_revoked_and_let_in_again_while_its_neighbour_goes_on() {
         promised.stderr
     );
     server.run(&unrevoke[..3]).await.ok();
+    let twice = server.run(&unrevoke[..3]).await.ok();
+    assert!(
+        twice.stderr.contains("is not revoked: nothing was changed"),
+        "{}",
+        twice.stderr
+    );
     again.sequence = 0;
     again.adopt().await;
     assert_eq!(look(&server, "box-7").await["key_status"], "adopted");

@@ -236,7 +236,9 @@ async fn teams_users_and_tokens_are_made_listed_and_taken_away() {
     );
     let twice = server.run(&rotate).await;
     assert!(
-        twice.stderr.contains("has a successor already"),
+        twice
+            .stderr
+            .contains("has a successor already, token 2, which can be rotated"),
         "{}",
         twice.stderr
     );
@@ -282,6 +284,12 @@ async fn teams_users_and_tokens_are_made_listed_and_taken_away() {
     server.run(&["tokens", "revoke", "3"]).await.ok();
     server.run(&["tokens", "revoke", "2"]).await.ok();
     server.run(&["tokens", "revoke", "1"]).await.ok();
+    let twice = server.run(&["tokens", "revoke", "1"]).await.ok();
+    assert!(
+        twice.stderr.contains("was revoked already, at 20"),
+        "{}",
+        twice.stderr
+    );
     let left = server.run(&["tokens", "--json"]).await.ok();
     assert_eq!(left.stdout, "");
 
