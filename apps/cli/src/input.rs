@@ -30,13 +30,14 @@ pub(crate) fn text(path: &Path) -> Result<String, CliError> {
 }
 
 fn bounded(source: impl Read, limit: u64) -> io::Result<String> {
-    let mut text = String::new();
-    source.take(limit + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > limit {
+    let mut bytes = Vec::new();
+    source.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
         let message = format!("it is longer than {limit} bytes");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
     }
-    Ok(text)
+    let no_text = |_| io::Error::new(io::ErrorKind::InvalidData, "it is no text in UTF-8");
+    String::from_utf8(bytes).map_err(no_text)
 }
 
 #[cfg(test)]
@@ -48,6 +49,9 @@ mod tests {
         assert_eq!(bounded(&b"abc"[..], 3).unwrap(), "abc");
         let error = bounded(io::repeat(b'a'), 3).unwrap_err();
         assert_eq!(error.to_string(), "it is longer than 3 bytes");
-        assert!(bounded(&b"\xff"[..], 3).is_err());
+        let error = bounded(&b"\xff"[..], 3).unwrap_err();
+        assert_eq!(error.to_string(), "it is no text in UTF-8");
+        let error = bounded("aäb".as_bytes(), 1).unwrap_err();
+        assert_eq!(error.to_string(), "it is longer than 1 bytes");
     }
 }

@@ -29,7 +29,7 @@ const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 /// At every how many such times those are written that can wait. Agents lie all over the tables: so many of them share pages.
 const FLUSHES_PER_ROUND: u32 = 10;
 /// Marks of agents that are to be heard more often than this do not wait: they would be late before they are written.
-const PATIENT_INTERVAL: Duration = Duration::from_secs(20);
+const PATIENT_INTERVAL: Duration = Duration::from_secs(30);
 /// A line that is older by this than the agent's newest does not change any more, and is not written again.
 const WRITTEN_BY_NOW: Duration = Duration::from_secs(10 * 60);
 /// How long lines of agents on sockets gather that say nothing new but a number. Shorter than what is written by now.

@@ -8,7 +8,7 @@ use muster_bus::{Bus, Hint, Received, Topic};
 use muster_clock::{Clock, Randomness, Timestamp};
 use muster_http::error_chain;
 use muster_negotiation::{Capability, Offer};
-use muster_store::{Database, StoreError, Transaction};
+use muster_store::{Database, StoreError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -63,6 +63,20 @@ struct LeaseState {
 }
 
 impl LeaseState {
+    /// It is held in this term, or by somebody else, as was found by what was asked at a time.
+    fn hold(&self, name: &'static str, term: Option<i64>, asked: Instant) {
+        let mut held = self.lock();
+        if term.is_some() && held.term != term {
+            tracing::info!(lease = name, "this server does it for all now");
+        } else if term.is_none() && held.term.is_some() {
+            tracing::warn!(lease = name, "another server does it for all now");
+        }
+        held.term = term;
+        held.until = term.map(|_| asked + HELD_FOR);
+        drop(held);
+        self.renewed.notify_waiters();
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -356,60 +370,53 @@ impl Replicas {
             leases,
             ..
         } = &*self.0;
+        let mut db = database;
         let now = clock.now();
-        let mut wanted: Vec<(&'static str, Arc<LeaseState>)> = {
+        store::forget(&mut db, now.minus(FORGET_AFTER)).await?;
+        let wanted: Vec<(&'static str, Arc<LeaseState>)> = {
             let leases = leases.lock().unwrap_or_else(PoisonError::into_inner);
             leases
                 .iter()
                 .map(|(name, state)| (*name, Arc::clone(state)))
                 .collect()
         };
-        // In one order everywhere, so that two servers never wait for each other.
-        wanted.sort_by_key(|(name, _)| *name);
-        // The time counts from before the statements: the answer may be late.
-        let before = Instant::now();
-        let mut db = database.begin().await?;
-        store::forget(&mut db, now.minus(FORGET_AFTER)).await?;
-        let rows = store::leases(&mut db).await?;
-        let mut terms = Vec::with_capacity(wanted.len());
-        for (name, state) in &wanted {
-            let row = rows.iter().find(|row| row.name == *name);
-            terms.push(self.hold(&mut db, name, row, state, now).await?);
+        if wanted.is_empty() {
+            return Ok(());
         }
-        db.commit().await?;
-        for ((name, state), term) in wanted.into_iter().zip(terms) {
-            let mut held = state.lock();
-            if term.is_some() && held.term != term {
-                tracing::info!(lease = name, "this server does it for all now");
-            } else if term.is_none() && held.term.is_some() {
-                tracing::warn!(lease = name, "another server does it for all now");
+        // The time counts from before the statement: its answer may be late.
+        let before = Instant::now();
+        store::renew(&mut db, self.id()).await?;
+        let rows = store::leases(&mut db).await?;
+        let find = |name: &str| rows.iter().find(|row| row.name == name);
+        let mut others = Vec::new();
+        for (name, state) in wanted {
+            match find(name).filter(|row| row.holder == self.id()) {
+                Some(row) => state.hold(name, Some(row.term), before),
+                None => others.push((name, state)),
             }
-            held.term = term;
-            held.until = term.map(|_| before + HELD_FOR);
-            drop(held);
-            state.renewed.notify_waiters();
+        }
+        // Each by itself: none is to wait for what happens to another.
+        for (name, state) in others {
+            let before = Instant::now();
+            let term = self.take(name, find(name), &state, now).await?;
+            state.hold(name, term, before);
         }
         Ok(())
     }
 
-    /// Renews or takes one; gives its term when it is held.
-    async fn hold(
+    /// Takes one that is free or was not renewed for too long; gives its term when that was done.
+    async fn take(
         &self,
-        db: &mut Transaction,
         name: &'static str,
         row: Option<&LeaseRow>,
         state: &LeaseState,
         now: Timestamp,
     ) -> Result<Option<i64>, StoreError> {
-        let id = self.id();
+        let (mut db, id) = (&self.0.database, self.id());
         let Some(row) = row else {
-            let is_ours = store::create(db, name, id, now).await?;
+            let is_ours = store::create(&mut db, name, id, now).await?;
             return Ok(is_ours.then_some(1));
         };
-        if row.holder == id {
-            let is_ours = store::renew(db, name, id, row.term).await?;
-            return Ok(is_ours.then_some(row.term));
-        }
         let is_over = {
             let mut held = state.lock();
             match &held.watched {
@@ -421,7 +428,7 @@ impl Replicas {
             }
         };
         if is_over || row.holder.is_empty() {
-            let is_ours = store::take(db, row, id, now).await?;
+            let is_ours = store::take(&mut db, row, id, now).await?;
             return Ok(is_ours.then_some(row.term + 1));
         }
         Ok(None)

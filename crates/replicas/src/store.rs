@@ -20,7 +20,7 @@ muster_store::statements! {
     LEASES = "SELECT name, holder, term, renewals, taken_at FROM replicas_leases ORDER BY name";
     CREATE = "INSERT INTO replicas_leases (name, holder, term, renewals, taken_at) VALUES ($1, $2, 1, 0, $3)
         ON CONFLICT (name) DO NOTHING";
-    RENEW = "UPDATE replicas_leases SET renewals = renewals + 1 WHERE name = $1 AND holder = $2 AND term = $3";
+    RENEW = "UPDATE replicas_leases SET renewals = renewals + 1 WHERE holder = $1";
     TAKE = "UPDATE replicas_leases SET holder = $2, term = term + 1, renewals = 0, taken_at = $3
         WHERE name = $1 AND holder = $4 AND term = $5 AND renewals = $6";
     RELEASE = "UPDATE replicas_leases SET holder = '' WHERE holder = $1";
@@ -210,14 +210,9 @@ pub(crate) async fn create(
     Ok(db.execute(CREATE, args![name, holder, now]).await? == 1)
 }
 
-/// Renews a lease; gives false when it went to somebody else.
-pub(crate) async fn renew(
-    db: &mut impl Executor,
-    name: &str,
-    holder: &str,
-    term: i64,
-) -> Result<bool, StoreError> {
-    Ok(db.execute(RENEW, args![name, holder, term]).await? == 1)
+/// Renews all leases of a replica by one statement.
+pub(crate) async fn renew(db: &mut impl Executor, holder: &str) -> Result<(), StoreError> {
+    db.execute(RENEW, args![holder]).await.map(drop)
 }
 
 /// Takes a lease that is as it was seen; gives false when it changed meanwhile.

@@ -47,6 +47,7 @@ pub enum CollectorConfigCommand {
     },
     /// Show a configuration with its assignments and versions, or print the files of a version.
     #[command(
+        group = ArgGroup::new("content").args(["files", "json"]).multiple(true),
         after_help = "Examples:\n  muster collector-config show gateway\n  muster collector-config show gateway --files \
                       --version 3\n  muster collector-config show gateway --json"
     )]
@@ -58,10 +59,10 @@ pub enum CollectorConfigCommand {
         #[arg(long, value_name = "NUMBER", requires = "content")]
         version: Option<i64>,
         /// Print the files of the version and nothing else.
-        #[arg(long, group = "content")]
+        #[arg(long)]
         files: bool,
         /// Print JSON, with the files.
-        #[arg(long, group = "content")]
+        #[arg(long)]
         json: bool,
     },
     /// Make a configuration of one or several files, which agents merge in the order of their names.

@@ -36,6 +36,9 @@ impl Collectors {
         let mut gone = Vec::new();
         for id in held.keys() {
             let record = self.by_id(*id, false).await?;
+            if record.is_none() {
+                self.0.presence.forget(*id);
+            }
             if record.is_none_or(|record| record.durable.standing == Standing::Revoked) {
                 gone.push(*id);
             }
@@ -75,10 +78,16 @@ impl Collectors {
     ) {
         let now = self.now();
         for id in held.keys() {
-            // One that cannot be read now counts by its last message.
-            let Ok(Some(_)) = self.by_id(*id, false).await else {
-                continue;
-            };
+            match self.by_id(*id, false).await {
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    // It was deleted, perhaps by another server.
+                    self.0.presence.forget(*id);
+                    continue;
+                }
+                // One that cannot be read now counts by its last message.
+                Err(_) => continue,
+            }
             let Some(mut entry) = self.0.records.get_mut(id) else {
                 continue;
             };
@@ -163,10 +172,11 @@ impl Collectors {
     /// A record that was read, with what was heard since and is not written yet.
     fn loaded(&self, mut record: Record, mark: u64) -> Known {
         for line in self.0.presence.waiting(record.id) {
-            if record
-                .line(line.key)
-                .is_none_or(|known| known.seen_at <= line.seen_at)
-            {
+            // What was read may have another connection's time.
+            if record.line(line.key).is_none_or(|known| {
+                known.seen_at <= line.seen_at
+                    || known.connection == line.connection && known.connection != 0
+            }) {
                 record.put_line(line);
             }
         }

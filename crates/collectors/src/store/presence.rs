@@ -93,12 +93,11 @@ pub(crate) async fn lines(
     };
     let lines = rows.iter().map(line).collect::<Result<Vec<_>, _>>()?;
     let mut lines: Vec<Line> = lines.into_iter().flatten().rev().collect();
-    // Lines of sockets are not written each time that the agent is heard; those of polls are, and those that end.
-    if let Some(heard_at) = heard_at
-        && lines.iter().all(|line| line.seen_at < heard_at)
-        && let Some(line) = lines.iter_mut().rev().find(|line| line.is_on_socket())
-    {
-        line.seen_at = heard_at;
+    // Lines of sockets are not written each time that the agent is heard; those of polls are, and those that end. Of several
+    // sockets nobody knows which it was.
+    let mut on_sockets = lines.iter_mut().filter(|line| line.is_on_socket());
+    if let (Some(line), None, Some(heard_at)) = (on_sockets.next(), on_sockets.next(), heard_at) {
+        line.seen_at = line.seen_at.max(heard_at);
         lines.sort_by_key(|line| line.seen_at);
     }
     Ok(lines)

@@ -16,7 +16,7 @@ pub(super) fn check(node: &Node, findings: &mut Findings<'_>) {
     match &node.value {
         Value::Text(text) => {
             for reference in references(text) {
-                one(reference, node.place, findings);
+                one(&reference, node.place, findings);
             }
         }
         Value::List(items) => items.iter().for_each(|item| check(item, findings)),
@@ -27,19 +27,38 @@ pub(super) fn check(node: &Node, findings: &mut Findings<'_>) {
     }
 }
 
-/// What stands between `${` and `}`; of such that stand in one another, the innermost. Two `$` stand for one.
-fn references(text: &str) -> Vec<&str> {
+/// How often a collector puts something in the place of a reference before it gives up (`confmap`, `expandValueRecursively`).
+const MAX_EXPANSIONS: usize = 1_000;
+/// Stands for what an agent puts in the place of a reference. No configuration has it: it is no character of YAML.
+const EXPANDED: &str = "\u{1}";
+
+/// What stands between `${` and `}`, one after the other as a collector finds them (`confmap`, `findURI`): up to the first `}`,
+/// from the last `${` before it, so the innermost first. Two `$` stand for one, and behind such a `$${…}` nothing is looked for.
+fn references(text: &str) -> Vec<String> {
     let mut found = Vec::new();
-    let (mut begin, mut dollars) = (None, 0);
-    for (at, character) in text.char_indices() {
-        match character {
-            '{' if dollars % 2 == 1 => begin = Some(at + 1),
-            '}' => found.extend(begin.take().map(|begin: usize| &text[begin..at])),
-            _ => {}
-        }
-        dollars = if character == '$' { dollars + 1 } else { 0 };
+    let mut text = text.to_owned();
+    while found.len() < MAX_EXPANSIONS
+        && let Some(reference) = first(&text)
+    {
+        text = text.replace(&format!("${{{reference}}}"), EXPANDED);
+        found.push(reference);
     }
     found
+}
+
+fn first(text: &str) -> Option<String> {
+    let mut rest = text;
+    loop {
+        let close = rest.find('}')?;
+        let Some(open) = rest[..close].rfind("${") else {
+            rest = &rest[close + 1..];
+            continue;
+        };
+        let dollars = rest[..open].len() - rest[..open].trim_end_matches('$').len();
+        return dollars
+            .is_multiple_of(2)
+            .then(|| rest[open + 2..close].to_owned());
+    }
 }
 
 /// Whether it is a name that an environment variable may have.
@@ -58,9 +77,17 @@ fn is_provider(name: &str) -> bool {
 }
 
 fn one(reference: &str, place: Place, findings: &mut Findings<'_>) {
-    let whole = shown(reference);
+    let whole = shown(&reference.replace(EXPANDED, "…"));
     let (provider, rest) = reference.split_once(':').unwrap_or(("env", reference));
-    if provider == "env" {
+    if rest.contains('$') {
+        let message = format!(
+            "`${{{whole}}}` has a $ in it, which collectors refuse there, also when it is written twice; take the value from a \
+             variable of its own"
+        );
+        findings.error(place, message);
+    } else if reference.contains(EXPANDED) {
+        // Only the agent knows what it becomes.
+    } else if provider == "env" {
         let name = rest.split_once(":-").map_or(rest, |(name, _)| name);
         if !is_word(name) {
             let message = format!(
@@ -93,6 +120,8 @@ fn one(reference: &str, place: Place, findings: &mut Findings<'_>) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::configurations::finding::Severity;
 
@@ -124,6 +153,14 @@ mod tests {
             "a ${1-a} b",
             "${x:foo}",
             "${1abc:foo}",
+            "${env:P:-pa$$word}",
+            "${env:X:-$1}",
+            "${file:/run/$name}",
+            "${1-a}$${Y}",
+            "}${1-a}",
+            "${a$b}",
+            "${env:A:-x${env:B:-y}z$q}",
+            "${nosuch:a$b}",
         ] {
             assert_eq!(told(text), Some(Severity::Error), "{text}");
         }
@@ -145,6 +182,10 @@ mod tests {
             "${env:${env:X:-FOO}}",
             "${file:/nope}",
             "${yaml:a: b}",
+            "$${1}-${2}",
+            "a $${X} ${FOO:-b}",
+            "${env:A.B:-$${C}}",
+            "${env:X:-a}$${Y}${1-a}",
         ] {
             assert_eq!(told(text), None, "{text}");
         }
@@ -154,14 +195,22 @@ mod tests {
     fn references_are_found_as_a_collector_finds_them() {
         for (text, expected) in [
             ("${env:A}", &["env:A"][..]),
-            ("a ${A} b ${file:/x} c", &["A", "file:/x"]),
+            ("a ${A} b ${file:/x} c ${A}", &["A", "file:/x"]),
             ("$${A} $A {A} ${A", &[]),
             ("$$${A}", &["A"]),
-            ("${env:A:-${env:B}}", &["env:B"]),
+            ("${env:A:-${env:B}}", &["env:B", "env:A:-\u{1}"]),
             ("}${}", &[""]),
             ("${é}", &["é"]),
+            ("${A} $${B} ${C}", &["A"]),
         ] {
             assert_eq!(references(text), expected, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_text_is_looked_through(text in "[${}:ab-]{0,60}") {
+            prop_assert!(references(&text).len() < MAX_EXPANSIONS);
         }
     }
 }
