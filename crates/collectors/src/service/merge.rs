@@ -1,7 +1,7 @@
 //! What a message says, merged into what is known: a part that is there replaces all of the former one, a part that is not
 //! there leaves it alone.
 
-use muster_wire_opamp::proto::CustomMessage;
+use muster_wire_opamp::proto::{ComponentHealth, CustomMessage};
 use serde_json::{Value, json};
 
 use super::{Effect, Exchange, Outcome, SaidComponents, sequence};
@@ -22,7 +22,9 @@ pub(super) fn merge(x: &Exchange<'_>, outcome: &mut Outcome) {
             values::description(said, masking),
         );
     }
-    if let Some(said) = &message.health {
+    if let Some(said) = &message.health
+        && !is_unknown_yet(said, x, outcome)
+    {
         let mut health = values::health(said);
         masking.tree(&mut health);
         put(outcome, Part::Health, health);
@@ -55,6 +57,15 @@ pub(super) fn merge(x: &Exchange<'_>, outcome: &mut Outcome) {
             data: said.data.slice(..said.data.len().min(MAX_CUSTOM_BYTES)),
         });
     }
+}
+
+/// Whether an agent that begins anew does not know yet how it is. A supervisor says `healthy: false` and nothing else of its
+/// collector whenever it connects with another key, and tells the health again only when that changes (0.158.0,
+/// `startOpAMPClient`): what it said before counts.
+fn is_unknown_yet(said: &ComponentHealth, x: &Exchange<'_>, outcome: &Outcome) -> bool {
+    let begins = x.message.sequence_num <= 1 && x.message.agent_description.is_some();
+    let is_known = outcome.record.durable.parts.contains_key(&Part::Health);
+    begins && is_known && *said == ComponentHealth::default()
 }
 
 fn put(outcome: &mut Outcome, part: Part, value: Value) {

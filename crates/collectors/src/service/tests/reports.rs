@@ -65,6 +65,45 @@ fn a_message_that_changes_nothing_is_not_to_be_written() {
 }
 
 #[test]
+fn a_supervisor_that_connects_anew_does_not_make_its_collector_unhealthy() {
+    // What a supervisor of 0.158 says after its key was renewed, and what else may be said then.
+    let begins = |number, health| AgentToServer {
+        health: Some(health),
+        ..described(number, HEALTH)
+    };
+    let (mut world, token) = (World::new(), by_token());
+    let tells = |sent: Sent| {
+        sent.outcome
+            .parts
+            .iter()
+            .any(|(part, _)| *part == Part::Health)
+    };
+    let first = world.send(&token, socket(1), &begins(0, health(false)));
+    assert!(tells(first), "nothing better is known");
+    let runs = AgentToServer {
+        health: Some(health(true)),
+        ..message(1, HEALTH)
+    };
+    assert!(tells(world.send(&token, socket(1), &runs)));
+    for number in [0, 1] {
+        let anew = world.send(&token, socket(2 + number), &begins(number, health(false)));
+        assert!(!tells(anew), "{number}");
+    }
+    let broken = ComponentHealth {
+        last_error: "exited with 1".to_owned(),
+        ..health(false)
+    };
+    let told = world.send(&token, socket(4), &begins(1, broken));
+    assert!(tells(told), "with a reason");
+    let stops = AgentToServer {
+        health: Some(health(false)),
+        ..message(2, HEALTH)
+    };
+    let told = world.send(&token, socket(4), &stops);
+    assert!(tells(told), "by one that has begun");
+}
+
+#[test]
 fn secrets_in_an_effective_configuration_are_masked_before_it_is_kept() {
     let (mut world, token) = (World::new(), by_token());
     let said = AgentToServer {
