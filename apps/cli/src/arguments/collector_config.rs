@@ -255,7 +255,7 @@ Examples:
                       muster collector-config status --collector web-1"
     )]
     Status(ConfigStatus),
-    /// Take assignments one step back: to the version that they had before.
+    /// Take assignments one step back: to the version before that ran well.
     #[command(
         after_help = "They do not follow the newest version any more then. With --from a command that is repeated, or that two \
                       people give at once, takes one step only.\n\nExamples:\n  \
@@ -347,16 +347,16 @@ pub struct ConfigFiles {
 /// How and when an assignment counts.
 #[derive(Args)]
 pub struct AssignmentHow {
-    /// Of several assignments that are for a collector the one with the highest counts [default: 0].
+    /// Of several assignments that are for a collector the one with the highest counts [of a new assignment: 0].
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     pub priority: Option<i64>,
-    /// How long a collector has to be healthy until a version counts as run, at least 5s [default: 30s].
+    /// How long a collector has to be healthy until a version counts as run, at least 5s [of a new assignment: 30s].
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub soak: Option<Duration>,
-    /// What happens by itself when a version fails [default: off].
+    /// What happens by itself when a version fails [of a new assignment: off].
     #[arg(long, value_name = "WHAT")]
     pub auto_rollback: Option<AutoRollback>,
-    /// On how many collectors it fails until all go back, with --auto-rollback assignment [default: 1].
+    /// On how many collectors it fails until all go back, with --auto-rollback assignment [of a new assignment: 1].
     #[arg(long, value_name = "COUNT")]
     pub after_failures: Option<u32>,
     /// Send nothing new for now.

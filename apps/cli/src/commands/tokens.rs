@@ -103,6 +103,13 @@ pub(super) async fn enrollment(client: &Client, arguments: Tokens) -> Result<(),
                 .delete(&["enrollment-tokens", &id.to_string()])
                 .await?;
             output::say(&format!("revoked the enrollment token {id}"));
+            let families = token["families"].as_array();
+            if families.is_some_and(|families| families.iter().any(|family| family == "opamp")) {
+                output::say(
+                    "  collectors with keys of their own go on; those that forget them when they are started anew, as \
+                     supervisors do, need another token in their file by then",
+                );
+            }
             Ok(())
         }
     }
